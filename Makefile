@@ -1,0 +1,76 @@
+# make train | test | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+#   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
+#   VENV=.venv-3.11          another environment beside the default one
+#   ARGS="..."               more arguments for the command, such as ARGS="--seeds 4"
+
+VENV ?= .venv
+ARGS ?=
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
+
+.DELETE_ON_ERROR:
+.PHONY: help venv train test lint bench clean
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+# Usable environments are kept, broken ones (an interpreter that has gone) are made anew, and one of
+# an unfit version is left alone and reported.
+$(VENV)/.created:
+	@set -e; \
+	if [ -e $(VENV)/bin/python ] && $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
+		python=; \
+	else \
+		python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python); \
+		echo "Creating $(VENV) with $$("$$python" --version)"; \
+		"$$python" -m venv --clear $(VENV); \
+	fi; \
+	version=$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if [ ! -e constraints-$$version.txt ]; then \
+		[ -z "$$python" ] || rm -rf $(VENV); \
+		echo "error: $(VENV) would use Python $$version; pinned versions exist for 3.11 and 3.12" \
+			"(choose one with PYTHON=..., or another folder with VENV=...)" >&2; \
+		exit 1; \
+	fi; \
+	echo "$$version" > $@
+
+venv: $(VENV)/.created
+	@:
+
+# The build backend comes first and pinned, so that building dqx fetches nothing on its own.
+# $(call install,EXTRAS)
+define install
+	@set -e; pins=constraints-$$(cat $(VENV)/.created).txt; \
+	echo "Installing dqx$(1) into $(VENV), pinned by $$pins (takes minutes the first time)"; \
+	$(PIP) install -c $$pins hatchling; \
+	$(PIP) install -c $$pins --no-build-isolation -e '.$(1)'
+	@touch $@
+endef
+
+$(VENV)/.installed: $(VENV)/.created $(PINS)
+	$(call install,)
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(call install,[test])
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(call install,[bench])
+
+train: $(VENV)/.installed
+	$(VENV)/bin/dqx train cartpole --out runs/cartpole --overwrite $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy dqx envs
+
+bench: $(VENV)/.installed-bench
+	$(VENV)/bin/python benchmarks/throughput.py $(ARGS)
+
+# Keeps runs/: results are never deleted by a target.
+clean:
+	rm -rf .venv .venv-3.11 .venv-3.12 build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

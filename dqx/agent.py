@@ -1,0 +1,225 @@
+"""DQN and Double DQN: how a seed's networks start, act and learn.
+
+This is the algorithm; ``loop`` decides when each part runs.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from dqx import exploration, losses
+from dqx.config import Config, Hyper
+from dqx.environment import Environment
+from dqx.networks import make_network
+from dqx.types import Array, Key, Params, Transition
+
+
+class AgentState(struct.PyTreeNode):
+    """What learning changes: online and target parameters, never aliased, and the optimizer."""
+
+    params: Params
+    target_params: Params
+    opt_state: Any
+
+
+class LearnMetrics(NamedTuple):
+    """Numbers of one update, each float32 ``[]``.
+
+    Attributes:
+        loss: mean over the batch.
+        q_mean: mean Q-value of the actions taken in the batch.
+        q_max: largest Q-value in the batch, over all actions.
+        td_error_abs: mean magnitude of the TD error before any clipping.
+        grad_norm: global norm of the gradient before clipping.
+        weight_norm: global norm of the parameters after the update.
+    """
+
+    loss: Array
+    q_mean: Array
+    q_max: Array
+    td_error_abs: Array
+    grad_norm: Array
+    weight_norm: Array
+
+
+class Agent(NamedTuple):
+    """The pure functions of an agent; ``make_agent`` documents each."""
+
+    init: Callable[[Key], AgentState]
+    q_values: Callable[[Params, Array], Array]
+    act: Callable[[Params, Array, exploration.Draw, Array], Array]
+    learn: Callable[..., tuple[AgentState, LearnMetrics]]
+
+
+class _Parts(NamedTuple):
+    """What the functions below are made of."""
+
+    config: Config
+    env: Environment
+    network: nn.Module
+
+
+def make_agent(config: Config, env: Environment) -> Agent:
+    """Builds the agent that ``config`` describes for environments like ``env``.
+
+    Returns:
+        ``Agent`` of
+        ``init(key)``: fresh parameters, an equal copy as target, and the optimizer's state;
+        ``q_values(params, obs [B, ...])``: float32 ``[B, A]``;
+        ``act(params, obs [E, ...], draws [E], epsilon)``: int32 ``[E]``, epsilon-greedy for each
+            environment;
+        ``learn(state, hyper, batch [B], updates, sync)``: one update from a batch of transitions.
+            ``updates`` (int32 ``[]``) counts the updates before this one, ``sync`` (bool ``[]``)
+            says whether the target follows it; both come from the clock, which all seeds share.
+
+    Source: Mnih et al. 2015 (DQN); van Hasselt, Guez and Silver 2016 (Double DQN).
+    """
+    parts = _Parts(config, env, make_network(config, env.num_actions, env.num_categories))
+    return Agent(
+        init=functools.partial(_init, parts),
+        q_values=functools.partial(_q_values, parts),
+        act=functools.partial(_act, parts),
+        learn=functools.partial(_learn, parts),
+    )
+
+
+def _init(parts: _Parts, key: Key) -> AgentState:
+    obs = jnp.zeros((1, *parts.env.obs_shape), parts.env.obs_dtype)
+    params = parts.network.init(key, obs)
+    opt_state = make_optimizer(parts.config, Hyper(), jnp.int32(0)).init(params)
+    return AgentState(params, jax.tree.map(jnp.copy, params), opt_state)
+
+
+def _q_values(parts: _Parts, params: Params, obs: Array) -> Array:
+    q: Array = parts.network.apply(params, obs)  # type: ignore[assignment]
+    return q
+
+
+def _act(
+    parts: _Parts, params: Params, obs: Array, draws: exploration.Draw, epsilon: Array
+) -> Array:
+    choose = jax.vmap(exploration.epsilon_greedy, in_axes=(0, 0, None))
+    return choose(draws, _q_values(parts, params, obs), epsilon)
+
+
+def _learn(
+    parts: _Parts,
+    state: AgentState,
+    hyper: Hyper,
+    batch: Transition,
+    updates: Array,
+    sync: Array,
+) -> tuple[AgentState, LearnMetrics]:
+    gradient = jax.value_and_grad(functools.partial(_loss, parts), has_aux=True)
+    (value, (errors, q)), grads = gradient(state.params, state.target_params, hyper, batch)
+    grad_norm = global_norm(grads)
+    # Scaled by exactly 1 below the limit. Not optax's clip, which computes the norm once more.
+    scale = jnp.minimum(1.0, hyper.max_grad_norm / grad_norm)
+    grads = jax.tree.map(lambda g: g * scale, grads)
+    optimizer = make_optimizer(parts.config, hyper, updates)
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    target_params = jax.lax.cond(
+        sync,
+        lambda: optax.incremental_update(params, state.target_params, hyper.tau),
+        lambda: state.target_params,
+    )
+    taken = jnp.take_along_axis(q, batch.action[:, None], axis=1)
+    metrics = LearnMetrics(
+        loss=value,
+        q_mean=jnp.mean(taken),
+        q_max=jnp.max(q),
+        td_error_abs=jnp.mean(jnp.abs(errors)),
+        grad_norm=grad_norm,
+        weight_norm=global_norm(params),
+    )
+    return AgentState(params, target_params, opt_state), metrics
+
+
+def _loss(
+    parts: _Parts, params: Params, target_params: Params, hyper: Hyper, batch: Transition
+) -> tuple[Array, tuple[Array, Array]]:
+    """The mean loss of a batch; beside it the TD errors ``[B]`` and the Q-values ``[B, A]``."""
+    q = _q_values(parts, params, batch.obs)
+    errors = _td_errors(parts, q, params, target_params, hyper, batch)
+    clipped = losses.clip_td_error(errors, hyper.td_error_clip)
+    if parts.config.loss == "huber":
+        values = losses.huber(clipped, hyper.huber_delta)
+    else:
+        values = losses.squared(clipped)
+    if parts.config.loss == "keras_mse":
+        # Keras averages over the Q-vector, whose other entries equal their own predictions.
+        values = values / parts.env.num_actions
+    return jnp.mean(values), (errors, q)
+
+
+def _td_errors(
+    parts: _Parts,
+    q: Array,
+    params: Params,
+    target_params: Params,
+    hyper: Hyper,
+    batch: Transition,
+) -> Array:
+    reward = jnp.clip(batch.reward, -hyper.reward_clip, hyper.reward_clip)
+    discount = hyper.gamma * batch.discount
+    next_q_target = _q_values(parts, target_params, batch.next_obs)
+    given = (q, batch.action, reward, discount, next_q_target)
+    if not parts.config.double:
+        return jax.vmap(losses.q_learning)(*given)
+    next_q_online = _q_values(parts, jax.lax.stop_gradient(params), batch.next_obs)
+    return jax.vmap(losses.double_q_learning)(*given, next_q_online)
+
+
+def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:
+    """Adam, SGD or RMSProp, then the learning rate, decayed by the count of updates.
+
+    The hyperparameters may be traced: the state's structure depends on ``config`` alone.
+    """
+    rules = {
+        "adam": lambda: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
+        "sgd": lambda: optax.trace(decay=hyper.momentum),
+        "rmsprop": lambda: optax.chain(
+            optax.scale_by_rms(decay=hyper.rmsprop_decay, eps=hyper.optimizer_epsilon),
+            optax.trace(decay=hyper.momentum),
+        ),
+    }
+    learning_rate = hyper.learning_rate / (1.0 + hyper.learning_rate_decay * updates)
+    return optax.chain(rules[config.optimizer](), optax.scale(-learning_rate))
+
+
+def epsilon_at(config: Config, hyper: Hyper, step: Array, episodes: Array) -> Array:
+    """Epsilon of one seed, float32 ``[]``, at an environment step and a count of finished
+    episodes."""
+    start, end = hyper.epsilon_start, hyper.epsilon_end
+    match config.exploration:
+        case "constant":
+            return exploration.constant_schedule(start)
+        case "linear":
+            return exploration.linear_schedule(step, start, end, hyper.epsilon_steps)
+        case "exponential":
+            return exploration.exponential_schedule(step, start, end, hyper.epsilon_steps)
+        case _:
+            return exploration.per_episode_schedule(episodes, start, end, hyper.epsilon_decay)
+
+
+def global_norm(tree: Params) -> Array:
+    """The square root of the sum of all squares in a pytree, float32 ``[]``."""
+    return jnp.sqrt(sum(_sum_of_squares(leaf.reshape(-1)) for leaf in jax.tree.leaves(tree)))
+
+
+def _sum_of_squares(x: Array) -> Array:
+    # Sixteen partial sums side by side first: XLA's CPU backend runs one long reduction of a batch
+    # of lanes without vector instructions, and the norm of the gradient would cost as much as its
+    # largest matrix product.
+    part = x.size // 16
+    if part < 64:
+        return jnp.sum(jnp.square(x))
+    partial = sum(jnp.square(x[i * part : (i + 1) * part]) for i in range(16))
+    return jnp.sum(partial) + jnp.sum(jnp.square(x[16 * part :]))

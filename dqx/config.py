@@ -1,0 +1,397 @@
+"""Configuration: `Config` is static and decides what is compiled, `Hyper` is traced and can differ
+from lane to lane.
+
+All periods are counted in environment steps, summed over the parallel environments of one seed.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib.resources
+import itertools
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from flax import struct
+
+EXPLORATION_SCHEDULES = ("constant", "linear", "exponential", "per_episode")
+LOSSES = ("squared", "huber", "keras_mse")
+NETWORKS = ("mlp",)
+OPTIMIZERS = ("adam", "sgd", "rmsprop")
+ACTIVATIONS = ("relu", "tanh", "swish")
+INITIALIZERS = ("lecun_normal", "glorot_uniform", "torch")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message names the field, its value, and what is
+    allowed."""
+
+
+def _doc(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"doc": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything static: sizes, periods and switches. A change here compiles anew."""
+
+    env: str = _doc("CartPole-v1", "environment, a name that `dqx envs` lists")
+    network: str = _doc("mlp", "torso of the Q-network: mlp")
+    hidden_sizes: tuple[int, ...] = _doc((120, 84), "units of each hidden layer")
+    activation: str = _doc("relu", "of the hidden layers: relu, tanh or swish")
+    initializer: str = _doc("lecun_normal", "of the weights: lecun_normal, glorot_uniform or torch")
+    num_envs: int = _doc(1, "parallel environments of one seed")
+    total_steps: int = _doc(
+        500_000, "budget of one seed, in environment steps over all its num_envs"
+    )
+    learning_starts: int = _doc(10_000, "steps of uniformly random actions before learning starts")
+    train_period: int = _doc(10, "steps from one round of updates to the next")
+    updates_per_train: int = _doc(1, "updates a round")
+    batch_size: int = _doc(128, "transitions an update")
+    replay_capacity: int = _doc(10_000, "transitions the replay of one seed holds")
+    target_period: int = _doc(500, "steps from one target update to the next")
+    log_period: int = _doc(10_000, "steps from one row of metrics to the next")
+    eval_period: int = _doc(50_000, "steps from one greedy evaluation to the next; 0: never")
+    eval_episodes: int = _doc(10, "whole episodes an evaluation")
+    double: bool = _doc(
+        False, "Double DQN: the online network selects the action the target network values"
+    )
+    loss: str = _doc(
+        "squared", "of the TD error: squared, huber, or keras_mse (squared / number of actions)"
+    )
+    optimizer: str = _doc("adam", "adam, sgd (with Hyper.momentum) or rmsprop")
+    exploration: str = _doc(
+        "linear", "epsilon's schedule: constant, linear, exponential or per_episode"
+    )
+    time_limit_is_terminal: bool = _doc(
+        False, "treat time limits as terminations, as the articles do"
+    )
+    chunk_width: int | None = _doc(
+        None, "seeds trained side by side on one device; none: the device's default"
+    )
+
+
+class Hyper(struct.PyTreeNode):
+    """Traced floats: a sweep over them never recompiles. An infinite limit means no limit."""
+
+    learning_rate: float = _doc(2.5e-4, "step size of the optimizer before any decay")
+    learning_rate_decay: float = _doc(0.0, "the step size is learning_rate / (1 + decay * updates)")
+    gamma: float = _doc(0.99, "discount a step")
+    epsilon_start: float = _doc(1.0, "probability of a random action at the start")
+    epsilon_end: float = _doc(0.05, "and at the end of its schedule")
+    epsilon_steps: float = _doc(
+        250_000.0, "length (linear) or time constant (exponential) in environment steps"
+    )
+    epsilon_decay: float = _doc(0.995, "factor an episode of the schedule per_episode")
+    tau: float = _doc(1.0, "share of the online parameters in a target update; 1: a hard copy")
+    max_grad_norm: float = _doc(math.inf, "largest global norm of the gradient")
+    reward_clip: float = _doc(math.inf, "largest magnitude of a reward in the update")
+    td_error_clip: float = _doc(math.inf, "largest magnitude of a TD error in the update")
+    huber_delta: float = _doc(1.0, "where the Huber loss turns linear; infinite: half the square")
+    momentum: float = _doc(0.0, "of sgd and rmsprop")
+    rmsprop_decay: float = _doc(0.9, "of rmsprop's mean square")
+    optimizer_epsilon: float = _doc(1e-8, "added to adam's denominator, and under rmsprop's root")
+
+
+CONFIG_FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Config)}
+HYPER_FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Hyper)}
+
+
+def preset(name: str) -> tuple[Config, Hyper]:
+    """The configuration of a preset, such as ``"cartpole"`` or ``"cartpole/cleanrl"``.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    tables = _preset_tables()
+    if name not in tables:
+        raise ConfigError(
+            f"unknown preset {name!r}{_closest(name, tables)}; `dqx presets` lists them all"
+        )
+    return override(Config(), Hyper(), **tables[name])
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of all presets, sorted."""
+    return tuple(sorted(_preset_tables()))
+
+
+def override(config: Config, hyper: Hyper, **fields: Any) -> tuple[Config, Hyper]:
+    """Replaces fields of either by name.
+
+    Raises:
+        ConfigError: for a name that neither has, or a value of the wrong type.
+    """
+    config_changes, hyper_changes = {}, {}
+    for name, value in fields.items():
+        if name in CONFIG_FIELDS:
+            config_changes[name] = _typed(name, value)
+        elif name in HYPER_FIELDS:
+            hyper_changes[name] = _typed(name, value)
+        else:
+            raise ConfigError(
+                f"unknown field {name!r}{_closest(name, [*CONFIG_FIELDS, *HYPER_FIELDS])}"
+            )
+    return dataclasses.replace(config, **config_changes), hyper.replace(**hyper_changes)
+
+
+def parse_field(name: str, text: str) -> Any:
+    """The value of a field from a command line's text: ``"1e-3"``, ``"64,64"``, ``"true"``,
+    ``"none"``.
+
+    Raises:
+        ConfigError: for an unknown field or a text that is no value of its type.
+    """
+    kind = field_type(name)
+    text = text.strip()
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind is str:
+            return text
+        if kind == tuple[int, ...]:
+            return tuple(_whole(part) for part in text.strip("()[]").split(",") if part.strip())
+        if kind is float:
+            return float(text)
+        if kind == int | None and text.lower() == "none":
+            return None
+        return _whole(text)
+    except (KeyError, ValueError):
+        raise ConfigError(f"{name} = {text!r} is not {_TYPE_WORDS[kind]}") from None
+
+
+def field_type(name: str) -> Any:
+    """The type of a field of `Config` or `Hyper`; `ConfigError` if neither has it."""
+    if name in CONFIG_FIELDS:
+        return _config_types()[name]
+    if name in HYPER_FIELDS:
+        return float
+    raise ConfigError(f"unknown field {name!r}{_closest(name, [*CONFIG_FIELDS, *HYPER_FIELDS])}")
+
+
+def validate(config: Config, hyper: Hyper) -> None:
+    """Checks types, ranges and that the periods fit one another, on the host, before anything
+    compiles.
+
+    Raises:
+        ConfigError: on the first thing that is wrong, naming the field, the value, what is allowed,
+            and what to do.
+    """
+    for name in CONFIG_FIELDS:
+        _typed(name, getattr(config, name))
+    for name in HYPER_FIELDS:
+        _check_hyper(name, getattr(hyper, name))
+    _check_names(config)
+    _check_sizes(config)
+    _check_periods(config)
+
+
+_TYPE_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[int, ...]: "a list of whole numbers, such as 120,84",
+    int | None: "a whole number or none",
+}
+
+_POSITIVE = (
+    "num_envs", "total_steps", "train_period", "updates_per_train", "batch_size", "replay_capacity",
+    "target_period", "log_period", "eval_episodes",
+)  # fmt: skip
+
+
+@functools.cache
+def _config_types() -> dict[str, Any]:
+    return typing.get_type_hints(Config)
+
+
+@functools.cache
+def _preset_tables() -> dict[str, dict[str, Any]]:
+    tables: dict[str, dict[str, Any]] = {}
+    for file in (importlib.resources.files("dqx") / "presets").iterdir():
+        if file.name.endswith(".toml"):
+            tables.update(tomllib.loads(file.read_text(encoding="utf-8")))
+    return tables
+
+
+def _closest(name: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.5)
+    return f"; the closest are {', '.join(found)}" if found else ""
+
+
+def _whole(text: str) -> int:
+    """Accepts 500000, 500_000 and 5e5, but nothing with a fraction."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(number) if "e" in text.lower() or "." in text else int(text)
+
+
+def _typed(name: str, value: Any) -> Any:
+    kind = field_type(name)
+    if kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif kind == tuple[int, ...]:
+        if isinstance(value, list | tuple) and all(_is_int(item) for item in value):
+            return tuple(value)
+    elif isinstance(kind, types.UnionType):
+        if value is None or _is_int(value):
+            return value
+    elif kind is int:
+        if _is_int(value):
+            return value
+    elif isinstance(value, kind):
+        return value
+    raise ConfigError(f"{name} must be {_TYPE_WORDS[kind]}, got {value!r}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_hyper(name: str, value: Any) -> None:
+    try:
+        if isinstance(value, bool | str | bytes):  # float() would take them
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} must be a number, got {value!r}") from None
+    may_be_infinite = name in ("max_grad_norm", "reward_clip", "td_error_clip", "huber_delta")
+    if math.isnan(number) or number < 0 or (math.isinf(number) and not may_be_infinite):
+        limits = "at least 0 (inf: no limit)" if may_be_infinite else "finite and at least 0"
+        raise ConfigError(f"{name} must be {limits}, got {number}")
+    at_most_one = (
+        "gamma",
+        "epsilon_start",
+        "epsilon_end",
+        "epsilon_decay",
+        "tau",
+        "momentum",
+        "rmsprop_decay",
+    )
+    if name in at_most_one and number > 1:
+        raise ConfigError(f"{name} must be between 0 and 1, got {number}")
+    never_zero = (
+        "learning_rate",
+        "epsilon_steps",
+        "tau",
+        "max_grad_norm",
+        "reward_clip",
+        "td_error_clip",
+        "huber_delta",
+    )
+    if name in never_zero and number == 0:
+        raise ConfigError(f"{name} must be greater than 0, got {number}")
+
+
+def _check_names(config: Config) -> None:
+    allowed = {
+        "network": NETWORKS,
+        "activation": ACTIVATIONS,
+        "initializer": INITIALIZERS,
+        "loss": LOSSES,
+        "optimizer": OPTIMIZERS,
+        "exploration": EXPLORATION_SCHEDULES,
+    }
+    for name, names in allowed.items():
+        value = getattr(config, name)
+        if value not in names:
+            raise ConfigError(f"{name} must be one of {', '.join(names)}, got {value!r}")
+
+
+def _check_sizes(config: Config) -> None:
+    for name in _POSITIVE:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.chunk_width is not None and config.chunk_width < 1:
+        raise ConfigError(f"chunk_width must be at least 1 or none, got {config.chunk_width}")
+    if any(size < 1 for size in config.hidden_sizes):
+        raise ConfigError(f"hidden_sizes must all be at least 1, got {config.hidden_sizes}")
+    for name in ("total_steps", "replay_capacity"):
+        if getattr(config, name) >= 2**31:
+            raise ConfigError(
+                f"{name} must be below 2**31, got {getattr(config, name)}: dqx counts in int32"
+            )
+    if config.batch_size > config.replay_capacity:
+        raise ConfigError(
+            f"batch_size {config.batch_size} is larger than replay_capacity "
+            f"{config.replay_capacity}: raise the capacity or lower the batch"
+        )
+
+
+def _check_periods(config: Config) -> None:
+    starts = config.learning_starts
+    if starts < 1:
+        raise ConfigError(
+            f"learning_starts must be at least 1, got {starts}: "
+            "an update needs something to learn from"
+        )
+    if starts >= config.total_steps:
+        raise ConfigError(
+            f"learning_starts {starts} leaves nothing of total_steps {config.total_steps} to learn "
+            f"in: lower it below {config.total_steps} or raise the budget"
+        )
+    if config.eval_period < 0:
+        raise ConfigError(f"eval_period must be at least 0 (0: never), got {config.eval_period}")
+    for divisor, multiple in _relations(config):
+        if getattr(config, multiple) % getattr(config, divisor):
+            raise ConfigError(_not_divisible(config, divisor, multiple))
+
+
+def _relations(config: Config) -> list[tuple[str, str]]:
+    """Pairs of fields of which the first must divide the second."""
+    pairs = [
+        ("num_envs", "replay_capacity"),
+        ("num_envs", "train_period"),
+        ("train_period", "learning_starts"),
+        ("train_period", "log_period"),
+        ("log_period", "total_steps"),
+    ]
+    if config.eval_period:
+        pairs += [("log_period", "eval_period"), ("eval_period", "total_steps")]
+    return pairs
+
+
+def _fits(config: Config) -> bool:
+    """Whether sizes and periods fit one another."""
+    return (
+        config.batch_size <= config.replay_capacity < 2**31
+        and 1 <= config.learning_starts < config.total_steps < 2**31
+        and all(getattr(config, b) % getattr(config, a) == 0 for a, b in _relations(config))
+    )
+
+
+def _not_divisible(config: Config, divisor: str, multiple: str) -> str:
+    """Says what does not divide what, and the nearest values that validation would accept."""
+    small, large = getattr(config, divisor), getattr(config, multiple)
+    around = range(large // small, max(large // small - 1000, 0), -1)
+    choices = {
+        multiple: [
+            [small * n for n in around],
+            [small * (large // small + n) for n in range(1, 1000)],
+        ],
+        divisor: [sorted(_divisors(large), key=lambda d: abs(d - small))],
+    }
+    fitting, near = [], []
+    for name, lists in choices.items():
+        for values in lists:
+            near += [f"{name} = {value}" for value in values[:1]]
+            fits = (v for v in values if _fits(dataclasses.replace(config, **{name: v})))
+            fitting += [f"{name} = {value}" for value in itertools.islice(fits, 1)]
+    advice = (
+        f"{' or '.join(fitting)} would do"
+        if fitting
+        else f"{' or '.join(near)} would divide, but other fields must change too"
+    )
+    return f"{multiple} must be a multiple of {divisor}, but {large} is none of {small}: {advice}"
+
+
+def _divisors(number: int) -> set[int]:
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return {*small, *(number // d for d in small)}

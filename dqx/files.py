@@ -1,0 +1,169 @@
+"""Files and folders that are either whole or absent: written beside their place, synced, renamed.
+
+A power cut or an interrupt leaves at most a name that starts with a dot and that nobody reads.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+# Below this much free space a run is refused: it is more than a run of a thousand small seeds
+# writes.
+MIN_FREE_BYTES = 100 * 2**20
+
+
+class OutputError(ValueError):
+    """Files that cannot be written or read; the message names the path, the reason and a way
+    out."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a binary file for writing that takes its place, or an older file's, only if the block
+    succeeds.
+
+    Raises:
+        OSError: when it cannot be written; nothing is left behind, an older file stays.
+    """
+    beside = _beside(path, "tmp")
+    file = open(beside, "xb")  # noqa: SIM115 (closed below; before the try, as it may be another's)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+class Staging:
+    """A folder under a temporary name that takes its place in one step, or goes without a trace.
+
+    As a context manager it removes what was not put in place, missing parents that it made
+    included.
+
+    Args:
+        target: where the folder shall be.
+        check: ``check(target)`` returns whether there is an old folder to replace, and raises
+            `OutputError` if something is in the way; called now and again before the old one goes.
+
+    Attributes:
+        target: the place, with links resolved.
+        folder: the temporary folder beside it, to be filled.
+        in_place: whether the folder has reached its place.
+
+    Raises:
+        OutputError: if the folder cannot be written; tried for real.
+    """
+
+    def __init__(self, target: Path, check: Callable[[Path], bool]) -> None:
+        self.target = _resolved(target)
+        self.in_place = False
+        self._check = check
+        check(self.target)
+        self._made: list[Path] = []
+        self.folder = _beside(self.target, "tmp")
+        try:
+            for parent in reversed([p for p in self.target.parents if not os.path.lexists(p)]):
+                parent.mkdir()
+                self._made.append(parent)
+            self.folder.mkdir()
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            self._remove()
+            raise OutputError(
+                f"cannot write in {self.target.parent}: {error.strerror or error}; "
+                "choose another folder"
+            ) from error
+        if free < MIN_FREE_BYTES:
+            self._remove()
+            raise OutputError(
+                f"the disk of {self.target} is nearly full: {free / 2**20:.0f} MiB are free and "
+                f"{MIN_FREE_BYTES / 2**20:.0f} MiB are wanted; make room or choose another folder"
+            )
+
+    def commit(self) -> None:
+        """Puts the folder in its place; an old one goes only after that, and stays if it fails.
+
+        Raises:
+            OutputError: if something has come in the way.
+            OSError: if it cannot be synced or renamed.
+        """
+        for folder, _, _ in os.walk(self.folder):
+            _sync_folder(Path(folder))
+        aside = _beside(self.target, "old")
+        try:
+            if self._check(self.target):
+                os.rename(self.target, aside)
+            os.rename(self.folder, self.target)
+            self.in_place = True
+        except BaseException:
+            self.in_place = not self.folder.exists()
+            if not self.in_place and aside.exists():
+                os.rename(aside, self.target)
+            raise
+        finally:
+            if self.in_place:
+                self._delete_old(aside)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.in_place:
+            self._remove()
+
+    def _delete_old(self, aside: Path) -> None:
+        _sync_folder(self.target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists():
+            warnings.warn(f"the old folder could not be deleted: {aside}", stacklevel=3)
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in reversed(self._made):
+            with contextlib.suppress(OSError):  # another run has put something there
+                parent.rmdir()
+
+
+def _resolved(target: Path) -> Path:
+    """The target without links, which a rename would replace instead of following."""
+    try:
+        resolved = target.resolve()
+        inside, mounted = Path.cwd().is_relative_to(resolved), os.path.ismount(resolved)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"cannot write {target}: {error}; choose another folder") from None
+    if inside:
+        raise OutputError(
+            f"'{target}' is or holds the current folder, which cannot be replaced: choose a folder "
+            "inside it"
+        )
+    if mounted:
+        raise OutputError(f"{target} is a mount point: choose a folder inside it")
+    return resolved
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+
+
+def _sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

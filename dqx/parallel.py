@@ -1,0 +1,180 @@
+"""Seeds side by side: lanes of a chunk by vmap, chunks over devices by shard_map, compiled once.
+
+A chunk holds a fixed number of seeds, the last one padded. What a seed computes then depends on its
+configuration, its hyperparameters, its number and the chunk's width, and on nothing else: not on
+its neighbours, its lane, or the number of devices.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dqx.config import Config, Hyper
+from dqx.environment import Environment
+from dqx.keys import seed_key
+from dqx.loop import Clock, Episodes, Lane, make_trainer
+from dqx.types import Array
+
+# Measured with benchmarks/throughput.py: on a CPU core wider chunks gain nothing, and narrow ones
+# waste little padding.
+DEFAULT_CHUNK_WIDTH = {"cpu": 4, "gpu": 256, "tpu": 256}
+
+_LANES, _SHARED = PartitionSpec("device"), PartitionSpec()
+
+
+class Programs:
+    """The compiled programs of one configuration on a set of devices.
+
+    Every array of a seed has one leading axis of lanes, of which the first ``num_lanes`` count; see
+    ``_with_company`` for any others. Programs are compiled on first use, once for each length of
+    segment; ``compile_seconds`` adds up what that took.
+
+    Args:
+        config: validated; its budget and its periods of logging and evaluation are not compiled in.
+        env: the environment to train on.
+        devices: all of one kind.
+        width: seeds of a chunk, W.
+        root_seed: of the key that every seed's key is folded from.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        env: Environment,
+        devices: Sequence[jax.Device],
+        width: int,
+        root_seed: int,
+    ) -> None:
+        self.config, self.env, self.devices, self.width = config, env, tuple(devices), width
+        self.num_lanes = width * len(self.devices)
+        self.mesh = Mesh(np.array(_with_company(self.devices)), ("device",))
+        self.compile_seconds = 0.0
+        busy = np.arange(self.mesh.size) < len(self.devices)
+        self._busy = jax.device_put(busy, NamedSharding(self.mesh, _LANES))
+        self._root_seed = root_seed
+        self._trainer = make_trainer(config, env)
+        self._compiled: dict[tuple[str, int], Any] = {}
+
+    def init(self, seeds: Sequence[int] | np.ndarray) -> tuple[Clock, Lane]:
+        """The clock at step 0 and fresh lanes for ``num_lanes`` seed numbers."""
+
+        def chunk(busy: Array, seeds: Array) -> Lane:
+            return jax.vmap(lambda s: self._trainer.init(seed_key(self._root_seed, s)))(seeds)
+
+        clock = jax.device_put(self._trainer.start(), NamedSharding(self.mesh, _SHARED))
+        numbers = self.per_lane(np.asarray(seeds, np.uint32))
+        return clock, self._call("init", 0, chunk, (_LANES,), _LANES, (numbers,))
+
+    def warm_up(self, clock: Clock, lanes: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
+        """Random actions for ``steps`` environment steps of every seed; ``lanes`` is consumed."""
+        one = functools.partial(self._trainer.warm_up, steps=steps)
+        chunk = _if_busy(jax.vmap(one, in_axes=(None, 0), out_axes=(None, 0, 0)), kept=2)
+        specs = (_SHARED, _LANES)
+        args = (clock, lanes)
+        return self._call("warm_up", steps, chunk, specs, (*specs, _LANES), args, donate=(1, 2))
+
+    def segment(
+        self, clock: Clock, lanes: Lane, hypers: Hyper, steps: int
+    ) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
+        """Acting and learning for ``steps`` environment steps of every seed; ``lanes`` is
+        consumed."""
+        chunk = _if_busy(self.segment_chunk(steps), kept=2)
+        specs = (_SHARED, _LANES, _LANES)
+        args = (clock, lanes, hypers)
+        return self._call("segment", steps, chunk, specs, (*specs, _LANES), args, donate=(1, 2))
+
+    def segment_chunk(self, steps: int) -> Callable[[Clock, Lane, Hyper], Any]:
+        """The segment of one chunk, ``[W]`` lanes, before it is spread over devices."""
+
+        def chunk(clock: Clock, lanes: Lane, hypers: Hyper) -> Any:
+            one = functools.partial(self._trainer.segment, steps=steps)
+            return jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, 0, 0))(
+                clock, lanes, hypers
+            )
+
+        return chunk
+
+    def evaluate(self, clock: Clock, lanes: Lane) -> tuple[Array, Array]:
+        """Returns and lengths ``[lanes, eval_episodes]`` of greedy episodes; training is left as it
+        was."""
+        chunk = _if_busy(jax.vmap(self._trainer.evaluate, in_axes=(None, 0)), kept=0)
+        specs = (_SHARED, _LANES)
+        return self._call("evaluate", 0, chunk, specs, (_LANES, _LANES), (clock, lanes))
+
+    def per_lane(self, values: Any) -> Any:
+        """Puts arrays with a leading axis of ``num_lanes`` where their lanes are."""
+        missing = self.width * self.mesh.size - self.num_lanes
+        padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), values)
+        return jax.device_put(padded, NamedSharding(self.mesh, _LANES))
+
+    def _call(
+        self,
+        name: str,
+        length: int,
+        chunk: Callable,
+        in_specs: tuple,
+        out_specs: Any,
+        args: tuple,
+        donate: tuple = (),
+    ) -> Any:
+        """Runs ``chunk(busy, *args)`` on every device, compiled on first use."""
+        if (name, length) not in self._compiled:
+            started = time.perf_counter()
+            sharded = jax.shard_map(
+                chunk,
+                mesh=self.mesh,
+                in_specs=(_LANES, *in_specs),
+                out_specs=out_specs,
+                check_vma=False,
+            )
+            options = _compiler_options(self.devices[0].platform, name)
+            lowered = jax.jit(sharded, donate_argnums=donate).lower(self._busy, *args)
+            self._compiled[name, length] = lowered.compile(compiler_options=options)
+            self.compile_seconds += time.perf_counter() - started
+        return self._compiled[name, length](self._busy, *args)
+
+
+def _with_company(devices: tuple[jax.Device, ...]) -> tuple[jax.Device, ...]:
+    """A single CPU device gets an idle companion.
+
+    XLA compiles a program for one device in another way than the same program for several, and its
+    last bits may differ. With at least two devices, of which some may have nothing to do, there is
+    only one way.
+    """
+    others = [d for d in jax.local_devices(backend="cpu") if d not in devices]
+    if len(devices) > 1 or devices[0].platform != "cpu" or not others:
+        return devices
+    return (*devices, others[0])
+
+
+def _if_busy(chunk: Callable, kept: int) -> Callable:
+    """Skips ``chunk`` on a device without seeds: its first ``kept`` outputs are its inputs there,
+    the others zeros."""
+
+    def idle(*args: Any) -> Any:
+        outputs = jax.eval_shape(chunk, *args)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs[kept:])
+        return (*args[:kept], *zeros)
+
+    def run(busy: Array, *args: Any) -> Any:
+        return jax.lax.cond(busy[0], chunk, idle, *args)
+
+    return run
+
+
+def _compiler_options(platform: str, program: str) -> dict[str, Any]:
+    if platform != "cpu":
+        return {}
+    # One chunk a core is the parallelism on a CPU. Threads inside a matrix product would only get
+    # in one another's way, and how they split a sum could change its last bits.
+    options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
+    if program != "segment":
+        # Halves the time to compile what runs only for moments.
+        options["xla_backend_optimization_level"] = 1
+    return options

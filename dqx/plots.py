@@ -1,0 +1,312 @@
+"""Pictures of studies, written as PNG files.
+
+Each picture has a function that builds a `matplotlib.figure.Figure` and one that writes it. They
+use matplotlib's objects alone, so no global state of pyplot is read or changed, no window opens,
+and threads may draw at the same time. matplotlib is imported when something is drawn, because
+`import dqx` has to be fast.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dqx import stats
+from dqx.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STEPS_LABEL = "environment steps"
+RETURN_LABEL = "greedy return (sum of rewards an episode)"
+
+SIZE = (8.0, 5.0)  # inches
+DPI = 150  # pixels an inch
+
+_BLUE, _RED, _GREY, _BLACK = "#1f5fa8", "#c0392b", "#555555", "#222222"
+
+
+def learning_curve(
+    steps: npt.ArrayLike,
+    values: npt.ArrayLike,
+    *,
+    path: str | os.PathLike[str],
+    title: str,
+    ylabel: str = RETURN_LABEL,
+    threshold: float | None = None,
+    diverged_at: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Path:
+    """Write a learning curve as a PNG of 1200 x 750 pixels, whole or not at all.
+
+    Args:
+        steps: see `learning_curve_figure`, as for all arguments but `path`.
+        path: of the file, ending in .png; an existing file is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: as `learning_curve_figure`, and for a path that does not end in .png.
+        OSError: when the file cannot be written; nothing is left behind, an older file stays.
+    """
+    target = _png_path(path)
+    figure = learning_curve_figure(
+        steps,
+        values,
+        title=title,
+        ylabel=ylabel,
+        threshold=threshold,
+        diverged_at=diverged_at,
+        level=level,
+        seed=seed,
+    )
+    return _write(figure, target)
+
+
+def learning_curve_figure(
+    steps: npt.ArrayLike,
+    values: npt.ArrayLike,
+    *,
+    title: str,
+    ylabel: str = RETURN_LABEL,
+    threshold: float | None = None,
+    diverged_at: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> "Figure":
+    """Draw every seed thin and the IQM over seeds thick, with its bootstrap band.
+
+    Non-finite values are not drawn: steps where no seed has a value are left out, and at the others
+    the IQM and its band are those of the seeds that have one; the legend says how many these are.
+
+    Args:
+        steps: environment steps of a seed [K], rising.
+        values: one number a seed and step [S, K], in the unit that `ylabel` names.
+        title: plain text.
+        ylabel: of the y axis, with its unit.
+        threshold: a value to draw a dashed line at, such as what counts as solved.
+        diverged_at: integer [S], environment steps at which seeds diverged, -1 for never; each gets
+            a cross. If not given, a seed without values from some step to the end has diverged.
+        level: of the band, between 0 and 1; pointwise (see `dqx.stats`).
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: shapes that do not fit, steps that do not rise, or no finite value at all.
+    """
+    curves = _curves(steps, values, diverged_at)
+    center = stats.iqm(curves.values, nan="drop")
+    low, high = stats.bootstrap_interval(curves.values, level=level, seed=seed, nan="drop")
+    figure, axes = _figure(title, STEPS_LABEL, ylabel)
+    entries = [_draw_center(axes, curves.steps, center, low, high, _center_label(curves, level))]
+    if curves.values.shape[0] > 1:
+        entries.append(_draw_seeds(axes, curves.steps, curves.values))
+    if threshold is not None:
+        line = axes.axhline(
+            threshold, color=_BLACK, linestyle=(0, (5, 3)), linewidth=1.4, zorder=3.5
+        )
+        entries.append((line, f"threshold {threshold:g}"))
+    if curves.diverged.any():
+        entries.append(_draw_diverged(axes, curves))
+    finite = curves.values[np.isfinite(curves.values)]
+    _limit_y(axes, finite if threshold is None else np.append(finite, threshold))
+    _count_steps(axes, curves.steps)
+    _legend(axes, entries)
+    return figure
+
+
+class _Curves(NamedTuple):
+    """What a learning curve shows; columns without any value are gone."""
+
+    steps: npt.NDArray[np.float64]  # [K]
+    values: npt.NDArray[np.float64]  # [S, K], NaN where missing
+    diverged: npt.NDArray[np.bool_]  # [S]
+    diverged_at: npt.NDArray[np.float64]  # [S], NaN where unknown
+
+
+def _curves(
+    steps: npt.ArrayLike, values: npt.ArrayLike, diverged_at: npt.ArrayLike | None
+) -> _Curves:
+    x, y = np.asarray(steps, dtype=np.float64), np.array(values, dtype=np.float64)
+    if x.ndim != 1 or y.ndim != 2 or y.shape[1] != x.size:
+        raise ValueError(
+            f"steps have shape {list(x.shape)}, values {list(y.shape)}: give [K] and [seeds, K]"
+        )
+    if not (np.isfinite(x).all() and (np.diff(x) > 0).all()):
+        raise ValueError("steps must be finite and rise from each to the next")
+    y[~np.isfinite(y)] = np.nan
+    present = np.isfinite(y)
+    if not present.any():
+        raise ValueError(f"none of the {y.size} values is finite: there is nothing to draw")
+    keep = present.any(axis=0)
+    x, y, present = x[keep], y[:, keep], present[:, keep]
+    if diverged_at is None:
+        diverged = ~present[:, -1]
+        last = np.where(present, x, -np.inf).max(axis=1)
+        at = np.where(diverged & np.isfinite(last), last, np.nan)
+    else:
+        at = np.asarray(diverged_at, dtype=np.float64)
+        if at.shape != y.shape[:1]:
+            raise ValueError(
+                f"diverged_at has shape {list(at.shape)}: give one step a seed, [{y.shape[0]}]"
+            )
+        diverged = at >= 0
+    return _Curves(x, y, diverged, at)
+
+
+def _center_label(curves: _Curves, level: float) -> str:
+    total = curves.values.shape[0]
+    if total == 1:
+        return "1 seed (no interval)"
+    counts = np.isfinite(curves.values).sum(axis=0)
+    fewest, most = int(counts.min()), int(counts.max())
+    seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
+    if fewest < total:
+        seeds += f" of {total}"
+    interval = f"{100 * level:g} % bootstrap interval" if most > 1 else "no interval"
+    return f"IQM of {seeds} seeds, {interval}"
+
+
+def _draw_center(
+    axes: "Axes",
+    steps: npt.NDArray[np.float64],
+    center: npt.NDArray[np.float64],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    label: str,
+    color: str = _BLUE,
+) -> tuple[Any, str]:
+    """Draw a thick line within its band; both make one entry of the legend."""
+    few = steps.size <= 40
+    (line,) = axes.plot(
+        steps,
+        center,
+        color=color,
+        linewidth=2.4,
+        marker="o" if few else "",
+        markersize=4.5,
+        zorder=4,
+        solid_capstyle="round",
+    )
+    if not np.isfinite(low).any():
+        return line, label
+    if steps.size == 1:
+        # A band over one point has no area.
+        bars = np.abs(np.stack([center - low, high - center]))
+        axes.errorbar(steps, center, yerr=bars, color=color, linewidth=2.0, capsize=6, zorder=3)
+    band = axes.fill_between(steps, low, high, color=color, alpha=0.28, linewidth=0, zorder=3)
+    return (band, line), label
+
+
+def _draw_seeds(
+    axes: "Axes", steps: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> tuple[Any, str]:
+    """Draw every seed thin, as one collection; its missing points are bridged."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    present = np.isfinite(values)
+    segments = [
+        np.column_stack([steps[has], row[has]]) for row, has in zip(values, present, strict=True)
+    ]
+    # The more seeds, the fainter each, so that the density of the bundle stays legible.
+    alpha = float(np.clip(2.2 / np.sqrt(len(segments)), 0.07, 0.6))
+    width = 0.9 if len(segments) <= 64 else 0.6
+    lines = LineCollection(
+        [s for s in segments if len(s) > 1], colors=_GREY, alpha=alpha, linewidths=width, zorder=2
+    )
+    axes.add_collection(lines)
+    dots = [s[0] for s in segments if len(s) == 1]
+    if dots:
+        axes.plot(*np.array(dots).T, ".", color=_GREY, alpha=alpha, zorder=2)
+    return Line2D([], [], color=_GREY, alpha=max(alpha, 0.5), linewidth=width), "each seed"
+
+
+def _draw_diverged(axes: "Axes", curves: _Curves) -> tuple[Any, str]:
+    """Put a cross where each diverged seed was last seen."""
+    bottom = float(np.nanmin(curves.values))
+    points = []
+    for row, at in zip(
+        curves.values[curves.diverged], curves.diverged_at[curves.diverged], strict=True
+    ):
+        before = np.flatnonzero(np.isfinite(row) & (curves.steps <= at))
+        x = at if np.isfinite(at) else curves.steps[0]
+        points.append((x, row[before[-1]] if before.size else bottom))
+    (crosses,) = axes.plot(
+        *np.array(points).T,
+        linestyle="",
+        marker="X",
+        markersize=8,
+        color=_RED,
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+        zorder=5,
+    )
+    count = len(points)
+    return crosses, f"{count} seed{'s' if count > 1 else ''} diverged"
+
+
+def _figure(title: str, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", parse_math=False)
+    axes.set_xlabel(xlabel, fontsize=11, parse_math=False)
+    axes.set_ylabel(ylabel, fontsize=11, parse_math=False)
+    axes.grid(True, color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _limit_y(axes: "Axes", shown: npt.NDArray[np.float64]) -> None:
+    """Set the y limits to what is shown and a twentieth of it more on both sides."""
+    low, high = float(shown.min()), float(shown.max())
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    axes.set_ylim(low - pad, high + pad)
+
+
+def _count_steps(axes: "Axes", steps: npt.NDArray[np.float64]) -> None:
+    """Label the x axis in engineering notation (100k, 2M) from the first step or 0 on."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    # Training starts at 0, so a curve that is not a late excerpt is shown from there.
+    span = steps[-1] - steps[0]
+    left = 0.0 if steps.size == 1 or 0 <= steps[0] <= 0.25 * span else steps[0]
+    right = max(steps[-1], left + 1.0)
+    axes.set_xlim(left - 0.01 * (right - left), right + 0.02 * (right - left))
+
+
+def _legend(axes: "Axes", entries: Sequence[tuple[Any, str]]) -> None:
+    """Put the legend under the axes, where it hides no curve."""
+    handles, labels = zip(*entries, strict=True)
+    axes.figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(labels) if len(labels) < 4 else 2,
+        frameon=False,
+        fontsize=10,
+    )
+
+
+def _png_path(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"path is {str(target)!r}: pictures are PNG files, so end it in .png")
+    return target
+
+
+def _write(figure: "Figure", path: Path) -> Path:
+    with whole_file(path) as file:
+        # No software version inside: the same picture is then the same bytes.
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return path

@@ -1,0 +1,139 @@
+"""MountainCar: swing an underpowered car out of a valley."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+
+
+@struct.dataclass
+class EnvState(environment.EnvState):
+    """Position and velocity (the task's own units, per step) and steps since reset.
+
+    Every leaf is a scalar array: float32, `time` int32.
+    """
+
+    position: jax.Array
+    velocity: jax.Array
+    time: jax.Array
+
+
+@struct.dataclass
+class EnvParams(environment.EnvParams):
+    """Track limits, goal, engine force, gravity (per step squared) and time limit in steps."""
+
+    min_position: float | jax.Array = -1.2
+    max_position: float | jax.Array = 0.6
+    max_speed: float | jax.Array = 0.07
+    goal_position: float | jax.Array = 0.5
+    goal_velocity: float | jax.Array = 0.0
+    force: float | jax.Array = 0.001
+    gravity: float | jax.Array = 0.0025
+    max_steps_in_episode: int = 200
+
+
+class MountainCar(environment.Environment[EnvState, EnvParams]):
+    """MountainCar-v0 with the dynamics, rewards and limits of Gymnasium's classic control.
+
+    Observation float32 [2]: position, velocity. Actions 0 left, 1 coast, 2 right. Reward
+    float32 -1 every step, the terminating one included.
+
+    Source: Moore 1990, "Efficient memory-based learning for robot control", in the form of
+    Sutton and Barto 2018, example 10.1.
+    """
+
+    @property
+    def default_params(self) -> EnvParams:
+        """Gymnasium's constants."""
+        return EnvParams()
+
+    def step_env(
+        self,
+        key: jax.Array,
+        state: EnvState,
+        action: int | float | jax.Array,
+        params: EnvParams,
+    ) -> tuple[jax.Array, EnvState, jax.Array, jax.Array, dict[Any, Any]]:
+        """Advance one step, without time limit or reset.
+
+        Returns observation [2] float32, state, reward () float32, terminated () bool and info.
+        The step is deterministic: `key` is not used.
+        """
+        push = (action - 1) * params.force - jnp.cos(3.0 * state.position) * params.gravity
+        velocity = jnp.clip(state.velocity + push, -params.max_speed, params.max_speed)
+        position = jnp.clip(state.position + velocity, params.min_position, params.max_position)
+        # The left wall swallows the impact. After the clip only equality can hold.
+        at_wall = (position <= params.min_position) & (velocity < 0.0)
+
+        next_state = EnvState(
+            position=position,
+            velocity=jnp.where(at_wall, 0.0, velocity),
+            time=state.time + 1,
+        )
+        terminated = self.is_terminated(next_state, params)
+        info = {"discount": 1.0 - terminated.astype(jnp.float32)}
+        obs = self.observe(key, next_state, action, params)
+        return obs, next_state, jnp.float32(-1.0), terminated, info
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[jax.Array, EnvState]:
+        """Draw the position uniformly from [-0.6, -0.4), at rest; observation [2] float32."""
+        state = EnvState(
+            position=jax.random.uniform(key, (), jnp.float32, -0.6, -0.4),
+            velocity=jnp.float32(0.0),
+            time=jnp.int32(0),
+        )
+        return self.observe(key, state, None, params), state
+
+    def observe(
+        self,
+        key: jax.Array | None,
+        state: EnvState,
+        action: int | float | jax.Array | None,
+        params: EnvParams | None,
+    ) -> jax.Array:
+        """Observe the state, float32 [2]: position, velocity."""
+        return jnp.stack([state.position, state.velocity])
+
+    def get_obs(
+        self, state: EnvState, params: EnvParams | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Observe through the older hook, which gymnax's wrappers and pictures still call."""
+        return self.observe(key, state, None, params)
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Say whether the car is at or beyond the flag, fast enough; () bool."""
+        at_flag = state.position >= params.goal_position
+        return at_flag & (state.velocity >= params.goal_velocity)
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return "MountainCar-v0"
+
+    @property
+    def num_actions(self) -> int:
+        """Three: left, coast, right."""
+        return 3
+
+    def action_space(self, params: EnvParams | None = None) -> spaces.Discrete:
+        """Discrete(3): 0 accelerates left, 1 coasts, 2 accelerates right."""
+        return spaces.Discrete(3)
+
+    def observation_space(self, params: EnvParams) -> spaces.Box:
+        """Box float32 [2]: the track and the speed limit."""
+        low = jnp.array([params.min_position, -params.max_speed], jnp.float32)
+        high = jnp.array([params.max_position, params.max_speed], jnp.float32)
+        return spaces.Box(low, high, (2,), jnp.float32)
+
+    def state_space(self, params: EnvParams) -> spaces.Dict:
+        """Describe the state: a Dict of its fields; `time` counts up to the limit itself."""
+        box = self.observation_space(params)
+        fields = {
+            name: spaces.Box(box.low[i], box.high[i], (), jnp.float32)
+            for i, name in enumerate(("position", "velocity"))
+        }
+        return spaces.Dict({**fields, "time": spaces.Discrete(params.max_steps_in_episode + 1)})

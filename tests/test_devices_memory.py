@@ -1,0 +1,207 @@
+"""Which devices a run gets, and that the prediction of memory is what is really taken."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import envs  # noqa: F401 (splits the CPU into cores)
+from dqx import devices, memory
+from dqx.config import Config, ConfigError, Hyper, validate
+from dqx.environment import Environment, make_environment
+from dqx.loop import make_trainer
+from envs._cores import cpu_cores
+
+CPU = jax.local_devices(backend="cpu")
+
+
+def test_cpu_is_every_core():
+    assert len(CPU) == cpu_cores()
+    assert devices.select_devices("cpu") == tuple(CPU)
+
+
+@pytest.mark.parametrize("count", range(1, len(CPU) + 1))
+def test_a_number_takes_as_many(count):
+    assert devices.select_devices(f"cpu:{count}") == tuple(CPU[:count])
+
+
+def test_nothing_is_every_device_of_the_default_kind():
+    chosen = devices.select_devices(None)
+    assert chosen == tuple(jax.local_devices(backend=jax.default_backend()))
+
+
+def test_devices_themselves_pass():
+    assert devices.select_devices(CPU[-1:]) == (CPU[-1],)
+    assert devices.select_devices(tuple(CPU)) == tuple(CPU)
+
+
+def test_no_devices_are_refused():
+    with pytest.raises(ConfigError, match="devices"):
+        devices.select_devices([])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["cpu:0", "cpu:-1", "cpu:1.5", "cpu:two", "cpu:", "cpu:1:2", "", ":", ":1", "CPU", "nonsense"],
+)
+def test_specs_that_cannot_be_read_are_refused(spec):
+    with pytest.raises(ConfigError) as caught:
+        devices.select_devices(spec)
+    message = str(caught.value)
+    assert "cpu, gpu or tpu" in message and "cpu:2" in message and repr(spec) in message
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(ConfigError, match=f"'cpu:999'.*only {len(CPU)} cpu.*cpu:{len(CPU)}"):
+        devices.select_devices("cpu:999")
+
+
+@pytest.mark.parametrize("spec", ["gpu", "tpu", "gpu:1", "tpu:4"])
+def test_kinds_that_are_absent_are_refused(spec):
+    kind = spec.partition(":")[0]
+    if kind == jax.default_backend():
+        pytest.skip(f"this machine has a {kind}")
+    with pytest.raises(ConfigError, match=f"{spec!r}.*finds no {kind} here") as caught:
+        devices.select_devices(spec)
+    assert "\n" not in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """A device that reports memory as JAX's GPU devices do."""
+
+    stats: dict | None
+    platform: str = "gpu"
+
+    def memory_stats(self):
+        return self.stats
+
+
+def test_free_memory_of_accelerators_is_what_the_fullest_leaves_on_each():
+    full = Accelerator({"bytes_limit": 1000, "bytes_in_use": 900})
+    empty = Accelerator({"bytes_limit": 1000, "bytes_in_use": 0})
+    assert devices.free_bytes([empty]) == 1000
+    assert devices.free_bytes([empty, empty]) == 2000
+    assert devices.free_bytes([full, empty]) == 200  # lanes are spread evenly
+    assert devices.free_bytes([Accelerator(None)]) >= 2**62
+
+
+def test_free_memory_of_cpu_devices_is_the_machines(monkeypatch):
+    class Virtual:
+        available = 12345
+
+    monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: Virtual)
+    assert devices.free_bytes(CPU) == devices.free_bytes(CPU[:1]) == 12345
+
+
+SMALL = Config(
+    hidden_sizes=(16, 8),
+    num_envs=2,
+    total_steps=480,
+    learning_starts=40,
+    train_period=4,
+    log_period=24,
+    eval_period=120,
+    replay_capacity=96,
+    batch_size=16,
+)
+PIXELS = Environment(
+    obs_shape=(4, 5, 3),
+    obs_dtype=jnp.uint8,
+    num_categories=None,
+    num_actions=3,
+    max_steps=10,
+    reset=lambda key: (jnp.zeros((4, 5, 3), jnp.uint8), {"time": jnp.int32(0), "on": jnp.bool_(1)}),
+    step=None,
+)
+
+CONFIGS = {
+    "small": {},
+    "one environment": {"num_envs": 1},
+    "large replay": {"replay_capacity": 10_000},
+    "sgd": {"optimizer": "sgd"},
+    "rmsprop": {"optimizer": "rmsprop"},
+    "deep": {"hidden_sizes": (64, 64, 3)},
+}
+
+
+def nbytes(tree):
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        total += leaf.nbytes
+    return total
+
+
+@pytest.mark.parametrize("fields", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("name", ["CartPole-v1", "MountainCar-v0", "pixels"])
+def test_predicted_state_is_exactly_what_a_lane_takes(name, fields):
+    config = dataclasses.replace(SMALL, **fields)
+    env = PIXELS if name == "pixels" else make_environment(name)
+    need = memory.predict(config, env)
+    lane = make_trainer(config, env).init(jax.random.key(0))
+    assert need.replay == nbytes(lane.replay_rows)
+    assert need.replay + need.state == nbytes(lane)
+    assert need.total == need.replay + need.state + need.working and need.working > 0
+
+
+def test_pixels_take_a_byte_each_in_the_replay():
+    # Two observations of 60 bytes, and action, reward and discount of 4 each.
+    assert memory.predict(SMALL, PIXELS).replay == 96 * (2 * 60 + 3 * 4)
+
+
+def test_what_fits_passes_and_one_byte_too_little_does_not():
+    env = make_environment("CartPole-v1")
+    need = memory.predict(SMALL, env).total * 8
+    enough = next(free for free in range(need, 2 * need) if int(free * 0.9) >= need)
+    memory.check(SMALL, env, 8, 2, enough)
+    with pytest.raises(ConfigError):
+        memory.check(SMALL, env, 8, 2, enough - 1)
+
+
+def refusal(config, env, lanes, num_devices, free):
+    with pytest.raises(ConfigError) as caught:
+        memory.check(config, env, lanes, num_devices, free)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95])
+@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_envs", [1, 2, 96])
+def test_every_proposal_of_a_refusal_passes(num_envs, num_devices, share):
+    env = make_environment("CartPole-v1")
+    config = dataclasses.replace(
+        SMALL, num_envs=num_envs, train_period=96, learning_starts=96, log_period=96,
+        total_steps=960, eval_period=96, replay_capacity=96 * 1000,
+    )  # fmt: skip
+    validate(config, Hyper())
+    lanes = 8 * num_devices
+    free = int(memory.predict(config, env).total * lanes / 0.9 * share)
+    message = refusal(config, env, lanes, num_devices, free)
+    (capacity,) = re.findall(r"replay_capacity=(\d+)", message)
+    smaller = dataclasses.replace(config, replay_capacity=int(capacity))
+    validate(smaller, Hyper())
+    memory.check(smaller, env, lanes, num_devices, free)
+    larger = dataclasses.replace(smaller, replay_capacity=int(capacity) + num_envs)
+    refusal(larger, env, lanes, num_devices, free)  # the largest that fits was proposed
+    (width,) = re.findall(r"chunk_width=(\d+)", message)
+    memory.check(config, env, int(width) * num_devices, num_devices, free)
+    refusal(config, env, (int(width) + 1) * num_devices, num_devices, free)
+
+
+def test_a_refusal_says_need_and_free():
+    env = make_environment("CartPole-v1")
+    config = dataclasses.replace(SMALL, replay_capacity=10_000_000)
+    need, gib = memory.predict(config, env), 2**30
+    message = refusal(config, env, 8, 1, 2 * gib)
+    assert f"8 seeds at a time need about {8 * need.total / gib:.2f} GiB" in message
+    assert f"{8 * need.replay / gib:.2f} GiB of it replay" in message
+    assert re.search(r"\b2\.00 GiB[a-z ]* is free", message) and "\n" not in message
+
+
+def test_where_nothing_would_fit_nothing_is_proposed():
+    message = refusal(SMALL, make_environment("CartPole-v1"), 8, 1, 1000)
+    assert "neither" in message and not re.search(r"(replay_capacity|chunk_width)=", message)

@@ -1,0 +1,183 @@
+"""Exploration against analytic probabilities, and schedules against optax and float64 formulas."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+
+from dqx import exploration
+from dqx.config import Config
+from dqx.environment import make_environment
+from dqx.loop import example_transition, make_trainer
+from dqx.replay import ReplayState, make_replay
+
+# A true hypothesis fails a test of this level once in ten thousand; all keys are fixed.
+LEVEL = 1e-4
+
+
+def draws(count: int, num_actions: int, seed: int = 0) -> exploration.Draw:
+    keys = jax.random.split(jax.random.key(seed), count)
+    return jax.vmap(lambda key: exploration.draw(key, num_actions))(keys)
+
+
+def choices(count, q_values, epsilon, seed=0):
+    drawn = draws(count, len(q_values), seed)
+    return np.asarray(
+        jax.vmap(exploration.epsilon_greedy, in_axes=(0, None, None))(drawn, q_values, epsilon)
+    )
+
+
+@pytest.mark.parametrize("num_actions", [2, 3, 7])
+@pytest.mark.parametrize("epsilon", [0.05, 0.3, 0.9])
+def test_frequencies_are_epsilon_greedys(num_actions, epsilon):
+    best = num_actions // 2
+    actions = choices(40_000, jnp.zeros(num_actions).at[best].set(1.0), epsilon)
+    probabilities = np.full(num_actions, epsilon / num_actions)
+    probabilities[best] += 1 - epsilon
+    observed = np.bincount(actions, minlength=num_actions)
+    assert len(observed) == num_actions
+    assert scipy.stats.chisquare(observed, 40_000 * probabilities).pvalue > LEVEL
+
+
+def test_the_ends_of_epsilon():
+    q_values = jnp.array([0.0, 3.0, 1.0])
+    assert np.all(choices(1000, q_values, 0.0) == 1)
+    drawn = draws(1000, 3)
+    np.testing.assert_array_equal(choices(1000, q_values, 1.0), drawn.action)
+
+
+def test_greedy_takes_the_first_of_equals():
+    assert exploration.greedy(jnp.array([1.0, 5.0, 5.0])) == 1
+    assert exploration.greedy(jnp.zeros(4)) == 0
+    assert exploration.greedy(jnp.array([-2.0, -3.0, -1.0])) == 2
+    assert exploration.greedy(jnp.zeros(4)).dtype == jnp.int32
+
+
+def test_ties_within_epsilon_greedy_go_to_the_first():
+    assert np.all(choices(100, jnp.ones(3), 0.0) == 0)
+
+
+@pytest.mark.parametrize("num_actions", [2, 3, 6])
+def test_draws_are_uniform_and_independent_of_one_another(num_actions):
+    drawn = draws(30_000, num_actions, seed=1)
+    coin, action = np.asarray(drawn.coin), np.asarray(drawn.action)
+    assert drawn.coin.dtype == jnp.float32 and drawn.action.dtype == jnp.int32
+    assert coin.min() >= 0 and coin.max() < 1
+    assert scipy.stats.kstest(coin, "uniform").pvalue > LEVEL
+    counts = np.bincount(action, minlength=num_actions)
+    assert len(counts) == num_actions and scipy.stats.chisquare(counts).pvalue > LEVEL
+    table = np.histogram2d(coin, action, bins=(10, num_actions))[0]
+    assert scipy.stats.chi2_contingency(table).pvalue > LEVEL
+
+
+def test_equal_keys_draw_alike_and_others_do_not():
+    one, again, other = (exploration.draw(jax.random.key(k), 1_000_000) for k in (3, 3, 4))
+    assert one.coin == again.coin and one.action == again.action
+    assert one.coin != other.coin and one.action != other.action
+
+
+def test_parallel_environments_have_coins_and_actions_of_their_own():
+    # As training stores them: random actions of four environments of one seed, side by side.
+    config = dataclasses.replace(
+        Config(), num_envs=4, train_period=4, replay_capacity=8000, learning_starts=8000
+    )
+    trainer = make_trainer(config, make_environment("CartPole-v1"))
+    key = jax.random.key(11)
+    _, lane, _ = jax.jit(trainer.warm_up, static_argnames="steps")(
+        trainer.start(), trainer.init(key), steps=8000
+    )
+    replay = make_replay(example_transition(make_environment("CartPole-v1")), 8000, 4)
+    state = ReplayState(lane.replay_rows, jnp.int32(0), jnp.int32(8000))
+    actions = np.asarray(replay.gather(state, jnp.arange(8000)).action).reshape(2000, 4)
+    for i, j in itertools.combinations(range(4), 2):
+        table = np.histogram2d(actions[:, i], actions[:, j], bins=2)[0]
+        assert scipy.stats.chi2_contingency(table).pvalue > LEVEL, (i, j)
+    for column in actions.T:  # nor does one step's action say anything of the next one's
+        table = np.histogram2d(column[:-1], column[1:], bins=2)[0]
+        assert scipy.stats.chi2_contingency(table).pvalue > LEVEL
+
+
+def test_one_coin_for_all_environments_would_be_noticed():
+    shared = np.repeat(np.asarray(draws(2000, 2).action)[:, None], 2, axis=1)
+    table = np.histogram2d(shared[:, 0], shared[:, 1], bins=2)[0]
+    assert scipy.stats.chi2_contingency(table).pvalue < LEVEL
+
+
+def test_schedule_values_are_float32():
+    for value in (
+        exploration.constant_schedule(0.1),
+        exploration.linear_schedule(jnp.int32(3), 1.0, 0.1, 10.0),
+        exploration.exponential_schedule(jnp.int32(3), 1.0, 0.1, 10.0),
+        exploration.per_episode_schedule(jnp.int32(3), 1.0, 0.1, 0.9),
+    ):
+        assert value.dtype == jnp.float32 and value.shape == ()
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1, 1.0])
+def test_constant_schedule(start):
+    assert exploration.constant_schedule(start) == np.float32(start)
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.05), (0.9, 0.1), (0.05, 1.0), (0.3, 0.3)])
+class TestFromStartToEnd:
+    """Falling, rising and level schedules."""
+
+    steps = jnp.array([0, 1, 3, 250, 999, 1000, 1001, 5000, 2**31 - 1])
+
+    def test_linear_equals_optax(self, start, end):
+        ours = exploration.linear_schedule(self.steps, start, end, 1000.0)
+        theirs = jax.vmap(optax.linear_schedule(start, end, 1000))(self.steps)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+    def test_linear_meets_both_ends_exactly_and_stays(self, start, end):
+        values = np.asarray(exploration.linear_schedule(self.steps, start, end, 1000.0))
+        assert values[0] == np.float32(start)
+        assert np.all(values[5:] == np.float32(end))
+        before = exploration.linear_schedule(jnp.int32(-5), start, end, 1000.0)
+        assert before == np.float32(start)
+
+    def test_exponential_equals_its_formula(self, start, end):
+        values = exploration.exponential_schedule(self.steps, start, end, 300.0)
+        expected = end + (start - end) * np.exp(-np.asarray(self.steps, np.float64) / 300.0)
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+        np.testing.assert_allclose(values[0], start, rtol=1e-6)
+        assert values[-1] == np.float32(end)
+
+    def test_exponential_equals_optax(self, start, end):
+        decaying = optax.exponential_decay(start - end, 300, np.exp(-1.0))
+        expected = end + np.array([decaying(int(step)) for step in self.steps[:6]])
+        np.testing.assert_allclose(
+            exploration.exponential_schedule(self.steps[:6], start, end, 300.0), expected, rtol=1e-5
+        )
+
+
+def test_per_episode_falls_by_a_factor_to_its_end():
+    episodes = jnp.arange(2000)
+    values = np.asarray(exploration.per_episode_schedule(episodes, 1.0, 0.05, 0.995))
+    expected = np.maximum(0.995 ** np.arange(2000.0), 0.05)
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    assert values[0] == 1.0
+    # 0.995 ** n reaches 0.05 at n = log(0.05) / log(0.995) = 597.7.
+    assert values[597] > np.float32(0.05) and np.all(values[598:] == np.float32(0.05))
+
+
+def test_per_episode_by_hand():
+    value = exploration.per_episode_schedule(jnp.array([0, 1, 2, 3, 4]), 0.8, 0.15, 0.5)
+    np.testing.assert_allclose(value, [0.8, 0.4, 0.2, 0.15, 0.15], rtol=1e-6)
+
+
+def test_per_episode_rises_by_a_factor_above_one_to_its_end():
+    value = exploration.per_episode_schedule(jnp.array([0, 1, 2, 3, 50]), 0.1, 0.5, 2.0)
+    np.testing.assert_allclose(value, [0.1, 0.2, 0.4, 0.5, 0.5], rtol=1e-6)
+
+
+def test_per_episode_follows_episodes_of_its_own_lane():
+    values = jax.vmap(lambda n: exploration.per_episode_schedule(n, 1.0, 0.01, 0.9))(
+        jnp.array([0, 7])
+    )
+    np.testing.assert_allclose(values, [1.0, 0.9**7], rtol=1e-5)
