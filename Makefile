@@ -70,7 +70,7 @@ lint: $(VENV)/.installed-test
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python benchmarks/throughput.py $(ARGS)
 
-# Keeps runs/: results are never deleted by a target.
+# Keeps runs/.
 clean:
 	rm -rf .venv .venv-3.11 .venv-3.12 build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -119,8 +119,9 @@ def _learn(
     gradient = jax.value_and_grad(functools.partial(_loss, parts), has_aux=True)
     (value, (errors, q)), grads = gradient(state.params, state.target_params, hyper, batch)
     grad_norm = global_norm(grads)
-    # Scaled by exactly 1 below the limit. Not optax's clip, which computes the norm once more.
-    scale = jnp.minimum(1.0, hyper.max_grad_norm / grad_norm)
+    # Scaled by exactly 1 up to the limit. Not optax's clip, which computes the norm once more.
+    limit = hyper.max_grad_norm
+    scale = jnp.where(grad_norm <= limit, 1.0, limit / grad_norm)
     grads = jax.tree.map(lambda g: g * scale, grads)
     optimizer = make_optimizer(parts.config, hyper, updates)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -195,8 +196,7 @@ def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.Gradie
 
 
 def epsilon_at(config: Config, hyper: Hyper, step: Array, episodes: Array) -> Array:
-    """Epsilon of one seed, float32 ``[]``, at an environment step and a count of finished
-    episodes."""
+    """Epsilon of one seed, float32 ``[]``, after ``step`` steps and ``episodes`` episodes."""
     start, end = hyper.epsilon_start, hyper.epsilon_end
     match config.exploration:
         case "constant":

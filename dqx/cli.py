@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process if left out.
 
     Returns:
-        The exit status: 0, 2 after a mistake or a failed write, 130 after Ctrl-C.
+        The exit status: 0, 1 if the reader of a pipe has gone, 2 after a mistake or a failed write,
+        130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -341,8 +342,7 @@ def _default_words(value: Any) -> str:
 
 
 def _load(*modules: str) -> None:
-    """Imports modules and puts Ctrl-C off until that is done: while extensions start it would come
-    out as another error, or get lost."""
+    """Imports modules, putting Ctrl-C off until done: during an import it may get lost."""
     seen: list[int] = []
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     usual = usual and threading.current_thread() is threading.main_thread()

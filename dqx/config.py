@@ -1,5 +1,4 @@
-"""Configuration: `Config` is static and decides what is compiled, `Hyper` is traced and can differ
-from lane to lane.
+"""`Config` is static and decides what is compiled; `Hyper` is traced and differs by lane.
 
 All periods are counted in environment steps, summed over the parallel environments of one seed.
 """
@@ -27,8 +26,7 @@ INITIALIZERS = ("lecun_normal", "glorot_uniform", "torch")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work; the message names the field, its value, and what is
-    allowed."""
+    """A configuration that cannot work; names the field, its value and what is allowed."""
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -126,22 +124,16 @@ def override(config: Config, hyper: Hyper, **fields: Any) -> tuple[Config, Hyper
     Raises:
         ConfigError: for a name that neither has, or a value of the wrong type.
     """
-    config_changes, hyper_changes = {}, {}
+    config_changes: dict[str, Any] = {}
+    hyper_changes: dict[str, Any] = {}
     for name, value in fields.items():
-        if name in CONFIG_FIELDS:
-            config_changes[name] = _typed(name, value)
-        elif name in HYPER_FIELDS:
-            hyper_changes[name] = _typed(name, value)
-        else:
-            raise ConfigError(
-                f"unknown field {name!r}{_closest(name, [*CONFIG_FIELDS, *HYPER_FIELDS])}"
-            )
+        changes = config_changes if name in CONFIG_FIELDS else hyper_changes
+        changes[name] = _typed(name, value)
     return dataclasses.replace(config, **config_changes), hyper.replace(**hyper_changes)
 
 
 def parse_field(name: str, text: str) -> Any:
-    """The value of a field from a command line's text: ``"1e-3"``, ``"64,64"``, ``"true"``,
-    ``"none"``.
+    """A field's value from command-line text such as ``1e-3``, ``64,64``, ``true``, ``none``.
 
     Raises:
         ConfigError: for an unknown field or a text that is no value of its type.
@@ -174,8 +166,7 @@ def field_type(name: str) -> Any:
 
 
 def validate(config: Config, hyper: Hyper) -> None:
-    """Checks types, ranges and that the periods fit one another, on the host, before anything
-    compiles.
+    """Checks types, ranges and how the periods fit, on the host, before anything compiles.
 
     Raises:
         ConfigError: on the first thing that is wrong, naming the field, the value, what is allowed,
@@ -285,6 +276,7 @@ def _check_hyper(name: str, value: Any) -> None:
         "reward_clip",
         "td_error_clip",
         "huber_delta",
+        "optimizer_epsilon",
     )
     if name in never_zero and number == 0:
         raise ConfigError(f"{name} must be greater than 0, got {number}")
@@ -313,11 +305,16 @@ def _check_sizes(config: Config) -> None:
         raise ConfigError(f"chunk_width must be at least 1 or none, got {config.chunk_width}")
     if any(size < 1 for size in config.hidden_sizes):
         raise ConfigError(f"hidden_sizes must all be at least 1, got {config.hidden_sizes}")
-    for name in ("total_steps", "replay_capacity"):
-        if getattr(config, name) >= 2**31:
-            raise ConfigError(
-                f"{name} must be below 2**31, got {getattr(config, name)}: dqx counts in int32"
-            )
+    for name in CONFIG_FIELDS:
+        value = getattr(config, name)
+        if _is_int(value) and value >= 2**31:
+            raise ConfigError(f"{name} must be below 2**31, got {value}: dqx counts in int32")
+    updates = config.total_steps // config.train_period * config.updates_per_train
+    if updates >= 2**31:
+        raise ConfigError(
+            f"updates_per_train {config.updates_per_train} makes {updates} updates in all, and "
+            "dqx counts them in int32: stay below 2**31"
+        )
     if config.batch_size > config.replay_capacity:
         raise ConfigError(
             f"batch_size {config.batch_size} is larger than replay_capacity "

@@ -15,8 +15,7 @@ def select_devices(spec: str | Sequence[jax.Device] | None = None) -> tuple[jax.
 
     Args:
         spec: ``"cpu"`` (every core), ``"cpu:2"`` (two of them), ``"gpu"``, ``"gpu:1"``, a sequence
-            of JAX devices, or
-            None: all GPUs or TPUs if JAX sees any, else every CPU core.
+            of JAX devices, or None: all GPUs or TPUs if JAX sees any, else every CPU core.
 
     Raises:
         ConfigError: if the spec cannot be read, or asks for more devices than there are.

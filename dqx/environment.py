@@ -1,5 +1,4 @@
-"""One environment as the trainer sees it: fixed dtypes, resets drawn beforehand, the final
-observation kept."""
+"""One environment as the trainer sees it: fixed dtypes, and resets drawn beforehand."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +13,7 @@ from envs import spaces
 
 
 class Step(NamedTuple):
-    """What one step gives. After the end of an episode ``obs`` and ``state`` belong to the next
-    one.
+    """What one step gives; at an episode's end ``obs`` and ``state`` are the next one's.
 
     Attributes:
         obs: the observation to act on next.
@@ -120,8 +118,7 @@ def adapt(env: Any, params: Any) -> Environment:
 
 
 def _fixed_types(env: Any, params: Any) -> tuple[jax.ShapeDtypeStruct, PyTree]:
-    """Shapes and dtypes that a step gives; gymnax's resets may differ from them in dtype or in weak
-    types."""
+    """Shapes and dtypes that a step gives; a gymnax reset may differ in dtype or weak type."""
 
     def two_steps(key: Key) -> tuple[Any, Any]:
         _, state = env.reset_env(key, params)

@@ -1,9 +1,8 @@
 """Exploration: epsilon-greedy action choice, and the schedules that epsilon may follow.
 
 A choice is made of two pure functions, so that the random numbers of many steps can be drawn at
-once, outside the
-inner loop: ``draw`` needs no Q-values, ``select`` needs no key. Each parallel environment has its
-    own draw.
+once, outside the inner loop: ``draw`` needs no Q-values, ``epsilon_greedy`` needs no key. Each
+parallel environment has its own draw.
 """
 
 from typing import NamedTuple
@@ -36,8 +35,7 @@ def draw(key: Key, num_actions: int) -> Draw:
 
 
 def epsilon_greedy(draw: Draw, q_values: Array, epsilon: Array | float) -> Array:
-    """The greedy action, or with probability ``epsilon`` a uniformly random one (the greedy one
-    among them).
+    """The greedy action, or with probability ``epsilon`` one drawn uniformly from all.
 
     Args:
         draw: the random numbers of this choice.
@@ -65,8 +63,7 @@ def constant_schedule(start: Array | float) -> Array:
 def linear_schedule(
     step: Array, start: Array | float, end: Array | float, steps: Array | float
 ) -> Array:
-    """From ``start`` at step 0 to ``end`` at ``steps`` environment steps in a straight line, then
-    ``end``."""
+    """A straight line from ``start`` at step 0 to ``end`` at ``steps``, then ``end``."""
     fraction = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
     # Written so that both ends are met exactly, whether the schedule falls or rises.
     return start * (1.0 - fraction) + end * fraction
@@ -75,15 +72,13 @@ def linear_schedule(
 def exponential_schedule(
     step: Array, start: Array | float, end: Array | float, steps: Array | float
 ) -> Array:
-    """``end + (start - end) * exp(-step / steps)``; ``steps`` is the time constant in environment
-    steps."""
+    """``end + (start - end) * exp(-step / steps)``; ``steps`` is the time constant."""
     return end + (start - end) * jnp.exp(-jnp.asarray(step, jnp.float32) / steps)
 
 
 def per_episode_schedule(
     episodes: Array, start: Array | float, end: Array | float, decay: Array | float
 ) -> Array:
-    """``start * decay ** episodes``, held at ``end`` once it gets there; ``episodes`` counts
-    finished ones."""
+    """``start * decay ** episodes``, held at ``end``; ``episodes`` counts finished ones."""
     value = start * jnp.power(jnp.asarray(decay, jnp.float32), jnp.asarray(episodes, jnp.float32))
     return jnp.where(jnp.asarray(start) >= end, jnp.maximum(value, end), jnp.minimum(value, end))

@@ -19,14 +19,12 @@ MIN_FREE_BYTES = 100 * 2**20
 
 
 class OutputError(ValueError):
-    """Files that cannot be written or read; the message names the path, the reason and a way
-    out."""
+    """Files that cannot be written or read; names the path, the reason and a way out."""
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a binary file for writing that takes its place, or an older file's, only if the block
-    succeeds.
+    """Opens a file for binary writing that takes its place only if the block succeeds.
 
     Raises:
         OSError: when it cannot be written; nothing is left behind, an older file stays.

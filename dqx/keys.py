@@ -13,8 +13,7 @@ from dqx.types import Array, Key
 
 
 class Purpose(enum.IntEnum):
-    """What a stream of random numbers is for. The values are stable: renaming one changes no
-    curve."""
+    """What a stream of random numbers is for; the values are stable, names may change."""
 
     PARAMS = 0
     FIRST_RESET = 1

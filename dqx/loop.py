@@ -1,5 +1,4 @@
-"""The training loop of one seed, as pure functions: warm-up, segments of updates, greedy
-evaluation.
+"""One seed's training loop as pure functions: warm-up, segments, greedy evaluation.
 
 Read from top to bottom this is the whole flow. ``parallel`` maps these functions over seeds and
 devices, ``run`` calls them from the host and collects what they return.
@@ -26,16 +25,15 @@ from dqx.keys import Purpose, purpose_key
 from dqx.replay import Replay, ReplayState, make_replay
 from dqx.types import Array, Key, PyTree, Transition
 
-# Updates whose random numbers are drawn at once. Every draw folds in the clock, so the choice
-# changes no number.
-BLOCK_UPDATES = 512
-# Bytes of drawn resets a seed, so that environments with large observations get smaller blocks.
+# Rounds of updates whose random numbers are drawn at once. Every draw folds in the clock, so the
+# choice changes no number.
+BLOCK_ROUNDS = 512
+# Bytes of what is drawn for a seed: large observations or many updates make smaller blocks.
 BLOCK_BYTES = 2**22
 
 
 class Clock(struct.PyTreeNode):
-    """What all seeds share, each int32 ``[]``: environment steps, updates, and the replay's
-    position and size."""
+    """What all seeds share, each int32 ``[]``: steps, updates, replay position and size."""
 
     step: Array
     updates: Array
@@ -124,14 +122,14 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
     parts = _Parts(config, env, make_agent(config, env), replay)
     return Trainer(
         init=functools.partial(_init, parts),
-        start=functools.partial(_start, parts),
+        start=_start,
         warm_up=functools.partial(_warm_up, parts),
         segment=functools.partial(_segment, parts),
         evaluate=functools.partial(_evaluate, parts),
     )
 
 
-def _start(parts: _Parts) -> Clock:
+def _start() -> Clock:
     return Clock(*(jnp.int32(0) for _ in range(4)))
 
 
@@ -164,7 +162,7 @@ def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock
 
     count = steps // parts.config.num_envs
     (clock, lane), episodes = _in_blocks(
-        block, (clock, lane), count, block_updates(parts.config, parts.env)
+        block, (clock, lane), count, block_rounds(parts.config, parts.env)
     )
     return clock, lane, episodes
 
@@ -202,7 +200,7 @@ def _segment(
 
     count = steps // config.train_period
     (clock, lane), (episodes, metrics) = _in_blocks(
-        block, (clock, lane), count, block_updates(parts.config, parts.env)
+        block, (clock, lane), count, block_rounds(parts.config, parts.env)
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
     metrics = LearnMetrics(*jnp.moveaxis(metrics.reshape(-1, len(LearnMetrics._fields)), 1, 0))
@@ -323,11 +321,13 @@ def _summary(metrics: LearnMetrics) -> dict[str, Array]:
     return {**means, "q_max": jnp.max(metrics.q_max), "weight_norm": metrics.weight_norm[-1]}
 
 
-def block_updates(config: Config, env: Environment) -> int:
-    """Rounds of updates whose random numbers are drawn at once, few where a reset is large."""
+def block_rounds(config: Config, env: Environment) -> int:
+    """Rounds of updates whose random numbers are drawn at once."""
     fresh = jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0)))
     reset_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in fresh)
-    return max(1, min(BLOCK_UPDATES, BLOCK_BYTES // (config.train_period * reset_bytes)))
+    index_bytes = 4 * config.updates_per_train * config.batch_size
+    round_bytes = config.train_period * reset_bytes + index_bytes
+    return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))
 
 
 def _scan(body: Callable[[Any, Any], Any], carry: Any, xs: Any) -> Any:

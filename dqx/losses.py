@@ -41,8 +41,7 @@ def double_q_learning(
     next_q_target: Array,
     next_q_online: Array,
 ) -> Array:
-    """TD error of Double Q-learning: the online network selects the next action, the target network
-    values it.
+    """TD error of Double Q-learning: action selected online, valued by the target network.
 
     Args:
         q_values: float ``[A]``, online Q-values of the observation.
@@ -72,8 +71,7 @@ def double_q_learning(
 
 
 def squared(td_error: Array) -> Array:
-    """The square of the TD error, float ``[]``; its gradient is twice the error (PyTorch's
-    ``mse_loss``)."""
+    """The square of the TD error, float ``[]``; its gradient is twice the error."""
     return jnp.square(td_error)
 
 
@@ -92,11 +90,10 @@ def huber(td_error: Array, delta: Array | float = 1.0) -> Array:
 
 
 def clip_td_error(td_error: Array, limit: Array | float) -> Array:
-    """Clips the TD error to ``[-limit, limit]`` but lets its gradient through, as Mnih et al. 2015
-    clip it.
+    """Clips the TD error to ``[-limit, limit]`` but lets its gradient through.
 
     A plain clip inside a squared loss would have gradient zero beyond the limit, so the largest
-    errors would teach nothing. An infinite ``limit`` changes nothing.
+    errors would teach nothing. An infinite ``limit`` changes nothing. Source: Mnih et al. 2015.
     """
     # The error minus itself carries the gradient. The other way round, error + (clipped - error),
     # would round the clip of a huge error to zero.

@@ -7,7 +7,7 @@ import jax
 
 from dqx.config import Config, ConfigError
 from dqx.environment import Environment
-from dqx.loop import block_updates, example_transition, make_trainer
+from dqx.loop import block_rounds, example_transition, make_trainer
 from dqx.replay import row_bytes
 from dqx.types import PyTree
 
@@ -38,10 +38,10 @@ def predict(config: Config, env: Environment) -> MemoryNeed:
     """Predicts the bytes of one lane from shapes alone."""
     lane = jax.eval_shape(make_trainer(config, env).init, jax.random.key(0))
     replay = config.replay_capacity * row_bytes(example_transition(env))
-    widths = (math.prod(env.obs_shape), *config.hidden_sizes, env.num_actions)
+    widths = (env.num_categories or math.prod(env.obs_shape), *config.hidden_sizes, env.num_actions)
     # Online and target activations and their gradients, and the batch itself.
-    learning = 4 * config.batch_size * (4 * sum(widths) + row_bytes(example_transition(env)))
-    rounds = min(block_updates(config, env), config.log_period // config.train_period)
+    learning = config.batch_size * (4 * 4 * sum(widths) + row_bytes(example_transition(env)))
+    rounds = min(block_rounds(config, env), config.log_period // config.train_period)
     fresh = jax.eval_shape(env.reset, jax.random.key(0))
     draws = rounds * (
         config.train_period * (_bytes(fresh) + 8 * 4)

@@ -23,8 +23,7 @@ _BATCH_LAST_FROM = 32
 
 
 class Dense(nn.Module):
-    """A dense layer, ``[B, in]`` to ``[B, features]``, or with ``batch_last`` ``[in, B]`` to
-    ``[features, B]``.
+    """A dense layer, ``[B, in]`` to ``[B, features]``; both transposed with ``batch_last``.
 
     The parameters are named and shaped as flax's: ``kernel [in, features]``, ``bias [features]``.
     """
@@ -57,8 +56,7 @@ class MLP(nn.Module):
         hidden_sizes: units of each hidden layer.
         activation: a name in ``ACTIVATIONS``.
         initializer: how weights start: ``lecun_normal`` (flax), ``glorot_uniform`` (Keras), both
-            with zero biases, or
-            ``torch``: kernel and bias uniform within ``1 / sqrt(fan_in)``.
+            with zero biases, or ``torch``: kernel and bias uniform within ``1 / sqrt(fan_in)``.
         num_categories: where observations are category numbers (int ``[B]``), how many there are;
             they are then one-hot encoded. None for arrays, which are flattened and cast to float32.
     """
@@ -86,8 +84,7 @@ class MLP(nn.Module):
 
 
 def make_network(config: Config, num_actions: int, num_categories: int | None) -> nn.Module:
-    """The Q-network that ``config`` names, for ``num_actions`` actions; see ``MLP`` for the
-    rest."""
+    """The Q-network that ``config`` names; the arguments are those of ``MLP``."""
     return MLP(
         num_actions, config.hidden_sizes, config.activation, config.initializer, num_categories
     )

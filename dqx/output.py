@@ -182,8 +182,7 @@ def load_params(folder: str | os.PathLike[str], part: int = 0) -> dict[str, Any]
 
 
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes ``manifest.json`` as strict JSON: infinite and NaN numbers become the texts "inf",
-    "-inf" and "nan", which ``float`` reads."""
+    """Writes ``manifest.json`` as strict JSON; numbers that are not finite become texts."""
     text = json.dumps(_strict(record), indent=2, allow_nan=False, ensure_ascii=False)
     with whole_file(folder / MANIFEST) as file:
         file.write(text.encode() + b"\n")
@@ -205,8 +204,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def draw_learning_curve(path: Path, label: str, result: "TrainResult") -> None:
-    """Draws the greedy return, or that of training episodes where there was no evaluation; nothing
-    where no value is finite."""
+    """Draws the greedy return, else that of training; nothing where no value is finite."""
     from dqx import plots  # here, because it is only needed at the end
 
     if result.config.eval_period:
@@ -281,8 +279,7 @@ def _now() -> datetime.datetime:
 
 
 def _code() -> dict[str, Any]:
-    """The commit of the checkout that dqx was imported from, and whether tracked files differ from
-    it; None for both if it was not imported from one."""
+    """The commit dqx was imported from, and whether tracked files differ; None without one."""
     root = Path(__file__).resolve().parent.parent
     # Set in hooks of git, these would point to another repository.
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}

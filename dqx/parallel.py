@@ -21,8 +21,8 @@ from dqx.keys import seed_key
 from dqx.loop import Clock, Episodes, Lane, make_trainer
 from dqx.types import Array
 
-# Measured with benchmarks/throughput.py: on a CPU core wider chunks gain nothing, and narrow ones
-# waste little padding.
+# On a CPU core wider chunks gain nothing and narrow ones waste little padding (measured with
+# benchmarks/throughput.py --widths). Accelerators want hundreds of lanes; not measured here.
 DEFAULT_CHUNK_WIDTH = {"cpu": 4, "gpu": 256, "tpu": 256}
 
 _LANES, _SHARED = PartitionSpec("device"), PartitionSpec()
@@ -32,7 +32,7 @@ class Programs:
     """The compiled programs of one configuration on a set of devices.
 
     Every array of a seed has one leading axis of lanes, of which the first ``num_lanes`` count; see
-    ``_with_company`` for any others. Programs are compiled on first use, once for each length of
+    ``with_company`` for any others. Programs are compiled on first use, once for each length of
     segment; ``compile_seconds`` adds up what that took.
 
     Args:
@@ -53,7 +53,7 @@ class Programs:
     ) -> None:
         self.config, self.env, self.devices, self.width = config, env, tuple(devices), width
         self.num_lanes = width * len(self.devices)
-        self.mesh = Mesh(np.array(_with_company(self.devices)), ("device",))
+        self.mesh = Mesh(np.array(with_company(self.devices)), ("device",))
         self.compile_seconds = 0.0
         busy = np.arange(self.mesh.size) < len(self.devices)
         self._busy = jax.device_put(busy, NamedSharding(self.mesh, _LANES))
@@ -82,8 +82,7 @@ class Programs:
     def segment(
         self, clock: Clock, lanes: Lane, hypers: Hyper, steps: int
     ) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
-        """Acting and learning for ``steps`` environment steps of every seed; ``lanes`` is
-        consumed."""
+        """Acting and learning for ``steps`` steps of every seed; ``lanes`` is consumed."""
         chunk = _if_busy(self.segment_chunk(steps), kept=2)
         specs = (_SHARED, _LANES, _LANES)
         args = (clock, lanes, hypers)
@@ -101,8 +100,7 @@ class Programs:
         return chunk
 
     def evaluate(self, clock: Clock, lanes: Lane) -> tuple[Array, Array]:
-        """Returns and lengths ``[lanes, eval_episodes]`` of greedy episodes; training is left as it
-        was."""
+        """Returns and lengths ``[lanes, eval_episodes]`` of greedy episodes; consumes nothing."""
         chunk = _if_busy(jax.vmap(self._trainer.evaluate, in_axes=(None, 0)), kept=0)
         specs = (_SHARED, _LANES)
         return self._call("evaluate", 0, chunk, specs, (_LANES, _LANES), (clock, lanes))
@@ -140,23 +138,23 @@ class Programs:
         return self._compiled[name, length](self._busy, *args)
 
 
-def _with_company(devices: tuple[jax.Device, ...]) -> tuple[jax.Device, ...]:
+def with_company(devices: tuple[jax.Device, ...]) -> tuple[jax.Device, ...]:
     """A single CPU device gets an idle companion.
 
     XLA compiles a program for one device in another way than the same program for several, and its
     last bits may differ. With at least two devices, of which some may have nothing to do, there is
     only one way.
     """
-    others = [d for d in jax.local_devices(backend="cpu") if d not in devices]
-    if len(devices) > 1 or devices[0].platform != "cpu" or not others:
+    if len(devices) > 1 or devices[0].platform != "cpu":
         return devices
-    return (*devices, others[0])
+    others = [d for d in jax.local_devices(backend="cpu") if d not in devices]
+    return (*devices, *others[:1])
 
 
 def _if_busy(chunk: Callable, kept: int) -> Callable:
-    """Skips ``chunk`` on a device without seeds: its first ``kept`` outputs are its inputs there,
-    the others zeros."""
+    """Skips ``chunk`` on idle devices: ``kept`` inputs pass through, other outputs are zeros."""
 
+    # The clock stands still there, beside one that runs on the other devices; nobody reads it.
     def idle(*args: Any) -> Any:
         outputs = jax.eval_shape(chunk, *args)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs[kept:])
@@ -174,6 +172,8 @@ def _compiler_options(platform: str, program: str) -> dict[str, Any]:
     # One chunk a core is the parallelism on a CPU. Threads inside a matrix product would only get
     # in one another's way, and how they split a sum could change its last bits.
     options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
+    # The whole vector width where there is one of 512 bits: elementwise loops gain a third.
+    options["xla_cpu_prefer_vector_width"] = 512
     if program != "segment":
         # Halves the time to compile what runs only for moments.
         options["xla_backend_optimization_level"] = 1

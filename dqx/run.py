@@ -1,6 +1,7 @@
 """Training many seeds from the host: rounds of chunks, intervals of metrics, and the result."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from dqx.config import Config, ConfigError, Hyper, preset, validate
 from dqx.devices import free_bytes, select_devices
 from dqx.environment import make_environment
 from dqx.loop import Clock, Episodes, Lane
-from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs
+from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs, with_company
 from dqx.types import PyTree
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def train(
     hyper = hyper or Hyper()
     validate(config, hyper)
     seed_numbers = check_seeds(seeds)
+    if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
+        raise ConfigError(f"root_seed must be a whole number, got {root_seed!r}")
     if not 0 <= root_seed < 2**32:
         raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")
     env = make_environment(config.env)
@@ -124,10 +127,13 @@ def train(
     width = config.chunk_width or DEFAULT_CHUNK_WIDTH.get(platform, 1)
     config = dataclasses.replace(config, chunk_width=width)
     used = available[: max(1, min(len(available), -(-len(seed_numbers) // width)))]
+    held = len(with_company(used))
+    # A narrower chunk could use more devices: what is proposed has to fit on all of them.
+    most_devices = max(held, min(len(available), len(seed_numbers)))
+    memory.check(config, env, width * held, most_devices, free_bytes(used))
     started = time.perf_counter()
-    programs = Programs(config, env, used, width, root_seed)
-    held = programs.mesh.size
-    memory.check(config, env, width * held, held, free_bytes(used))
+    programs = programs_for(_compiled_in(config), used, root_seed)
+    compiled_before = programs.compile_seconds
     report = _Reporter(config, len(seed_numbers), programs, progress)
     parts = []
     for first in range(0, len(seed_numbers), programs.num_lanes):
@@ -148,8 +154,26 @@ def train(
         root_seed=root_seed,
         devices=tuple(str(device) for device in used),
         device_kind=f"{platform}: {used[0].device_kind}",
-        compile_seconds=programs.compile_seconds,
-        run_seconds=seconds - programs.compile_seconds,
+        compile_seconds=programs.compile_seconds - compiled_before,
+        run_seconds=seconds - (programs.compile_seconds - compiled_before),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def programs_for(config: Config, devices: tuple[jax.Device, ...], root_seed: int) -> Programs:
+    """The programs of a configuration, the same object for the same arguments.
+
+    Runs that differ in hyperparameters, seeds or budget share them and compile once.
+    """
+    assert config.chunk_width is not None  # filled in by `train`
+    env = make_environment(config.env)
+    return Programs(config, env, devices, config.chunk_width, root_seed)
+
+
+def _compiled_in(config: Config) -> Config:
+    """The configuration without what is not compiled in, all of it set to one value."""
+    return dataclasses.replace(
+        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
     )
 
 
@@ -205,28 +229,24 @@ class _Reporter:
         programs: Programs,
         callback: Callable[[Progress], None] | None,
     ) -> None:
-        self._config, self._num_seeds, self._programs, self._callback = (
-            config,
-            num_seeds,
-            programs,
-            callback,
-        )
+        self._total, self._num_seeds = config.total_steps, num_seeds
+        self._programs, self._compiled_before = programs, programs.compile_seconds
+        self._callback = callback
         self._seeds_done = 0
 
     def __call__(self, step: int, row: dict[str, np.ndarray]) -> None:
         under_way = len(row["episode_count"])
-        total = self._config.total_steps
-        steps = self._seeds_done * total + step * under_way
-        if step == total:
+        steps = self._seeds_done * self._total + step * under_way
+        if step == self._total:
             self._seeds_done += under_way
         if self._callback is not None:
             event = Progress(
-                steps,
-                total * self._num_seeds,
-                self._seeds_done,
-                step,
-                row,
-                self._programs.compile_seconds,
+                steps=steps,
+                total_steps=self._total * self._num_seeds,
+                seeds_done=self._seeds_done,
+                step=step,
+                row=row,
+                compile_seconds=self._programs.compile_seconds - self._compiled_before,
             )
             self._callback(event)
 
@@ -300,8 +320,7 @@ def _finished(found: list[tuple[int, Episodes]], num_seeds: int) -> tuple[np.nda
 
 
 def _episode_metrics(table: tuple[np.ndarray, ...], num_seeds: int) -> dict[str, np.ndarray]:
-    """Count, and mean, least and greatest return and length, of the episodes a seed finished; NaN
-    where none."""
+    """Count, mean, least and greatest return and length of finished episodes, else NaN."""
     lane, _, returns, lengths = table
     count = np.bincount(lane, minlength=num_seeds)
     some = count > 0

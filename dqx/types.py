@@ -1,5 +1,4 @@
-"""The record that flows from environment to replay to loss, and the array aliases used
-everywhere."""
+"""The transition record, and the array aliases used everywhere."""
 
 from typing import Any, NamedTuple
 

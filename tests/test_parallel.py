@@ -12,15 +12,10 @@ import pytest
 import dqx
 from dqx.devices import select_devices
 from dqx.parallel import Programs
-from tests.shared import HYPER, TINY, WIDTH, programs_for
+from tests.shared import HYPER, TINY, WIDTH
 
 ROUND = TINY.train_period
 STARTS = TINY.learning_starts
-
-
-@pytest.fixture(autouse=True)
-def compiled_once(monkeypatch):
-    monkeypatch.setattr("dqx.run.Programs", programs_for)
 
 
 def train(seeds, devices="cpu:1", config=TINY):
@@ -29,9 +24,7 @@ def train(seeds, devices="cpu:1", config=TINY):
 
 @pytest.fixture(scope="module")
 def reference():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dqx.run.Programs", programs_for)
-        return train(6)
+    return train(6)
 
 
 def assert_same_seed(result, other, seed):
@@ -79,7 +72,7 @@ def test_seeds_differ_from_one_another(reference):
 @pytest.fixture(scope="module")
 def programs():
     env = dqx.make_environment(TINY.env)
-    return programs_for(TINY, env, select_devices("cpu:1"), WIDTH, 0)
+    return Programs(TINY, env, select_devices("cpu:1"), WIDTH, 0)
 
 
 def lane_hypers(programs, **fields):
@@ -205,7 +198,7 @@ def test_a_wide_run_needs_no_more_programs():
     programs = Programs(config, env, select_devices("cpu:1"), 1, 0)
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dqx.run.Programs", lambda *args: made.append(args) or programs)
+        patch.setattr("dqx.run.programs_for", lambda *args: made.append(args) or programs)
         patch.setattr(
             "dqx.parallel._compiler_options", lambda *_: {"xla_backend_optimization_level": 0}
         )

@@ -7,28 +7,20 @@ import numpy as np
 import pytest
 
 import dqx
-from dqx.parallel import Programs
-from dqx.run import check_seeds
+from dqx.run import check_seeds, programs_for
 from tests import probes
-from tests.shared import HYPER, TINY, WIDTH, programs_for
+from tests.shared import HYPER, TINY, WIDTH
 
 LEARN_METRICS = {"loss", "q_mean", "q_max", "td_error_abs", "grad_norm", "weight_norm", "epsilon"}
 EPISODE_METRICS = {f"episode_{n}{s}" for n in ("return", "length") for s in ("", "_min", "_max")}
 EVAL_METRICS = {"eval_return", "eval_length"}
 
 
-@pytest.fixture(autouse=True)
-def compiled_once(monkeypatch):
-    monkeypatch.setattr("dqx.run.Programs", programs_for)
-
-
 @pytest.fixture(scope="module")
 def run():
     """The result of the tiny configuration on six seeds, and the events of its progress."""
     events = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dqx.run.Programs", programs_for)
-        result = dqx.train(TINY, HYPER, range(6), devices="cpu:1", progress=events.append)
+    result = dqx.train(TINY, HYPER, range(6), devices="cpu:1", progress=events.append)
     return result, events
 
 
@@ -131,8 +123,8 @@ def test_logging_leaves_training_as_it_is(run):
 
 
 def test_blocks_of_random_numbers_leave_training_as_it_is(run, monkeypatch):
-    monkeypatch.setattr("dqx.run.Programs", Programs)  # not those compiled already
-    monkeypatch.setattr("dqx.loop.BLOCK_UPDATES", 3)  # 11 rounds: three blocks and an odd one
+    monkeypatch.setattr("dqx.run.programs_for", programs_for.__wrapped__)  # nothing compiled before
+    monkeypatch.setattr("dqx.loop.BLOCK_ROUNDS", 3)  # 11 rounds: three blocks and an odd one
     other = dqx.train(TINY, HYPER, 6, devices="cpu:1")
     assert_same_training(run[0], other)
 
@@ -148,11 +140,22 @@ def test_the_name_of_a_preset_will_do(monkeypatch):
         asked.append(config)
         raise Enough
 
-    monkeypatch.setattr("dqx.run.Programs", stop)
+    monkeypatch.setattr("dqx.run.programs_for", stop)
     for arguments in (("cartpole",), (config, hyper)):
         with pytest.raises(Enough):
             dqx.train(*arguments, seeds=2, devices="cpu:1")
-    assert asked[0] == asked[1] == dataclasses.replace(config, chunk_width=WIDTH)
+    same = {f: getattr(config, f) for f in ("env", "hidden_sizes", "batch_size", "double")}
+    assert asked[0] == asked[1] and asked[0].chunk_width == WIDTH
+    assert {f: getattr(asked[0], f) for f in same} == same
+
+
+def test_a_sweep_over_hyperparameters_or_budgets_compiles_once(run):
+    before = programs_for.cache_info().misses
+    config = dataclasses.replace(TINY, total_steps=352)
+    results = [dqx.train(config, HYPER.replace(gamma=g), 2, devices="cpu:1") for g in (0.5, 0.9)]
+    assert programs_for.cache_info().misses == before
+    assert [result.compile_seconds for result in results] == [0.0, 0.0]
+    assert not np.array_equal(results[0].metrics["loss"][:, -1], results[1].metrics["loss"][:, -1])
 
 
 # --- Seeds and errors.
@@ -214,7 +217,7 @@ def test_errors_come_before_anything_compiles(fields, words, monkeypatch):
     def never(*args):
         raise AssertionError("compiled")
 
-    monkeypatch.setattr("dqx.run.Programs", never)
+    monkeypatch.setattr("dqx.run.programs_for", never)
     monkeypatch.setattr("dqx.run.free_bytes", lambda devices: 2**30)
     changes = {k: v for k, v in fields.items() if k in dqx.Hyper.__dataclass_fields__}
     config = dataclasses.replace(TINY, **{k: v for k, v in fields.items() if k not in changes})
@@ -224,7 +227,9 @@ def test_errors_come_before_anything_compiles(fields, words, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments", [{"devices": "cpu:999"}, {"root_seed": -1}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{"devices": "cpu:999"}, {"root_seed": -1}, {"root_seed": 1.5}], ids=str
+)
 def test_arguments_that_are_refused(arguments):
     with pytest.raises(dqx.ConfigError, match=next(iter(arguments))):
         dqx.train(TINY, HYPER, 2, **arguments)
@@ -262,3 +267,18 @@ def test_an_environment_registered_with_gymnax_trains(monkeypatch):
     assert np.all(result.episodes["return"] == 1) and len(result.episodes) == 2 * 528
     np.testing.assert_array_equal(result.metrics["eval_return"][:, -1], 1.0)
     np.testing.assert_allclose(result.metrics["q_mean"][:, -1], 1.0, atol=0.25)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"optimizer_epsilon": 0.0}, "optimizer_epsilon must be greater than 0"),
+        ({"target_period": 10**10}, "target_period must be below 2**31"),
+        ({"train_period": 2, "updates_per_train": 2**30}, "updates_per_train"),
+    ],
+    ids=str,
+)
+def test_values_that_would_fail_later_are_refused(fields, words):
+    with pytest.raises(dqx.ConfigError) as caught:
+        dqx.validate(*dqx.override(TINY, HYPER, **fields))
+    assert words in str(caught.value)
