@@ -1,0 +1,141 @@
+"""Environment steps a second of the whole training loop, compile time apart.
+
+    python benchmarks/throughput.py                      # every workload at 1, 8, 32 and 128 seeds
+    python benchmarks/throughput.py --seeds 512 --workloads cartpole/cleanrl
+    python benchmarks/throughput.py --widths 1,2,4,8,16  # chunk widths side by side at 32 seeds
+
+Every row runs in a process of its own, so that its peak memory is its own. Steps are counted for
+the seeds asked for, padding left out, summed over them; a row is the median of several
+repetitions, each of every chunk in turn. ``of peak`` divides the arithmetic of the network's matrix
+products by the matrix-multiply peak, measured between the repetitions (the median again).
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+WORKLOADS = ("cartpole/cleanrl", "mountain-car/toptal")
+
+
+def measure(
+    workload: str, num_seeds: int, width: int | None, repeats: int, devices: str | None
+) -> dict:
+    """One row of the table."""
+    import jax
+    import numpy as np
+    from common import manifest, matmul_peak, median_and_spread, update_flops
+
+    import dqx
+    from dqx.devices import select_devices
+    from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs
+
+    config, hyper = dqx.preset(workload)
+    env = dqx.make_environment(config.env)
+    available = select_devices(devices)
+    record = manifest(list(available))
+    platform = available[0].platform
+    if width is None:
+        width = 1 if num_seeds == 1 and platform == "cpu" else DEFAULT_CHUNK_WIDTH[platform]
+    used = available[: max(1, min(len(available), -(-num_seeds // width)))]
+    programs = Programs(config, env, used, width, root_seed=0)
+    lanes_a_round = programs.num_lanes
+    rounds = -(-num_seeds // lanes_a_round)
+    hypers = programs.per_lane(jax.tree.map(lambda x: np.full(lanes_a_round, x, np.float32), hyper))
+    steps = config.log_period  # segments of the length that training uses
+
+    def all_rounds(segments: int) -> float:
+        """Seconds that the segments take, for chunk after chunk as training runs them."""
+        seconds = 0.0
+        for first in range(0, rounds * lanes_a_round, lanes_a_round):
+            clock, lanes = programs.init(range(first, first + lanes_a_round))
+            clock, lanes, _ = programs.warm_up(clock, lanes, config.learning_starts)
+            jax.block_until_ready(lanes)
+            started = time.perf_counter()
+            for _ in range(segments):
+                clock, lanes, episodes, metrics = programs.segment(clock, lanes, hypers, steps)
+                jax.block_until_ready((episodes, metrics))
+            seconds += time.perf_counter() - started
+        return seconds
+
+    all_rounds(1)
+    segments = max(1, round(1.5 / all_rounds(1)))
+    peaks, rates = [matmul_peak(list(available))], []
+    for _ in range(repeats):
+        rates.append(num_seeds * steps * segments / all_rounds(segments))
+        peaks.append(matmul_peak(list(available)))
+    rate, spread = median_and_spread(rates)
+    peak, _ = median_and_spread(peaks)
+    obs_size = env.num_categories or int(np.prod(env.obs_shape))
+    flops = update_flops(config, obs_size, env.num_actions)
+    row = {
+        "workload": workload,
+        "seeds": num_seeds,
+        "width": width,
+        "devices": len(used),
+        "steps/s": int(rate),
+        "spread": f"{100 * spread:.0f}%",
+        "us a step and seed": 1e6 / rate,
+        "memory MiB": _peak_memory(used),
+        "peak GFLOP/s": int(peak / 1e9),
+        "of peak": rate * flops / peak,
+        "compile s": programs.compile_seconds,
+    }
+    settings = {
+        "config": dataclasses.asdict(config),
+        "hyper": {k: str(v) for k, v in dataclasses.asdict(hyper).items()},
+    }
+    return {"row": row, "rates": rates, "peaks": peaks, "manifest": record, **settings}
+
+
+def _peak_memory(devices: Any) -> int:
+    """Peak memory in MiB: of the process on a CPU, of the device elsewhere."""
+    if devices[0].platform == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return devices[0].memory_stats()["peak_bytes_in_use"] // 2**20
+
+
+def main() -> None:
+    """Runs the rows asked for, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="presets, by commas")
+    parser.add_argument("--seeds", default="1,8,32,128", help="numbers of seeds, by commas")
+    parser.add_argument("--widths", help="chunk widths by commas, at 32 seeds unless --seeds says")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repetitions a row")
+    parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
+    parser.add_argument("--json", help="write rows and manifest to this file")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    seeds = [int(s) for s in args.seeds.split(",")]
+    widths: list[int | None] = [None]
+    if args.widths:
+        widths = [int(w) for w in args.widths.split(",")]
+        seeds = [32] if args.seeds == parser.get_default("seeds") else seeds
+    if args.one:
+        print(json.dumps(measure(args.workloads, seeds[0], widths[0], args.repeats, args.devices)))
+        return
+
+    from common import print_table, write_json
+
+    results = []
+    for workload in args.workloads.split(","):
+        for num_seeds in seeds:
+            for width in widths:
+                command = [sys.executable, __file__, "--one", "--workloads", workload]
+                command += ["--seeds", str(num_seeds), "--repeats", str(args.repeats)]
+                command += ["--widths", str(width)] if width else []
+                command += ["--devices", args.devices] if args.devices else []
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                results.append(json.loads(done.stdout.splitlines()[-1]))
+                print(f"{workload} {num_seeds} seeds: {results[-1]['row']['steps/s']:,} steps/s",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    print_table([result["row"] for result in results])
+    write_json(args.json, {"results": results})
+
+
+if __name__ == "__main__":
+    main()
