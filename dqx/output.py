@@ -109,7 +109,7 @@ def write_metrics(
         part: number of the file in the folder.
     """
     steps = metrics["step"]
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "seed": np.repeat(seeds, len(steps)).astype(np.int64),
         "step": np.tile(steps, len(seeds)).astype(np.int64),
     }

@@ -17,7 +17,7 @@ def split_cpu_into_cores() -> None:
     results shall not depend on the machine. It has to happen before gymnax is imported, because
     importing gymnax starts JAX; once JAX has started, nothing changes.
     """
-    chosen = jax.config.jax_num_cpu_devices > 0
+    chosen = jax.config.values["jax_num_cpu_devices"] > 0
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or forced:
         return
