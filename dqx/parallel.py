@@ -21,8 +21,8 @@ from dqx.keys import seed_key
 from dqx.loop import Clock, Episodes, Lane, make_trainer
 from dqx.types import Array
 
-# On a CPU core wider chunks gain nothing and narrow ones waste little padding (measured with
-# benchmarks/throughput.py --widths). Accelerators want hundreds of lanes; not measured here.
+# On a CPU core wider chunks gain at most a sixth, on small networks, and narrow ones waste little
+# padding (benchmarks/throughput.py --widths). Accelerators want hundreds of lanes; not measured.
 DEFAULT_CHUNK_WIDTH = {"cpu": 4, "gpu": 256, "tpu": 256}
 
 _LANES, _SHARED = PartitionSpec("device"), PartitionSpec()
