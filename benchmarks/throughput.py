@@ -32,7 +32,7 @@ def measure(
 
     import dqx
     from dqx.devices import select_devices
-    from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs
+    from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs, enough_devices
 
     config, hyper = dqx.preset(workload)
     env = dqx.make_environment(config.env)
@@ -41,7 +41,7 @@ def measure(
     platform = available[0].platform
     if width is None:
         width = 1 if num_seeds == 1 and platform == "cpu" else DEFAULT_CHUNK_WIDTH[platform]
-    used = available[: max(1, min(len(available), -(-num_seeds // width)))]
+    used = enough_devices(available, num_seeds, width)
     programs = Programs(config, env, used, width, root_seed=0)
     lanes_a_round = programs.num_lanes
     rounds = -(-num_seeds // lanes_a_round)

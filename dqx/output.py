@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqx.digest import flatten
 from dqx.files import OutputError, Staging, whole_file
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def write_params(folder: Path, seeds: np.ndarray, params: Mapping[str, Any], par
     Raises:
         ValueError: for a name with a slash, or an array that NumPy's format cannot hold.
     """
-    arrays = _flatten(params)
+    arrays = flatten(params)
     if "seeds" in arrays:
         raise ValueError("a parameter is named 'seeds', which is the name of the seed numbers")
     folder.mkdir(exist_ok=True)
@@ -255,6 +256,7 @@ def _record(result: "TrainResult", folder: RunFolder) -> dict[str, Any]:
         "hyper": hyper,
         "seeds": result.seeds.tolist(),
         "diverged_at": result.diverged_at.tolist(),
+        "digests": list(result.digests),
         "chunk_width": result.config.chunk_width,
         "root_seed": result.root_seed,
         "versions": {
@@ -330,21 +332,6 @@ def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for name, value in tree.items():
-        if "/" in name:
-            raise ValueError(f"the parameter name {name!r} holds a slash, which separates names")
-        if isinstance(value, Mapping):
-            arrays.update(_flatten(value, f"{prefix}{name}/"))
-            continue
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":  # bfloat16 would come back as raw bytes
-            raise ValueError(f"{prefix}{name} has dtype {array.dtype}: convert it to float32 first")
-        arrays[prefix + name] = array
-    return arrays
 
 
 def _write_table(path: Path, label: str, columns: Mapping[str, np.ndarray]) -> None:

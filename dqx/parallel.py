@@ -55,8 +55,7 @@ class Programs:
         self.num_lanes = width * len(self.devices)
         self.mesh = Mesh(np.array(with_company(self.devices)), ("device",))
         self.compile_seconds = 0.0
-        busy = np.arange(self.mesh.size) < len(self.devices)
-        self._busy = jax.device_put(busy, NamedSharding(self.mesh, _LANES))
+        self._masks: dict[int, Array] = {}
         self._root_seed = root_seed
         self._trainer = make_trainer(config, env)
         self._compiled: dict[tuple[str, int], Any] = {}
@@ -69,24 +68,38 @@ class Programs:
 
         clock = jax.device_put(self._trainer.start(), NamedSharding(self.mesh, _SHARED))
         numbers = self.per_lane(np.asarray(seeds, np.uint32))
-        return clock, self._call("init", 0, chunk, (_LANES,), _LANES, (numbers,))
+        return clock, self._call("init", 0, chunk, (_LANES,), _LANES, (numbers,), None)
 
-    def warm_up(self, clock: Clock, lanes: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
-        """Random actions for ``steps`` environment steps of every seed; ``lanes`` is consumed."""
+    def restore(self, clock: Clock, lanes: Lane) -> tuple[Clock, Lane]:
+        """Puts a clock and ``num_lanes`` lanes, all NumPy arrays, where `init` puts fresh ones."""
+        shared = NamedSharding(self.mesh, _SHARED)
+        # Not aliased: the first segment is to overwrite them.
+        return jax.device_put(clock, shared, may_alias=False), self.per_lane(lanes)
+
+    def warm_up(
+        self, clock: Clock, lanes: Lane, steps: int, chunks: int | None = None
+    ) -> tuple[Clock, Lane, Episodes]:
+        """Random actions for ``steps`` environment steps of every seed; ``lanes`` is consumed.
+
+        Only the first ``chunks`` devices have something to do, all of them if it is left out.
+        """
         one = functools.partial(self._trainer.warm_up, steps=steps)
         chunk = _if_busy(jax.vmap(one, in_axes=(None, 0), out_axes=(None, 0, 0)), kept=2)
         specs = (_SHARED, _LANES)
         args = (clock, lanes)
-        return self._call("warm_up", steps, chunk, specs, (*specs, _LANES), args, donate=(1, 2))
+        return self._call("warm_up", steps, chunk, specs, (*specs, _LANES), args, chunks, (1, 2))
 
     def segment(
-        self, clock: Clock, lanes: Lane, hypers: Hyper, steps: int
+        self, clock: Clock, lanes: Lane, hypers: Hyper, steps: int, chunks: int | None = None
     ) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
-        """Acting and learning for ``steps`` steps of every seed; ``lanes`` is consumed."""
+        """Acting and learning for ``steps`` steps of every seed; ``lanes`` is consumed.
+
+        Only the first ``chunks`` devices have something to do, all of them if it is left out.
+        """
         chunk = _if_busy(self.segment_chunk(steps), kept=2)
         specs = (_SHARED, _LANES, _LANES)
         args = (clock, lanes, hypers)
-        return self._call("segment", steps, chunk, specs, (*specs, _LANES), args, donate=(1, 2))
+        return self._call("segment", steps, chunk, specs, (*specs, _LANES), args, chunks, (1, 2))
 
     def segment_chunk(self, steps: int) -> Callable[[Clock, Lane, Hyper], Any]:
         """The segment of one chunk, ``[W]`` lanes, before it is spread over devices."""
@@ -99,17 +112,29 @@ class Programs:
 
         return chunk
 
-    def evaluate(self, clock: Clock, lanes: Lane) -> tuple[Array, Array]:
+    def evaluate(self, clock: Clock, lanes: Lane, chunks: int | None = None) -> tuple[Array, Array]:
         """Returns and lengths ``[lanes, eval_episodes]`` of greedy episodes; consumes nothing."""
         chunk = _if_busy(jax.vmap(self._trainer.evaluate, in_axes=(None, 0)), kept=0)
         specs = (_SHARED, _LANES)
-        return self._call("evaluate", 0, chunk, specs, (_LANES, _LANES), (clock, lanes))
+        return self._call("evaluate", 0, chunk, specs, (_LANES, _LANES), (clock, lanes), chunks)
 
     def per_lane(self, values: Any) -> Any:
         """Puts arrays with a leading axis of ``num_lanes`` where their lanes are."""
         missing = self.width * self.mesh.size - self.num_lanes
-        padded = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), values)
-        return jax.device_put(padded, NamedSharding(self.mesh, _LANES))
+
+        def placed(leaf: Any) -> Any:
+            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                data = placed(np.asarray(jax.random.key_data(leaf)))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+            leaf = np.concatenate([leaf, np.repeat(leaf[-1:], missing, 0)])
+            return jax.device_put(leaf, NamedSharding(self.mesh, _LANES), may_alias=False)
+
+        return jax.tree.map(placed, values)
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The names of the programs compiled so far, one for each length of segment."""
+        return tuple(name for name, _ in self._compiled)
 
     def _call(
         self,
@@ -119,9 +144,11 @@ class Programs:
         in_specs: tuple,
         out_specs: Any,
         args: tuple,
+        chunks: int | None,
         donate: tuple = (),
     ) -> Any:
         """Runs ``chunk(busy, *args)`` on every device, compiled on first use."""
+        busy = self._busy(len(self.devices) if chunks is None else chunks)
         if (name, length) not in self._compiled:
             started = time.perf_counter()
             sharded = jax.shard_map(
@@ -132,10 +159,29 @@ class Programs:
                 check_vma=False,
             )
             options = _compiler_options(self.devices[0].platform, name)
-            lowered = jax.jit(sharded, donate_argnums=donate).lower(self._busy, *args)
+            lowered = jax.jit(sharded, donate_argnums=donate).lower(busy, *args)
             self._compiled[name, length] = lowered.compile(compiler_options=options)
             self.compile_seconds += time.perf_counter() - started
-        return self._compiled[name, length](self._busy, *args)
+        return self._compiled[name, length](busy, *args)
+
+    def _busy(self, chunks: int) -> Array:
+        """Which devices have something to do, bool ``[devices]``."""
+        if chunks not in self._masks:
+            mask = np.arange(self.mesh.size) < chunks
+            self._masks[chunks] = jax.device_put(mask, NamedSharding(self.mesh, _LANES))
+        return self._masks[chunks]
+
+
+def chunk_width(config: Config, platform: str) -> int:
+    """Seeds of a chunk: as configured, or the platform's default."""
+    return config.chunk_width or DEFAULT_CHUNK_WIDTH.get(platform, 1)
+
+
+def enough_devices(
+    available: Sequence[jax.Device], num_seeds: int, width: int
+) -> tuple[jax.Device, ...]:
+    """The first of the devices, no more of them than there are chunks."""
+    return tuple(available[: max(1, min(len(available), -(-num_seeds // width)))])
 
 
 def with_company(devices: tuple[jax.Device, ...]) -> tuple[jax.Device, ...]:

@@ -4,29 +4,22 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
 from dqx import memory
-from dqx.agent import LearnMetrics
 from dqx.config import Config, ConfigError, Hyper, preset, validate
 from dqx.devices import free_bytes, select_devices
+from dqx.digest import digests
 from dqx.environment import make_environment
-from dqx.loop import Clock, Episodes, Lane
-from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs, with_company
+from dqx.parallel import Programs, chunk_width, enough_devices, with_company
+from dqx.rounds import Chunk, ChunkResult, Round
 from dqx.types import PyTree
 
 if TYPE_CHECKING:
     import pandas
-
-EPISODE_METRICS = (
-    "episode_count",
-    "episode_return", "episode_return_min", "episode_return_max",
-    "episode_length", "episode_length_min", "episode_length_max",
-)  # fmt: skip
-EVAL_METRICS = ("eval_return", "eval_length")
 
 
 class Progress(NamedTuple):
@@ -64,6 +57,8 @@ class TrainResult:
         params: the final online parameters, NumPy arrays with leading axis S.
         diverged_at: int64 ``[S]``, the step at which loss or parameters became non-finite, -1 if
             never.
+        digests: S times the SHA-256 of a seed's metrics and final parameters: equal digests mean
+            equal bits.
         root_seed: of the key that every seed's key is folded from.
         devices: the devices used, in words.
         device_kind: platform and kind of the devices.
@@ -78,6 +73,7 @@ class TrainResult:
     episodes: "pandas.DataFrame"
     params: PyTree
     diverged_at: np.ndarray
+    digests: tuple[str, ...]
     root_seed: int
     devices: tuple[str, ...]
     device_kind: str
@@ -117,40 +113,45 @@ def train(
     hyper = hyper or Hyper()
     validate(config, hyper)
     seed_numbers = check_seeds(seeds)
-    if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
-        raise ConfigError(f"root_seed must be a whole number, got {root_seed!r}")
-    if not 0 <= root_seed < 2**32:
-        raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")
+    check_root_seed(root_seed)
     env = make_environment(config.env)
     available = select_devices(devices)
     platform = available[0].platform
-    width = config.chunk_width or DEFAULT_CHUNK_WIDTH.get(platform, 1)
+    width = chunk_width(config, platform)
     config = dataclasses.replace(config, chunk_width=width)
-    used = available[: max(1, min(len(available), -(-len(seed_numbers) // width)))]
+    used = enough_devices(available, len(seed_numbers), width)
     held = len(with_company(used))
     # A narrower chunk could use more devices: what is proposed has to fit on all of them.
     most_devices = max(held, min(len(available), len(seed_numbers)))
     memory.check(config, env, width * held, most_devices, free_bytes(used))
     started = time.perf_counter()
-    programs = programs_for(_compiled_in(config), used, root_seed)
+    programs = programs_for(config, used, root_seed)
     compiled_before = programs.compile_seconds
     report = _Reporter(config, len(seed_numbers), programs, progress)
-    parts = []
+    results: list[ChunkResult] = []
     for first in range(0, len(seed_numbers), programs.num_lanes):
-        parts.append(
-            _train_round(
-                programs, config, hyper, seed_numbers[first : first + programs.num_lanes], report
-            )
-        )
+        numbers = seed_numbers[first : first + programs.num_lanes]
+        chunks = [
+            Chunk(part, per_seed(hyper, len(part)))
+            for part in np.split(numbers, range(width, len(numbers), width))
+        ]
+        under_way = Round(programs, config, chunks, report)
+        while not under_way.finished:
+            under_way.advance()
+        results += under_way.results()
     seconds = time.perf_counter() - started
+    steps = row_steps(config)
+    metrics = _join([result.metrics for result in results])
+    params = _join([result.params for result in results])
     return TrainResult(
         config=config,
         hyper=hyper,
         seeds=seed_numbers,
-        metrics={"step": row_steps(config), **_join([part.metrics for part in parts])},
-        episodes=_episode_frame(parts),
-        params=_join([part.params for part in parts]),
-        diverged_at=_join([part.diverged_at for part in parts]),
+        metrics={"step": steps, **metrics},
+        episodes=_episode_frame(results),
+        params=params,
+        diverged_at=_join([result.diverged_at for result in results]),
+        digests=digests(steps, metrics, params),
         root_seed=root_seed,
         devices=tuple(str(device) for device in used),
         device_kind=f"{platform}: {used[0].device_kind}",
@@ -159,22 +160,36 @@ def train(
     )
 
 
-@functools.lru_cache(maxsize=4)
 def programs_for(config: Config, devices: tuple[jax.Device, ...], root_seed: int) -> Programs:
     """The programs of a configuration, the same object for the same arguments.
 
     Runs that differ in hyperparameters, seeds or budget share them and compile once.
     """
-    assert config.chunk_width is not None  # filled in by `train`
+    # What is not compiled in, all of it set to one value.
+    compiled_in = dataclasses.replace(
+        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
+    )
+    return _cached_programs(compiled_in, devices, root_seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_programs(config: Config, devices: tuple[jax.Device, ...], root_seed: int) -> Programs:
+    assert config.chunk_width is not None  # filled in by the caller
     env = make_environment(config.env)
     return Programs(config, env, devices, config.chunk_width, root_seed)
 
 
-def _compiled_in(config: Config) -> Config:
-    """The configuration without what is not compiled in, all of it set to one value."""
-    return dataclasses.replace(
-        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
-    )
+def per_seed(hyper: Hyper, count: int) -> Hyper:
+    """The same hyperparameters for ``count`` seeds, float32 ``[count]``."""
+    return jax.tree.map(lambda x: np.full(count, x, np.float32), hyper)
+
+
+def check_root_seed(root_seed: int) -> None:
+    """Raises `ConfigError` unless it is a whole number that a key can be made from."""
+    if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
+        raise ConfigError(f"root_seed must be a whole number, got {root_seed!r}")
+    if not 0 <= root_seed < 2**32:
+        raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")
 
 
 def check_seeds(seeds: Iterable[int] | int) -> np.ndarray:
@@ -209,16 +224,6 @@ def row_steps(config: Config) -> np.ndarray:
     return np.arange(config.log_period, config.total_steps + 1, config.log_period, dtype=np.int64)
 
 
-class _Part(NamedTuple):
-    """The results of one round of chunks, padding removed; leading axis: its seeds."""
-
-    seeds: np.ndarray
-    metrics: dict[str, np.ndarray]
-    episodes: list[tuple[np.ndarray, ...]]
-    params: PyTree
-    diverged_at: np.ndarray
-
-
 class _Reporter:
     """Adds up the steps of the seeds asked for and hands them to the progress callback."""
 
@@ -251,108 +256,18 @@ class _Reporter:
             self._callback(event)
 
 
-def _train_round(
-    programs: Programs, config: Config, hyper: Hyper, seeds: np.ndarray, report: _Reporter
-) -> _Part:
-    """Trains as many seeds as there are lanes, from the first step to the last."""
-    num_lanes, num_seeds = programs.num_lanes, len(seeds)
-    padded = np.concatenate([seeds, np.repeat(seeds[-1:], num_lanes - num_seeds)])
-    hypers = programs.per_lane(jax.tree.map(lambda x: np.full(num_lanes, x, np.float32), hyper))
-    clock, lanes = programs.init(padded)
-    rows: list[dict[str, np.ndarray]] = []
-    tables: list[tuple[np.ndarray, ...]] = []
-    for step in row_steps(config):
-        clock, lanes, found, metrics = _interval(programs, config, clock, lanes, hypers, int(step))
-        table = _finished(found, num_seeds)
-        row = {**_episode_metrics(table, num_seeds), **_on_host(metrics, num_seeds)}
-        if config.eval_period and step % config.eval_period == 0:
-            returns, lengths = _on_host(programs.evaluate(clock, lanes), num_seeds)
-            row |= {
-                "eval_return": returns.mean(axis=1),
-                "eval_length": lengths.mean(axis=1, dtype=np.float32),
-            }
-        else:
-            row |= dict.fromkeys(EVAL_METRICS, np.full(num_seeds, np.nan, np.float32))
-        rows.append(row)
-        tables.append(table)
-        report(int(step), row)
-    return _Part(
-        seeds=seeds,
-        metrics={name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]},
-        episodes=tables,
-        params=_on_host(lanes.agent.params, num_seeds),
-        diverged_at=_on_host(lanes.diverged_at, num_seeds).astype(np.int64),
-    )
-
-
-def _interval(
-    programs: Programs, config: Config, clock: Clock, lanes: Lane, hypers: Hyper, end: int
-) -> tuple[Clock, Lane, list[tuple[int, Episodes]], dict[str, Any]]:
-    """From one row of metrics to the next, the part of it before learning starts as warm-up."""
-    start = end - config.log_period
-    warm = min(max(config.learning_starts - start, 0), config.log_period)
-    found = []
-    nothing = np.full(programs.num_lanes, np.nan, np.float32)
-    metrics: dict[str, Any] = {
-        **dict.fromkeys(LearnMetrics._fields, nothing),
-        "epsilon": np.ones_like(nothing),
-    }
-    if warm:
-        clock, lanes, episodes = programs.warm_up(clock, lanes, warm)
-        found.append((start, episodes))
-    if warm < config.log_period:
-        clock, lanes, episodes, metrics = programs.segment(
-            clock, lanes, hypers, config.log_period - warm
-        )
-        found.append((start + warm, episodes))
-    return clock, lanes, found, metrics
-
-
-def _finished(found: list[tuple[int, Episodes]], num_seeds: int) -> tuple[np.ndarray, ...]:
-    """Finished episodes as columns: lane, environment step at the end, return, length."""
-    columns = []
-    for start, episodes in found:
-        total, length = _on_host(episodes, num_seeds)
-        lane, row, env = np.nonzero(length)
-        step = start + (row + 1) * length.shape[2]
-        columns.append((lane, step, total[lane, row, env], length[lane, row, env]))
-    return tuple(np.concatenate(column) for column in zip(*columns, strict=True))
-
-
-def _episode_metrics(table: tuple[np.ndarray, ...], num_seeds: int) -> dict[str, np.ndarray]:
-    """Count, mean, least and greatest return and length of finished episodes, else NaN."""
-    lane, _, returns, lengths = table
-    count = np.bincount(lane, minlength=num_seeds)
-    some = count > 0
-    metrics = {"episode_count": count.astype(np.int64)}
-    for name, values in (("episode_return", returns), ("episode_length", lengths)):
-        mean = np.bincount(lane, weights=values, minlength=num_seeds) / np.maximum(count, 1)
-        least, greatest = np.full(num_seeds, np.inf), np.full(num_seeds, -np.inf)
-        np.minimum.at(least, lane, values)
-        np.maximum.at(greatest, lane, values)
-        for suffix, result in (("", mean), ("_min", least), ("_max", greatest)):
-            metrics[name + suffix] = np.where(some, result, np.nan).astype(np.float32)
-    return metrics
-
-
-def _on_host(tree: PyTree, num_seeds: int) -> PyTree:
-    """NumPy copies without the padding; copies, because a donated buffer's memory is used again."""
-    return jax.tree.map(lambda x: np.array(x)[:num_seeds], tree)
-
-
 def _join(parts: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-def _episode_frame(parts: list[_Part]) -> "pandas.DataFrame":
+def _episode_frame(results: list[ChunkResult]) -> "pandas.DataFrame":
     import pandas  # here, because it takes half a second and only results need it
 
-    frames = []
-    for part in parts:
-        lane, step, returns, lengths = (
-            np.concatenate(column) for column in zip(*part.episodes, strict=True)
-        )
-        order = np.lexsort((step, lane))
-        columns = {"seed": part.seeds[lane], "step": step, "return": returns, "length": lengths}
-        frames.append(pandas.DataFrame({name: values[order] for name, values in columns.items()}))
-    return pandas.concat(frames, ignore_index=True)
+    lists: list[list[np.ndarray]] = [[], [], [], []]
+    for result in results:
+        lane, *rest = result.episodes
+        for column, values in zip(lists, (result.seeds[lane], *rest), strict=True):
+            column.append(values)
+    names = ("seed", "step", "return", "length")
+    columns = (np.concatenate(column) for column in lists)
+    return pandas.DataFrame(dict(zip(names, columns, strict=True)))

@@ -54,6 +54,7 @@ def make_result(**changes) -> TrainResult:
             }
         },
         diverged_at=np.array([-1, 300, -1], np.int64),
+        digests=("a" * 64, "b" * 64, "c" * 64),
         root_seed=9,
         devices=("cpu:0", "cpu:1"),
         device_kind="cpu: cpu",

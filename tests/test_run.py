@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dqx
-from dqx.run import check_seeds, programs_for
+from dqx.run import _cached_programs, check_seeds
 from tests import probes
 from tests.shared import HYPER, TINY, WIDTH
 
@@ -123,7 +123,7 @@ def test_logging_leaves_training_as_it_is(run):
 
 
 def test_blocks_of_random_numbers_leave_training_as_it_is(run, monkeypatch):
-    monkeypatch.setattr("dqx.run.programs_for", programs_for.__wrapped__)  # nothing compiled before
+    _cached_programs.cache_clear()  # nothing compiled before
     monkeypatch.setattr("dqx.loop.BLOCK_ROUNDS", 3)  # 11 rounds: three blocks and an odd one
     other = dqx.train(TINY, HYPER, 6, devices="cpu:1")
     assert_same_training(run[0], other)
@@ -150,10 +150,10 @@ def test_the_name_of_a_preset_will_do(monkeypatch):
 
 
 def test_a_sweep_over_hyperparameters_or_budgets_compiles_once(run):
-    before = programs_for.cache_info().misses
+    before = _cached_programs.cache_info().misses
     config = dataclasses.replace(TINY, total_steps=352)
     results = [dqx.train(config, HYPER.replace(gamma=g), 2, devices="cpu:1") for g in (0.5, 0.9)]
-    assert programs_for.cache_info().misses == before
+    assert _cached_programs.cache_info().misses == before
     assert [result.compile_seconds for result in results] == [0.0, 0.0]
     assert not np.array_equal(results[0].metrics["loss"][:, -1], results[1].metrics["loss"][:, -1])
 
