@@ -323,11 +323,19 @@ def _summary(metrics: LearnMetrics) -> dict[str, Array]:
 
 def block_rounds(config: Config, env: Environment) -> int:
     """Rounds of updates whose random numbers are drawn at once."""
-    fresh = jax.tree.leaves(jax.eval_shape(env.reset, jax.random.key(0)))
+    fresh = jax.tree.leaves(jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0)))
     reset_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in fresh)
     index_bytes = 4 * config.updates_per_train * config.batch_size
     round_bytes = config.train_period * reset_bytes + index_bytes
     return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))
+
+
+def block_size(count: int, limit: int) -> int:
+    """How many of ``count`` rounds or steps a block takes, at most ``limit``."""
+    limit = min(count, limit)
+    size = max(d for d in range(1, limit + 1) if count % d == 0)
+    # Few divisors: rather one odd block at the end.
+    return limit if size < math.sqrt(limit) else size
 
 
 def _scan(body: Callable[[Any, Any], Any], carry: Any, xs: Any) -> Any:
@@ -339,10 +347,7 @@ def _in_blocks(
     block: Callable[[Any, int], Any], carry: Any, count: int, limit: int
 ) -> tuple[Any, Any]:
     """Runs ``block(carry, size)`` up to ``count``, with ``size <= limit``; outputs are joined."""
-    limit = min(count, limit)
-    size = max(d for d in range(1, limit + 1) if count % d == 0)
-    if size < math.sqrt(limit):  # few divisors: rather one odd block at the end
-        size = limit
+    size = block_size(count, limit)
     whole, rest = divmod(count, size)
     carry, outputs = jax.lax.scan(lambda c, _: block(c, size), carry, None, length=whole)
     outputs = jax.tree.map(lambda x: x.reshape(whole * size, *x.shape[2:]), outputs)

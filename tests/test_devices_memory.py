@@ -2,16 +2,21 @@
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import dqx
 import envs  # noqa: F401 (splits the CPU into cores)
 from dqx import devices, memory
 from dqx.config import Config, ConfigError, Hyper, validate
 from dqx.environment import Environment, make_environment
 from dqx.loop import make_trainer
+from dqx.networks import ACTIVATIONS
+from dqx.parallel import Programs
 from envs._cores import cpu_cores
 
 CPU = jax.local_devices(backend="cpu")
@@ -136,6 +141,10 @@ def nbytes(tree):
     return total
 
 
+def nbytes_of_shapes(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 @pytest.mark.parametrize("fields", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("name", ["CartPole-v1", "MountainCar-v0", "pixels"])
 def test_predicted_state_is_exactly_what_a_lane_takes(name, fields):
@@ -151,6 +160,88 @@ def test_predicted_state_is_exactly_what_a_lane_takes(name, fields):
 def test_pixels_take_a_byte_each_in_the_replay():
     # Two observations of 60 bytes, and action, reward and discount of 4 each.
     assert memory.predict(SMALL, PIXELS).replay == 96 * (2 * 60 + 3 * 4)
+
+
+class Workload(NamedTuple):
+    """Fields over CleanRL's CartPole preset, the chunk width, and the program that needs most."""
+
+    fields: dict
+    width: int
+    program: str
+
+
+# Each has another largest term; short intervals have few random numbers.
+SHORT = {"log_period": 200, "learning_starts": 200}
+WORKLOADS = {
+    "batches' rows": Workload(
+        {"log_period": 2500, "learning_starts": 2500, "hidden_sizes": (16,)}, 4, "segment"
+    ),
+    "gradients": Workload({**SHORT, "hidden_sizes": (256, 256), "batch_size": 32}, 1, "segment"),
+    "activations": Workload(
+        {**SHORT, "hidden_sizes": (600,), "batch_size": 256, "double": True}, 4, "segment"
+    ),
+    "resets": Workload({"log_period": 10_070, "learning_starts": 10_000}, 8, "warm_up"),
+    "evaluation": Workload({**SHORT, "eval_episodes": 2000}, 4, "evaluate"),
+}
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
+def test_a_prediction_is_what_xla_allocates(workload):
+    fields, width, name = workload
+    config, hyper = dqx.override(*dqx.preset("cartpole/cleanrl"), replay_capacity=1000, **fields)
+    env = make_environment(config.env)
+    programs = Programs(config, env, CPU[:1], width, 0)
+    hypers = programs.per_lane(jax.tree.map(lambda x: np.full(width, x, np.float32), hyper))
+    clock, lanes = programs.init(range(width))
+    state = nbytes(lanes) // programs.mesh.size
+    # While a program runs, the host still reads the results of the segment before.
+    segment = programs.segment_chunk(config.log_period)
+    before = nbytes_of_shapes(jax.eval_shape(segment, clock, lanes, hypers)[2:])
+    before //= programs.mesh.size
+    if name == "segment":
+        programs.segment(clock, lanes, hypers, config.log_period)
+    elif name == "warm_up":
+        programs.warm_up(clock, lanes, config.learning_starts)
+    else:
+        programs.evaluate(clock, lanes)
+    (program,) = (p for (kind, _), p in programs._compiled.items() if kind == name)
+    xla = program.memory_analysis()
+    # An evaluation is not given the replay, which stays where it is all the same.
+    given = state if name == "evaluate" else xla.argument_size_in_bytes
+    results = xla.output_size_in_bytes - xla.alias_size_in_bytes
+    taken = before + given + results + xla.temp_size_in_bytes
+    predicted = memory.predict_chunk(config, env, width)
+    assert predicted == pytest.approx(taken, rel=0.1)
+    # Nor does the state, which is exact, hide an error of the rest.
+    assert predicted - state == pytest.approx(taken - state, rel=0.1)
+    assert width * memory.predict(config, env).total == pytest.approx(taken, rel=0.1)
+
+
+def test_lanes_share_what_resets_do_not_draw():
+    lane = memory.predict(SMALL, PIXELS).total  # resets are constants of 60, 4 and 1 bytes
+    assert memory.predict_chunk(SMALL, PIXELS, 1) == lane
+    assert 0.5 * 5 * lane < memory.predict_chunk(SMALL, PIXELS, 5) < 5 * lane
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_is_predicted(activation):
+    config = dataclasses.replace(SMALL, batch_size=96, hidden_sizes=(512,), activation=activation)
+    # A batch of inputs and outputs of the hidden layer, at the least one of them.
+    assert memory.predict(config, PIXELS).working > 4 * 96 * (60 + 512)
+
+
+def test_a_prediction_compiles_nothing():
+    config = dataclasses.replace(SMALL, batch_size=15, log_period=40)  # shapes of its own
+    env = make_environment("Breakout-MinAtar")
+    compiled = []
+    listener = lambda event, *_, **__: compiled.append(event)  # noqa: E731
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        assert memory.predict(config, env).working > 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    assert not [event for event in compiled if "backend_compile" in event]
 
 
 def test_what_fits_passes_and_one_byte_too_little_does_not():
