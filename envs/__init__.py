@@ -9,12 +9,16 @@ from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
 from envs.mountain_car import MountainCar
 from envs.registry import make, names, own_names
+from envs.taxi import Taxi
+from envs.wall_dodge import WallDodge
 from gymnax.environments import spaces
 
 __all__ = [
     "CartPole",
     "ConformanceError",
     "MountainCar",
+    "Taxi",
+    "WallDodge",
     "check_environment",
     "make",
     "names",

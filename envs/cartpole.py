@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from envs import _drawing as draw
+
 TIME_LIMITS = {"v0": 200, "v1": 500}
 
 
@@ -143,6 +145,45 @@ class CartPole(environment.Environment[EnvState, EnvParams]):
         off_track = jnp.abs(state.x) > params.x_threshold
         fallen = jnp.abs(state.theta) > params.theta_threshold_radians
         return off_track | fallen
+
+    def render(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Picture one state for people, uint8 [400, 600, 3]; can be jitted.
+
+        The track is as wide as the cart may go, its red ends where it may not; the fan above the
+        cart is where the pole may lean, and a pole that has fallen is red. Raises TypeError for
+        another environment's state and ValueError for a batch of states.
+        """
+        draw.check_state(self.name, state, EnvState)
+        height, width, track_y, margin = 400, 600, 290, 40
+        scale = (width / 2 - margin) / params.x_threshold
+        grid = draw.grid(height, width)
+        image = draw.vertical_gradient(height, width, draw.SKY_TOP, draw.SKY)
+        image = draw.paint(image, draw.box(grid, -9, track_y, width + 9, height + 9), draw.GROUND)
+        rail = draw.line(grid, [(margin, track_y), (width - margin, track_y)], 6)
+        image = draw.paint(image, rail, draw.INK)
+        for end in (margin, width - margin):
+            stop = draw.box(grid, end - 4, track_y - 16, end + 4, track_y + 10, 3)
+            image = draw.paint(image, stop, draw.RED)
+
+        x, axle = width / 2 + scale * state.x, track_y - 42
+        pole, limit = 2 * params.length * scale, params.theta_threshold_radians
+        edges = [(x + sign * 600 * jnp.sin(limit), axle - 600 * jnp.cos(limit)) for sign in (-1, 1)]
+        fan = draw.polygon(grid, [(x, axle), *edges]) * draw.disc(grid, x, axle, pole + 14)
+        image = draw.paint(image, fan, draw.WHITE, 0.5)
+
+        image = draw.paint(image, draw.box(grid, x - 36, axle, x + 36, track_y - 10, 7), draw.INK)
+        front = draw.box(grid, x - 33, axle + 3, x + 33, track_y - 13, 5)
+        image = draw.paint(image, front, draw.BLUE)
+        for wheel in (x - 21, x + 21):
+            image = draw.paint(image, draw.disc(grid, wheel, track_y - 11, 9), draw.INK)
+            image = draw.paint(image, draw.disc(grid, wheel, track_y - 11, 3.5), draw.GREY)
+        tip = (x + pole * jnp.sin(state.theta), axle - pole * jnp.cos(state.theta))
+        fallen = jnp.abs(state.theta) > limit
+        wood = jnp.where(fallen, jnp.array(draw.RED), jnp.array(draw.BROWN))
+        image = draw.paint(image, draw.line(grid, [(x, axle + 4), tip], 14), draw.INK)
+        image = draw.paint(image, draw.line(grid, [(x, axle + 4), tip], 9), wood)
+        image = draw.paint(image, draw.disc(grid, x, axle + 4, 5), draw.PAPER)
+        return draw.finish(image)
 
     @property
     def name(self) -> str:

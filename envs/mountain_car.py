@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from envs import _drawing as draw
+
 
 @struct.dataclass
 class EnvState(environment.EnvState):
@@ -108,6 +110,51 @@ class MountainCar(environment.Environment[EnvState, EnvParams]):
         """Say whether the car is at or beyond the flag, fast enough; () bool."""
         at_flag = state.position >= params.goal_position
         return at_flag & (state.velocity >= params.goal_velocity)
+
+    def render(self, state: EnvState, params: EnvParams) -> jax.Array:
+        """Picture one state for people, uint8 [400, 600, 3]; can be jitted.
+
+        Shows the valley sin(3 x) between the track's limits, the car and the flag at the goal.
+        Raises TypeError for another environment's state and ValueError for a batch of states.
+        """
+        draw.check_state(self.name, state, EnvState)
+        height, width, base, rise = 400, 600, 215, 135
+        scale = width / (params.max_position - params.min_position)
+
+        def column(position: float | jax.Array) -> jax.Array:
+            return jnp.asarray((position - params.min_position) * scale)
+
+        def row(position: float | jax.Array) -> jax.Array:
+            return base - rise * jnp.sin(3 * jnp.asarray(position))
+
+        grid = draw.grid(height, width)
+        image = draw.vertical_gradient(height, width, draw.SKY_TOP, draw.SKY)
+        position = grid.x / scale + params.min_position
+        slope = -3 * rise / scale * jnp.cos(3 * position)
+        # Divided by the slope's length, the vertical distance is that to the curve nearby.
+        depth = (grid.y - row(position)) / jnp.sqrt(1 + slope**2)
+        image = draw.paint(image, jnp.clip(depth + 0.5, 0, 1), draw.GREEN)
+        image = draw.paint(image, jnp.clip(depth - 9.5, 0, 1), draw.BROWN)
+
+        x, y = column(params.goal_position), row(params.goal_position)
+        image = draw.paint(image, draw.line(grid, [(x, y), (x, y - 58)], 4), draw.INK)
+        cloth = [(x + 2, y - 58), (x + 30, y - 47), (x + 2, y - 36)]
+        image = draw.paint(image, draw.polygon(grid, cloth), draw.RED)
+
+        lean = jnp.arctan(-3 * rise / scale * jnp.cos(3 * state.position))
+        car = draw.turned(grid, column(state.position), row(state.position), lean)
+        for coverage, colour in (
+            (draw.box(car, -27, -27, 27, -8, 7), draw.INK),
+            (draw.polygon(car, [(-19, -24), (-11, -40), (10, -40), (19, -24)]), draw.INK),
+            (draw.box(car, -24.5, -24.5, 24.5, -10.5, 5), draw.YELLOW),
+            (draw.polygon(car, [(-14, -25), (-9, -37), (8, -37), (14, -25)]), draw.SKY_TOP),
+            (draw.disc(car, -15, -8, 8), draw.INK),
+            (draw.disc(car, 15, -8, 8), draw.INK),
+            (draw.disc(car, -15, -8, 3), draw.GREY),
+            (draw.disc(car, 15, -8, 3), draw.GREY),
+        ):
+            image = draw.paint(image, coverage, colour)
+        return draw.finish(image)
 
     @property
     def name(self) -> str:

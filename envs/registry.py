@@ -12,11 +12,17 @@ from gymnax.environments.environment import Environment
 
 from envs.cartpole import CartPole
 from envs.mountain_car import MountainCar
+from envs.taxi import Taxi
+from envs.wall_dodge import WallDodge
 
 _OWN: dict[str, Callable[..., Environment]] = {
     "CartPole-v0": partial(CartPole, "v0"),
     "CartPole-v1": partial(CartPole, "v1"),
     "MountainCar-v0": MountainCar,
+    "Taxi-v3": partial(Taxi, "v3"),
+    "Taxi-v4": partial(Taxi, "v4"),
+    "WallDodge-v0": partial(WallDodge, "v0"),
+    "WallDodge-v1": partial(WallDodge, "v1"),
 }
 
 

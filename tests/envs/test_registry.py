@@ -5,7 +5,15 @@ import pytest
 
 import envs
 
-OWN = ("CartPole-v0", "CartPole-v1", "MountainCar-v0")
+OWN = (
+    "CartPole-v0",
+    "CartPole-v1",
+    "MountainCar-v0",
+    "Taxi-v3",
+    "Taxi-v4",
+    "WallDodge-v0",
+    "WallDodge-v1",
+)
 
 
 def test_own_names_come_first_and_each_name_once():
