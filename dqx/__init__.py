@@ -12,7 +12,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqx import exploration, losses, networks, plots, replay, stats
+    from dqx import exploration, losses, networks, plots, replay, stats, study
     from dqx.agent import Agent, make_agent
     from dqx.config import Config, ConfigError, Hyper, override, preset, preset_names, validate
     from dqx.environment import Environment, adapt, make_environment
@@ -48,6 +48,7 @@ __all__ = [
     "preset_names",
     "replay",
     "stats",
+    "study",
     "train",
     "validate",
 ]

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dqx
+from dqx.study import cli as study_cli
 
 if TYPE_CHECKING:
     from dqx.run import TrainResult
 
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
-MAX_SEEDS = 1_000_000
 
 
 class _UsageError(ValueError):
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process if left out.
 
     Returns:
-        The exit status: 0, 1 if the reader of a pipe has gone, 2 after a mistake or a failed write,
-        130 after Ctrl-C.
+        The exit status: 0, 1 if `dqx verify` finds other bits or the reader of a pipe has gone, 2
+        after a mistake or a failed write, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             options = _parser().parse_args(arguments)
             options.command_line = shlex.join(["dqx", *arguments])
-            options.run(options)
+            status = options.run(options)
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         _say(str(interrupt) or "interrupted")
@@ -80,34 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _mistakes() as error:
         _say(f"error: {error}")
         return EXIT_MISTAKE
-    return 0
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seed numbers from ``"32"`` (0 to 31), ``"8:16"`` (8 to 15), ``"3,17"``, or ``"0:4,9"``.
-
-    Raises:
-        ValueError: for any other text, an empty range, or more than a million seeds.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) == 1 and ":" not in text:
-        parts = [f"0:{text.strip()}"]
-    seeds: list[int] = []
-    for part in parts:
-        match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", part)
-        if match is None:
-            raise _UsageError(
-                f"--seeds {text!r} is not understood: give how many (32), a range (0:32), or "
-                "numbers (3,17)"
-            )
-        first = int(match[1])
-        end = first + 1 if match[2] is None else int(match[2])
-        if end <= first:
-            raise _UsageError(f"--seeds {text!r} asks for no seed at all: give at least one")
-        if len(seeds) + end - first > MAX_SEEDS:
-            raise _UsageError(f"--seeds {text!r} are more than {MAX_SEEDS:,}: train fewer at once")
-        seeds.extend(range(first, end))
-    return seeds
+    return status or 0
 
 
 def _parser() -> _Parser:
@@ -122,6 +95,25 @@ def _parser() -> _Parser:
     _add_train_arguments(train)
     train.make_epilog = _field_help
     train.set_defaults(run=_train)
+    study = commands.add_parser(
+        "study",
+        help="train configurations x seeds, resumable",
+        usage="dqx study FILE.toml [options]\n"
+        "       dqx study resume DIR [options]\n"
+        "       dqx study status DIR",
+        description="Train the configurations x seeds of a plan, go on with a study that was "
+        "stopped, or see how far one is.",
+    )
+    study_cli.add_study_arguments(study)
+    study.set_defaults(run=_study)
+    verify = commands.add_parser(
+        "verify",
+        help="train runs of a study again and compare every bit",
+        description="Train finished runs of a study again, each alone, compare every bit, and "
+        "write certificate.json. Status 0 if all are identical, else 1.",
+    )
+    study_cli.add_verify_arguments(verify)
+    verify.set_defaults(run=_verify)
     presets = commands.add_parser("presets", help="list the presets", description="List presets.")
     presets.set_defaults(run=_presets)
     envs = commands.add_parser(
@@ -160,12 +152,13 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    _load("dqx.config", "dqx.output", "dqx.progress")
+    _load("dqx.config", "dqx.seeds", "dqx.output", "dqx.progress")
     from dqx import config as configs
     from dqx import output
     from dqx.progress import display
+    from dqx.seeds import parse_seeds
 
-    seeds = parse_seeds(options.seeds)
+    seeds = parse_seeds(options.seeds, "--seeds")
     config, hyper = configs.override(*configs.preset(options.preset), **_fields(options))
     configs.validate(config, hyper)
     out = Path("runs", options.preset.replace("/", "-")) if options.out is None else options.out
@@ -193,6 +186,18 @@ def _train(options: argparse.Namespace) -> None:
                 else f"interrupted; nothing was written to {out}"
             ) from None
     print("\n".join([*_summary(options.preset, result), f"folder: {out}"]))
+
+
+def _study(options: argparse.Namespace) -> int:
+    _load("dqx.study.folder")
+    if options.what[0] != "status":
+        _load("dqx.study.engine", "pandas", "pyarrow.parquet", "matplotlib.figure")
+    return study_cli.study(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    _load("dqx.study.certify", "pyarrow.parquet")
+    return study_cli.verify(options)
 
 
 def _fields(options: argparse.Namespace) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def preset(name: str) -> tuple[Config, Hyper]:
     tables = _preset_tables()
     if name not in tables:
         raise ConfigError(
-            f"unknown preset {name!r}{_closest(name, tables)}; `dqx presets` lists them all"
+            f"unknown preset {name!r}{closest(name, tables)}; `dqx presets` lists them all"
         )
     return override(Config(), Hyper(), **tables[name])
 
@@ -162,7 +162,7 @@ def field_type(name: str) -> Any:
         return _config_types()[name]
     if name in HYPER_FIELDS:
         return float
-    raise ConfigError(f"unknown field {name!r}{_closest(name, [*CONFIG_FIELDS, *HYPER_FIELDS])}")
+    raise ConfigError(f"unknown field {name!r}{closest(name, [*CONFIG_FIELDS, *HYPER_FIELDS])}")
 
 
 def validate(config: Config, hyper: Hyper) -> None:
@@ -210,7 +210,8 @@ def _preset_tables() -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _closest(name: str, names: Iterable[str]) -> str:
+def closest(name: str, names: Iterable[str]) -> str:
+    """Words that name the closest of ``names``, to end a message; empty if none is close."""
     found = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.5)
     return f"; the closest are {', '.join(found)}" if found else ""
 

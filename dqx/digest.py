@@ -63,6 +63,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
     return arrays
 
 
+def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What `flatten` was made from: nested dictionaries of arrays."""
+    tree: dict[str, Any] = {}
+    for name, values in arrays.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = values
+    return tree
+
+
 def _add(total: Any, name: str, values: np.ndarray) -> None:
     values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
     if values.dtype.kind == "f" and np.isnan(values).any():

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqx.digest import flatten
+from dqx.digest import flatten, nested
 from dqx.files import OutputError, Staging, whole_file
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RunFolder(Staging):
     """
 
     def __init__(self, out: str | os.PathLike[str], overwrite: bool) -> None:
-        self.started, self.code = _now(), _code()
+        self.started, self.code = _now(), checkout()
         super().__init__(Path(out), lambda target: _replaces(target, overwrite))
 
 
@@ -117,7 +117,7 @@ def write_metrics(
     for name, values in metrics.items():
         if name != "step":
             columns[name] = np.asarray(values, np.float32).reshape(len(seeds) * len(steps))
-    _write_table(folder / f"part-{part}.parquet", label, columns)
+    _write_labelled(folder / f"part-{part}.parquet", label, columns)
 
 
 def write_episodes(folder: Path, label: str, episodes: "pandas.DataFrame", part: int = 0) -> None:
@@ -131,7 +131,7 @@ def write_episodes(folder: Path, label: str, episodes: "pandas.DataFrame", part:
     """
     types = {"seed": np.int64, "step": np.int64, "return": np.float32, "length": np.int64}
     columns = {name: episodes[name].to_numpy(dtype=kind) for name, kind in types.items()}
-    _write_table(folder / f"part-{part}.parquet", label, columns)
+    _write_labelled(folder / f"part-{part}.parquet", label, columns)
 
 
 def write_params(folder: Path, seeds: np.ndarray, params: Mapping[str, Any], part: int = 0) -> None:
@@ -169,17 +169,8 @@ def load_params(folder: str | os.PathLike[str], part: int = 0) -> dict[str, Any]
     path = Path(folder) / f"part-{part}.npz"
     if not path.is_file():
         raise OutputError(f"{path} does not exist: give the folder params of a finished run")
-    tree: dict[str, Any] = {}
     with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            if name == "seeds":
-                continue
-            *parents, leaf = name.split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = arrays[name]
-    return tree
+        return nested({name: arrays[name] for name in arrays.files if name != "seeds"})
 
 
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
@@ -280,7 +271,7 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def _code() -> dict[str, Any]:
+def checkout() -> dict[str, Any]:
     """The commit dqx was imported from, and whether tracked files differ; None without one."""
     root = Path(__file__).resolve().parent.parent
     # Set in hooks of git, these would point to another repository.
@@ -334,12 +325,20 @@ def _strict(value: Any) -> Any:
     return value
 
 
-def _write_table(path: Path, label: str, columns: Mapping[str, np.ndarray]) -> None:
+def write_table(file: Any, columns: Mapping[str, Any]) -> None:
+    """Writes columns of equal length, NumPy's or Arrow's, as Parquet to an open file."""
     import pyarrow
     import pyarrow.parquet
 
-    count = len(columns["seed"])
-    config: pyarrow.Array = pyarrow.repeat(pyarrow.scalar(label, pyarrow.string()), count)
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), file)
+
+
+def _write_labelled(path: Path, label: str, columns: Mapping[str, np.ndarray]) -> None:
+    import pyarrow
+
+    config: pyarrow.Array = pyarrow.repeat(
+        pyarrow.scalar(label, pyarrow.string()), len(columns["seed"])
+    )
     path.parent.mkdir(exist_ok=True)
     with whole_file(path) as file:
-        pyarrow.parquet.write_table(pyarrow.table({"config": config, **columns}), file)
+        write_table(file, {"config": config, **columns})

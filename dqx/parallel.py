@@ -64,11 +64,16 @@ class Programs:
         """The clock at step 0 and fresh lanes for ``num_lanes`` seed numbers."""
 
         def chunk(busy: Array, seeds: Array) -> Lane:
-            return jax.vmap(lambda s: self._trainer.init(seed_key(self._root_seed, s)))(seeds)
+            return self._init_chunk(seeds)
 
         clock = jax.device_put(self._trainer.start(), NamedSharding(self.mesh, _SHARED))
         numbers = self.per_lane(np.asarray(seeds, np.uint32))
         return clock, self._call("init", 0, chunk, (_LANES,), _LANES, (numbers,), None)
+
+    def shapes(self) -> tuple[Clock, Lane]:
+        """Shapes and dtypes of the clock and of the lanes of one chunk, ``[W]``."""
+        numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
+        return jax.eval_shape(self._trainer.start), jax.eval_shape(self._init_chunk, numbers)
 
     def restore(self, clock: Clock, lanes: Lane) -> tuple[Clock, Lane]:
         """Puts a clock and ``num_lanes`` lanes, all NumPy arrays, where `init` puts fresh ones."""
@@ -135,6 +140,9 @@ class Programs:
     def compiled(self) -> tuple[str, ...]:
         """The names of the programs compiled so far, one for each length of segment."""
         return tuple(name for name, _ in self._compiled)
+
+    def _init_chunk(self, seeds: Array) -> Lane:
+        return jax.vmap(lambda s: self._trainer.init(seed_key(self._root_seed, s)))(seeds)
 
     def _call(
         self,

@@ -7,7 +7,8 @@ and threads may draw at the same time. matplotlib is imported when something is 
 """
 
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,9 @@ SIZE = (8.0, 5.0)  # inches
 DPI = 150  # pixels an inch
 
 _BLUE, _RED, _GREY, _BLACK = "#1f5fa8", "#c0392b", "#555555", "#222222"
+# Okabe and Ito's colours, a dark brown in place of the yellow, which is faint on white: told apart
+# by colour-blind people too.
+_COLORS = (_BLUE, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", _BLACK, "#7f3b08")
 
 
 def learning_curve(
@@ -116,7 +120,7 @@ def learning_curve_figure(
     finite = curves.values[np.isfinite(curves.values)]
     _limit_y(axes, finite if threshold is None else np.append(finite, threshold))
     _count_steps(axes, curves.steps)
-    _legend(axes, entries)
+    _legend(figure, entries)
     return figure
 
 
@@ -180,6 +184,7 @@ def _draw_center(
     high: npt.NDArray[np.float64],
     label: str,
     color: str = _BLUE,
+    alpha: float = 0.28,
 ) -> tuple[Any, str]:
     """Draw a thick line within its band; both make one entry of the legend."""
     few = steps.size <= 40
@@ -199,7 +204,7 @@ def _draw_center(
         # A band over one point has no area.
         bars = np.abs(np.stack([center - low, high - center]))
         axes.errorbar(steps, center, yerr=bars, color=color, linewidth=2.0, capsize=6, zorder=3)
-    band = axes.fill_between(steps, low, high, color=color, alpha=0.28, linewidth=0, zorder=3)
+    band = axes.fill_between(steps, low, high, color=color, alpha=alpha, linewidth=0, zorder=3)
     return (band, line), label
 
 
@@ -256,9 +261,10 @@ def _figure(title: str, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
 
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", parse_math=False)
+    size = min(13.0, 13 * 50 / max(len(title), 1))  # as long as the axes are wide
+    axes.set_title(title, loc="left", fontsize=size, fontweight="bold", parse_math=False)
     axes.set_xlabel(xlabel, fontsize=11, parse_math=False)
-    axes.set_ylabel(ylabel, fontsize=11, parse_math=False)
+    axes.set_ylabel(textwrap.fill(ylabel, 42), fontsize=11, parse_math=False)
     axes.grid(True, color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -285,17 +291,36 @@ def _count_steps(axes: "Axes", steps: npt.NDArray[np.float64]) -> None:
     axes.set_xlim(left - 0.01 * (right - left), right + 0.02 * (right - left))
 
 
-def _legend(axes: "Axes", entries: Sequence[tuple[Any, str]]) -> None:
+def _legend(figure: "Figure", entries: Sequence[tuple[Any, str]], title: str | None = None) -> None:
     """Put the legend under the axes, where it hides no curve."""
     handles, labels = zip(*entries, strict=True)
-    axes.figure.legend(
+    labels = tuple(
+        label if len(label) <= 90 else f"{label[:44]} ... {label[-41:]}" for label in labels
+    )
+    columns = len(labels) if len(labels) < 4 else 2
+    while columns > 1 and _legend_width(labels, columns) > 0.975 * SIZE[0]:
+        columns -= 1
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(SIZE[1] + 0.21 * max(0, rows - 4))  # what the legend takes more
+    legend = figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=len(labels) if len(labels) < 4 else 2,
+        ncols=columns,
         frameon=False,
         fontsize=10,
+        title=title,
+        title_fontsize=9,
     )
+    legend.get_title().set(color=_GREY, parse_math=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """About how wide a legend is, in inches."""
+    parts = np.array_split(np.array([len(label) for label in labels]), columns)
+    return sum(0.6 + 0.077 * int(part.max()) for part in parts)
 
 
 def _png_path(path: str | os.PathLike[str]) -> Path:
@@ -310,3 +335,79 @@ def _write(figure: "Figure", path: Path) -> Path:
         # No software version inside: the same picture is then the same bytes.
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return path
+
+
+def comparison(
+    curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
+    *,
+    path: str | os.PathLike[str],
+    title: str,
+    ylabel: str = RETURN_LABEL,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Path:
+    """Write the learning curves of several configurations in one picture, a PNG, whole or absent.
+
+    Args:
+        curves: see `comparison_figure`, as for all arguments but `path`.
+        path: of the file, ending in .png; an existing file is replaced.
+
+    Raises:
+        ValueError: as `comparison_figure`, and for a path that does not end in .png.
+        OSError: when the file cannot be written.
+    """
+    target = _png_path(path)
+    return _write(
+        comparison_figure(curves, title=title, ylabel=ylabel, level=level, seed=seed), target
+    )
+
+
+def comparison_figure(
+    curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
+    *,
+    title: str,
+    ylabel: str = RETURN_LABEL,
+    level: float = 0.95,
+    seed: int = 0,
+) -> "Figure":
+    """Draw the IQM over seeds of each configuration with its bootstrap band.
+
+    More than eight configurations cannot be told apart: the five that end best and the three that
+    end worst are drawn, and the legend says so.
+
+    Args:
+        curves: steps [K] and values [S, K] by name, in the order of the legend.
+        title: plain text.
+        ylabel: of the y axis, with its unit.
+        level: of the bands.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: shapes that do not fit, or a configuration without any finite value.
+    """
+    if not curves:
+        raise ValueError("curves holds no configuration: there is nothing to draw")
+    known = {name: _curves(steps, values, None) for name, (steps, values) in curves.items()}
+    centers = {name: stats.iqm(c.values, nan="drop") for name, c in known.items()}
+    shown, which = list(known), ""
+    if len(shown) > len(_COLORS):
+        best = sorted(shown, key=lambda name: -centers[name][-1])
+        shown = [*best[:5], *best[-3:]]
+        which = f"best 5 and worst 3 of {len(best)}: "
+    figure, axes = _figure(title, STEPS_LABEL, ylabel)
+    entries = []
+    drawn = []
+    for name, color in zip(shown, _COLORS, strict=False):
+        curve = known[name]
+        low, high = stats.bootstrap_interval(curve.values, level=level, seed=seed, nan="drop")
+        entries.append(
+            _draw_center(axes, curve.steps, centers[name], low, high, name, color, alpha=0.15)
+        )
+        drawn += [centers[name], low[np.isfinite(low)], high[np.isfinite(high)]]
+    _limit_y(axes, np.concatenate(drawn))
+    _count_steps(axes, max((known[name].steps for name in shown), key=lambda s: s[-1]))
+    counts = sorted({known[name].values.shape[0] for name in shown})
+    seeds = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
+    what = f"IQM of {seeds} seeds, {100 * level:g} % bootstrap intervals"
+    _legend(figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)"))
+    return figure

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from dqx import memory
-from dqx.config import Config, ConfigError, Hyper, preset, validate
+from dqx.config import Config, Hyper, preset, validate
 from dqx.devices import free_bytes, select_devices
 from dqx.digest import digests
 from dqx.environment import make_environment
 from dqx.parallel import Programs, chunk_width, enough_devices, with_company
 from dqx.rounds import Chunk, ChunkResult, Round
+from dqx.seeds import check_root_seed, check_seeds
 from dqx.types import PyTree
 
 if TYPE_CHECKING:
@@ -182,41 +183,6 @@ def _cached_programs(config: Config, devices: tuple[jax.Device, ...], root_seed:
 def per_seed(hyper: Hyper, count: int) -> Hyper:
     """The same hyperparameters for ``count`` seeds, float32 ``[count]``."""
     return jax.tree.map(lambda x: np.full(count, x, np.float32), hyper)
-
-
-def check_root_seed(root_seed: int) -> None:
-    """Raises `ConfigError` unless it is a whole number that a key can be made from."""
-    if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
-        raise ConfigError(f"root_seed must be a whole number, got {root_seed!r}")
-    if not 0 <= root_seed < 2**32:
-        raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")
-
-
-def check_seeds(seeds: Iterable[int] | int) -> np.ndarray:
-    """Seed numbers as int64 ``[S]``, from an iterable of them or a count.
-
-    Raises:
-        ConfigError: if there are none, or one is no whole number, negative, too large, or there
-            twice.
-    """
-    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer | Iterable):
-        raise ConfigError(f"seeds must be whole numbers or how many of them, got {seeds!r}")
-    given = list(range(seeds)) if isinstance(seeds, int | np.integer) else list(seeds)
-    if not given:
-        raise ConfigError("seeds: none are given; ask for at least one, such as seeds=range(32)")
-    for seed in given:
-        if (
-            isinstance(seed, bool)
-            or not isinstance(seed, int | np.integer)
-            or not 0 <= seed < 2**32
-        ):
-            raise ConfigError(f"seeds must be whole numbers from 0 to 2**32 - 1, got {seed!r}")
-    numbers = np.asarray(given, np.int64)
-    values, counts = np.unique(numbers, return_counts=True)
-    if np.any(counts > 1):
-        twice = ", ".join(str(v) for v in values[counts > 1][:5])
-        raise ConfigError(f"seeds must differ, but these are there more than once: {twice}")
-    return numbers
 
 
 def row_steps(config: Config) -> np.ndarray:

@@ -42,6 +42,29 @@ def test_double_dqn_needs_one_forward_pass_more(common):
     assert common.update_flops(config, 4, 2) == pytest.approx(expected)
 
 
+def test_the_seed_variance_script_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "study"
+    command = [sys.executable, ROOT / "scripts" / "seed_variance.py", "--seeds", "8"]
+    command += ["--preset", "cartpole", "--out", out, "--values", "1e-3", "1e-9"]
+    shorten = (
+        "import runpy, sys, dqx; p = dqx.study.run; "
+        "dqx.study.run = lambda plan, out: p(plan | {'base': plan['base'] | "
+        "{'total_steps': 10_000}}, out); sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", shorten, *map(str, command[1:])],
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        # A learning rate of 1e-9 learns nothing.
+        assert lines[0].startswith("learning_rate=0.001: mean ")
+        assert lines[2].endswith("rank them wrongly  0.0 % of the time")
+    assert (out / "seed_variance.png").stat().st_size > 10_000
+
+
 def test_the_script_compares_two_settings():
     command = [sys.executable, ROOT / "scripts" / "double_dqn.py", "--seeds", "2"]
     done = subprocess.run(

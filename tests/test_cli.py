@@ -23,6 +23,7 @@ import dqx
 import envs
 from dqx import cli, output
 from dqx.config import CONFIG_FIELDS, HYPER_FIELDS
+from dqx.seeds import parse_seeds
 
 TINY = [
     "--steps",
@@ -228,7 +229,7 @@ def test_a_run_without_evaluation_says_so(trained):
     ],
 )
 def test_seeds_are_understood(text, seeds):
-    assert cli.parse_seeds(text) == seeds
+    assert parse_seeds(text) == seeds
 
 
 MISTAKES = {

@@ -25,7 +25,7 @@ from dqx.config import (
     preset_names,
     validate,
 )
-from dqx.run import check_seeds
+from dqx.seeds import check_seeds
 
 # Every period has a length of its own, so that a mix-up of two shows.
 GOOD = Config(

@@ -206,7 +206,7 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     (root / "dqx").mkdir(parents=True)
     monkeypatch.setattr(output, "__file__", str(root / "dqx" / "output.py"))
     nothing = {"git_commit": None, "git_modified": None}
-    assert output._code() == nothing
+    assert output.checkout() == nothing
 
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -214,22 +214,22 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init", "-q")
-    assert output._code() == nothing  # no commit yet
+    assert output.checkout() == nothing  # no commit yet
     (root / "file").write_text("1")
     git("add", "file")
     git("commit", "-q", "-m", "first")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     expected = (root / ".git" / "refs" / "heads").rglob("*")
     (commit,) = (path.read_text().strip() for path in expected if path.is_file())
-    assert output._code() == {"git_commit": commit, "git_modified": False}
+    assert output.checkout() == {"git_commit": commit, "git_modified": False}
     (root / "file").write_text("2")
-    assert output._code() == {"git_commit": commit, "git_modified": True}
+    assert output.checkout() == {"git_commit": commit, "git_modified": True}
     # Packages installed somewhere below a checkout are not that checkout.
     monkeypatch.setattr(output, "__file__", str(root / "venv" / "dqx" / "output.py"))
-    assert output._code() == nothing
+    assert output.checkout() == nothing
     monkeypatch.setattr(output, "__file__", str(root / "dqx" / "output.py"))
     monkeypatch.setenv("PATH", "")
-    assert output._code() == nothing
+    assert output.checkout() == nothing
 
 
 def drawn(tmp_path, monkeypatch, **changes):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from dqx import plots, stats
@@ -236,4 +237,156 @@ def test_mistakes_are_named(tmp_path, monkeypatch, steps, values, options, words
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         plots.learning_curve(steps, values, **{"path": "a.png", "title": "t", **options})
+    assert os.listdir(tmp_path) == []
+
+
+def many(count, seeds=6):
+    """Curves of configurations that end at 100, 90, 80, ... in an order of their own."""
+    rng = np.random.default_rng(count)
+    steps = np.arange(1, 11) * 1_000
+    ends = 100 - 10 * rng.permutation(count)
+    noise = rng.normal(0, 2, (count, seeds, 10))
+    return {
+        f"config {end}": (steps, end * steps / steps[-1] + noise[i]) for i, end in enumerate(ends)
+    }
+
+
+def compare(curves, **options):
+    return plots.comparison_figure(curves, title="study", **options).axes[0]
+
+
+def bands(axes):
+    return of_type(axes, type("FillBetweenPolyCollection", (), {}))
+
+
+def test_configurations_are_drawn_as_their_iqm_and_band(tmp_path):
+    curves = many(3)
+    curves["other steps"] = (
+        np.array([500, 20_000]),
+        np.array([[1.0, 2.0], [3.0, 5.0], [8.0, 6.0]]),
+    )
+    axes = compare(curves, level=0.8, seed=3)
+    assert legend(axes) == list(curves) and len(axes.lines) == len(bands(axes)) == 4
+    for line, band, (steps, values) in zip(axes.lines, bands(axes), curves.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), steps)
+        # Of 6 seeds one is cut on either side, of 3 none.
+        expected = scipy.stats.trim_mean(values, 0.25, axis=0)
+        np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
+        low, high = stats.bootstrap_interval(values, level=0.8, seed=3)
+        corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
+        assert corners == {*zip(steps, low, strict=True), *zip(steps, high, strict=True)}
+        assert band.get_facecolor()[0, :3].tolist() == pytest.approx(to_rgb(line.get_color()))
+    assert axes.figure.legends[0].get_title().get_text() == (
+        "IQM of 3 to 6 seeds, 80 % bootstrap intervals"
+    )
+    assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("study", "environment steps")
+    low, high = axes.get_ylim()
+    assert low < min(line.get_ydata().min() for line in axes.lines) and high > 100
+    assert axes.get_xlim()[1] > 20_000
+    path = plots.comparison(curves, path=tmp_path / "a.png", title="study")
+    assert path == tmp_path / "a.png" and pixels(path)[:2] == (1200, 750)
+    first = path.read_bytes()
+    assert plots.comparison(curves, path=path, title="study").read_bytes() == first
+
+
+def test_colors_can_be_told_apart_by_everyone():
+    colors = [to_rgb(line.get_color()) for line in compare(many(8)).lines]
+    assert len(set(colors)) == 8
+    # Simulated deuteranopia and protanopia (Machado, Oliveira and Fernandes 2009, severity 1),
+    # in linear light; the distance between any two, in the space of Oklab.
+    deuteranopia = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
+    protanopia = [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]
+    linear = np.array([[(v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4) for v in c]
+                       for c in colors])  # fmt: skip
+    for matrix in (np.eye(3), np.array(deuteranopia), np.array(protanopia)):
+        seen = np.clip(linear @ matrix.T, 0, 1)
+        cones = seen @ np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074],
+                                 [0.0883, 0.2817, 0.6300]]).T  # fmt: skip
+        lab = np.cbrt(cones) @ np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506],
+                                         [0.0259, 0.7828, -0.8087]]).T  # fmt: skip
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[np.triu_indices(8, 1)]
+        assert apart.min() > 0.07
+        # And all stand out from white.
+        assert (lab[:, 0] < 0.85).all()
+
+
+def test_of_many_configurations_the_best_5_and_the_worst_3_are_drawn():
+    axes = compare(many(8))
+    assert legend(axes) == list(many(8)) and len(axes.lines) == 8
+    curves = many(12)
+    axes = compare(curves)
+    assert legend(axes) == [f"config {n}" for n in (100, 90, 80, 70, 60, 10, 0, -10)]
+    assert axes.figure.legends[0].get_title().get_text() == (
+        "best 5 and worst 3 of 12: IQM of 6 seeds, 95 % bootstrap intervals"
+    )
+    for line, name in zip(axes.lines, legend(axes), strict=True):
+        expected = scipy.stats.trim_mean(curves[name][1], 0.25, axis=0)
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    # What ends best, not what was best on the way.
+    curves["config 10"][1][:, :5] += 1000
+    assert legend(compare(curves)) == legend(axes)
+
+
+def test_steps_of_other_configurations_are_left_out():
+    """Rows of studies lie on the union of all steps, NaN where a configuration has none."""
+    values = np.full((4, 6), np.nan)
+    values[:, ::2] = np.arange(12).reshape(4, 3)
+    axes = compare({"a": (np.arange(1, 7), values), "b": (np.arange(1, 7), np.ones((4, 6)))})
+    assert axes.lines[0].get_xdata().tolist() == [1, 3, 5]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), values[1:3, ::2].mean(axis=0))
+    assert axes.lines[1].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_seed_each_has_lines_and_no_bands():
+    axes = compare({"a": ([1, 2], [[3.0, 4.0]]), "b": ([1, 2], [[5.0, 6.0]])})
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[3, 4], [5, 6]]
+    assert bands(axes) == []
+    assert axes.figure.legends[0].get_title().get_text() == "1 seed each (no interval)"
+
+
+def inside(artist, figure):
+    box, page = artist.get_window_extent(), figure.bbox
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 12])
+@pytest.mark.parametrize("length", [5, 30, 60, 300])
+def test_words_stay_on_the_page_whatever_their_length(count, length):
+    curves = {
+        f"{i}{'learning_rate=1e-05, ' * 20}"[:length]: c for i, c in enumerate(many(count).values())
+    }
+    figure = plots.comparison_figure(
+        curves,
+        title="n" * 100,
+        ylabel="return of training episodes (sum of rewards; no evaluation)",
+    )
+    figure.draw_without_rendering()
+    axes, (entries,) = figure.axes[0], figure.legends
+    assert inside(entries, figure) and inside(axes.yaxis.label, figure)
+    assert inside(axes._left_title, figure)
+    assert axes.get_window_extent().height > 0.45 * 750
+    texts = [text.get_window_extent() for text in entries.get_texts()]
+    assert not any(a.overlaps(b) for i, a in enumerate(texts) for b in texts[:i])
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    curves = {f"$x_{{${i}": values for i, values in enumerate(many(2).values())}
+    plots.comparison(curves, path=tmp_path / "a.png", title="$x_{$", ylabel="$y_{$")
+    assert legend(compare(curves)) == ["$x_{$0", "$x_{$1"]
+
+
+@pytest.mark.parametrize(
+    ("curves", "options", "words"),
+    [
+        ({}, {}, "holds no configuration"),
+        ({"a": ([1, 2], np.ones((3, 4)))}, {}, r"\[2\].*\[3, 4\]"),
+        ({"a": ([1, 2], np.ones((3, 2))), "b": ([2, 1], np.ones((3, 2)))}, {}, "rise"),
+        ({"a": ([1], [[1.0]]), "b": ([1], [[np.nan]])}, {}, "none of the 1 values is finite"),
+        ({"a": ([1], [[1.0]])}, {"path": "curve.jpg"}, r"curve\.jpg.*\.png"),
+    ],
+)
+def test_mistakes_of_comparisons_are_named(tmp_path, monkeypatch, curves, options, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        plots.comparison(curves, **{"path": "a.png", "title": "t", **options})
     assert os.listdir(tmp_path) == []

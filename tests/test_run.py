@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import dqx
-from dqx.run import _cached_programs, check_seeds
+from dqx.run import _cached_programs
+from dqx.seeds import check_seeds
 from tests import probes
 from tests.shared import HYPER, TINY, WIDTH
 

@@ -1,0 +1,162 @@
+"""The state of a chunk under way as a file of plain arrays.
+
+Two files make a checkpoint: ``checkpoints/00012-40000.npz`` with the arrays and, written after it,
+``checkpoints/00012.json`` with its checksum. An older pair is deleted after that, so that at every
+moment there is a whole one.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dqx.parallel import Programs
+from dqx.rounds import METRICS, Saved
+from dqx.study.folder import (
+    Folder,
+    Mark,
+    StudyError,
+    read_arrays,
+    read_sealed,
+    write_arrays,
+    write_sealed,
+)
+from dqx.types import PyTree
+
+_EPISODES = ("lane", "step", "return", "length")
+
+
+class Checkpoint(NamedTuple):
+    """What is known about a checkpoint before it is read.
+
+    Attributes:
+        step: environment steps a seed.
+        mark: of the file of arrays.
+        snapshots: marks of the snapshots taken so far, by step.
+    """
+
+    step: int
+    mark: Mark
+    snapshots: dict[int, Mark]
+
+
+def write(folder: Folder, plan: str, chunk: int, saved: Saved, snapshots: dict[int, Mark]) -> None:
+    """Writes the state of a chunk, then deletes the one before.
+
+    Args:
+        folder: of the study.
+        plan: the seal of its plan.
+        chunk: number of the chunk.
+        saved: its state.
+        snapshots: marks of the snapshots taken so far, by step.
+    """
+    step = int(saved.clock.step)
+    arrays = {**_named("clock", saved.clock), **_named("lanes", saved.lanes)}
+    arrays |= {f"metrics/{name}": values for name, values in saved.metrics.items()}
+    arrays |= {f"episodes/{n}": c for n, c in zip(_EPISODES, saved.episodes, strict=True)}
+    path = folder.checkpoints / f"{chunk:05d}-{step}.npz"
+    mark = write_arrays(path, arrays)
+    record = {
+        "plan": plan,
+        "chunk": chunk,
+        "step": step,
+        "arrays": mark._asdict(),
+        "snapshots": {str(at): m._asdict() for at, m in snapshots.items()},
+    }
+    write_sealed(folder.checkpoints / f"{chunk:05d}.json", record)
+    for other in folder.checkpoints.glob(f"{chunk:05d}-*.npz"):
+        if other != path:
+            other.unlink()
+
+
+def find(folder: Folder, plan: str, chunk: int) -> Checkpoint | None:
+    """The checkpoint of a chunk, None if there is none.
+
+    Raises:
+        StudyError: if its record is damaged, missing or of another study.
+    """
+    path = folder.checkpoints / f"{chunk:05d}.json"
+    if not path.exists():
+        for arrays in sorted(folder.checkpoints.glob(f"{chunk:05d}-*.npz")):
+            raise StudyError(f"{arrays}: its record is missing, so it cannot be checked")
+        return None
+    record = read_sealed(path)
+    if record.get("plan") != plan or record.get("chunk") != chunk:
+        raise StudyError(f"{path}: it belongs to another study")
+    snapshots = {int(step): Mark(**mark) for step, mark in record["snapshots"].items()}
+    return Checkpoint(record["step"], Mark(**record["arrays"]), snapshots)
+
+
+def files(folder: Folder, chunk: int, found: Checkpoint) -> list[tuple[Path, Mark]]:
+    """The files that a checkpoint needs: its arrays, and the snapshots taken before it."""
+    arrays = folder.checkpoints / f"{chunk:05d}-{found.step}.npz"
+    snapshots = found.snapshots.items()
+    return [(arrays, found.mark), *((folder.snapshot(chunk, at), mark) for at, mark in snapshots)]
+
+
+def read(folder: Folder, chunk: int, checkpoint: Checkpoint, programs: Programs) -> Saved:
+    """Reads the state of a chunk.
+
+    Raises:
+        StudyError: naming the file, if it is not as it was written.
+    """
+    path = folder.checkpoints / f"{chunk:05d}-{checkpoint.step}.npz"
+    arrays = read_arrays(path, checkpoint.mark)
+    clock, lanes = programs.shapes()
+    try:
+        return Saved(
+            clock=_restored("clock", clock, arrays),
+            lanes=_restored("lanes", lanes, arrays),
+            metrics={name: arrays[f"metrics/{name}"] for name in METRICS},
+            episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
+        )
+    except KeyError as error:
+        raise StudyError(f"{path}: it has no array {error}, so it is of another study") from None
+
+
+def delete(folder: Folder, chunk: int) -> None:
+    """Deletes the checkpoint of a chunk, its record first."""
+    (folder.checkpoints / f"{chunk:05d}.json").unlink(missing_ok=True)
+    for path in folder.checkpoints.glob(f"{chunk:05d}-*.npz"):
+        path.unlink()
+
+
+def size(programs: Programs) -> int:
+    """Bytes of a chunk's checkpoint, metrics left out."""
+    leaves = jax.tree.leaves(programs.shapes())
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _named(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {prefix + jax.tree_util.keystr(path): _plain(leaf) for path, leaf in leaves}
+
+
+def _restored(prefix: str, shapes: PyTree, arrays: dict[str, np.ndarray]) -> Any:
+    def leaf(path: Any, shape: jax.ShapeDtypeStruct) -> Any:
+        values = arrays[prefix + jax.tree_util.keystr(path)]
+        if _is_key(shape.dtype):
+            return jax.random.wrap_key_data(jax.numpy.asarray(values), impl=_implementation(shape))
+        return values.view(shape.dtype) if values.dtype != shape.dtype else values
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """Keys as their data; numbers that NumPy's format does not know, such as bfloat16, as bits."""
+    if _is_key(leaf.dtype):
+        return np.asarray(jax.random.key_data(leaf))
+    leaf = np.asarray(leaf)
+    return leaf if leaf.dtype.kind in "biuf" else leaf.view(f"u{leaf.dtype.itemsize}")
+
+
+def _implementation(shape: jax.ShapeDtypeStruct) -> str:
+    """The name of the generator that keys of this shape belong to; only real keys tell it."""
+    found: list[str] = []
+    jax.eval_shape(lambda keys: found.append(str(jax.random.key_impl(keys))), shape)
+    return found[0]
+
+
+def _is_key(dtype: Any) -> bool:
+    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key))

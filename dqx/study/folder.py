@@ -1,0 +1,309 @@
+"""A study's folder: what is in it, and how damage is found.
+
+    plan.json                        what is trained, on what; written once
+    chunks/00012.json                a finished chunk: digests, and the checksums of its files
+    metrics/part-00012.parquet       one row a configuration, seed and step
+    episodes/part-00012.parquet      one row a finished training episode
+    params/part-00012.npz            final parameters, leading axis: the chunk's runs
+    snapshots/part-00012-50000.npz   parameters at a step, the same way
+    checkpoints/                     the state of chunks under way
+    manifest.json, learning_curves.png   the finished study as a whole
+    certificate.json                 what `dqx verify` found
+    progress.json, lock              of the process at work
+
+A chunk is finished when its record in ``chunks`` is there; the record is written last. Records are
+sealed with a checksum of their own and with that of the plan. Nothing here needs JAX.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import numpy as np
+
+from dqx.files import OutputError, whole_file
+
+FORMAT = 1
+KINDS = ("metrics", "episodes", "params")
+_SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapshots": "npz"}
+
+
+class StudyError(OutputError):
+    """A plan or a study's folder that cannot be used; says what is wrong and what to do."""
+
+
+class Mark(NamedTuple):
+    """Size in bytes and SHA-256 of a file as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+class Folder:
+    """The names within a study's folder. All are made of numbers: none comes from a file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def certificate(self) -> Path:
+        return self.path / "certificate.json"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def record(self, chunk: int) -> Path:
+        return self.path / "chunks" / f"{chunk:05d}.json"
+
+    def part(self, kind: str, chunk: int) -> Path:
+        return self.path / kind / f"part-{chunk:05d}.{_SUFFIX[kind]}"
+
+    def snapshot(self, chunk: int, step: int) -> Path:
+        return self.path / "snapshots" / f"part-{chunk:05d}-{step}.npz"
+
+    def make(self) -> None:
+        """Makes the folders that are not there yet."""
+        for name in (*KINDS, "snapshots", "chunks", "checkpoints"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    def strangers(self, chunks: int) -> list[Path]:
+        """Files in the folders of parts and records that no chunk of this study is made of."""
+        known = {self.record(i) for i in range(chunks)}
+        known |= {self.part(kind, i) for kind in KINDS for i in range(chunks)}
+        found = [p for kind in (*KINDS, "chunks") for p in (self.path / kind).glob("*")]
+        return sorted(p for p in found if p not in known and not p.name.startswith("."))
+
+    def leftovers(self) -> list[Path]:
+        """Half-written files of a process that was killed: their names start with a dot."""
+        folders = [self.path, *(p for p in self.path.iterdir() if p.is_dir())]
+        found = [p for folder in folders for p in folder.glob(".*.tmp") if p.is_file()]
+        return [p for p in found if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", p.name)]
+
+
+class _Summing(io.RawIOBase):
+    """Passes writes on and adds up size and checksum; cannot go back, so that both hold."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._sum, self._bytes = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._sum.update(view)
+        self._bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._bytes
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self._bytes, self._sum.hexdigest())
+
+
+@contextlib.contextmanager
+def marked_file(path: Path) -> Iterator[_Summing]:
+    """`whole_file` that tells its ``mark`` once written.
+
+    Raises:
+        OSError: when it cannot be written; nothing is left behind, an older file stays.
+    """
+    with whole_file(path) as file:
+        yield _Summing(file)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Mark:
+    """Writes arrays by name in NumPy's own format, without pickle."""
+    with marked_file(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    return file.mark
+
+
+def read_arrays(path: Path, mark: Mark) -> dict[str, np.ndarray]:
+    """Reads what `write_arrays` wrote, after checking it.
+
+    Raises:
+        StudyError: if the file is not as it was written.
+    """
+    with np.load(io.BytesIO(read_checked(path, mark)), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def read_checked(path: Path, mark: Mark) -> bytes:
+    """The content of a file that was written with this mark.
+
+    Raises:
+        StudyError: naming the file, if it is missing or is not what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StudyError(f"{path}: {error.strerror}") from None
+    if len(content) != mark.bytes:
+        raise StudyError(f"{path}: {len(content):,} bytes instead of {mark.bytes:,}")
+    if hashlib.sha256(content).hexdigest() != mark.sha256:
+        raise StudyError(f"{path}: its content is not what was written (checksum differs)")
+    return content
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes strict JSON with a checksum of itself.
+
+    Raises:
+        OSError: when it cannot be written; nothing is left behind, an older file stays.
+    """
+    sealed = {**content, "sha256": seal(content)}
+    with whole_file(path) as file:
+        file.write(json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False).encode())
+        file.write(b"\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed` wrote, with its checksum under ``sha256``.
+
+    Raises:
+        StudyError: naming the file, if it is missing, or not as it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        intact = isinstance(content, dict) and seal(content) == content.get("sha256")
+    except OSError as error:
+        raise StudyError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
+    if not intact:
+        raise StudyError(f"{path}: its content is not what was written (checksum differs)")
+    return content
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record, its own entry ``sha256`` left out."""
+    bare = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_plan_record(folder: Folder) -> dict[str, Any]:
+    """Reads ``plan.json``.
+
+    Raises:
+        StudyError: if there is none, or it is damaged or of another version's form.
+    """
+    if not folder.plan.is_file():
+        raise StudyError(f"{folder.path} holds no study: there is no {folder.plan.name} in it")
+    record = read_sealed(folder.plan)
+    if record.get("format") != FORMAT:
+        raise StudyError(
+            f"{folder.plan} has format {record.get('format')!r}, and this version of dqx reads "
+            f"{FORMAT}: use the version that wrote it"
+        )
+    return record
+
+
+def read_record(folder: Folder, plan: str, chunk: int) -> dict[str, Any] | None:
+    """The record of a chunk, None if it is not finished.
+
+    Raises:
+        StudyError: if the record is damaged or of another study.
+    """
+    path = folder.record(chunk)
+    if not path.exists():
+        return None
+    record = read_sealed(path)
+    if record.get("plan") != plan or record.get("chunk") != chunk:
+        raise StudyError(f"{path}: it belongs to another study")
+    return record
+
+
+def chunk_files(folder: Folder, chunk: int, record: Mapping[str, Any]) -> list[tuple[Path, Mark]]:
+    """The files of a finished chunk, and what they were when they were written."""
+    parts = [(folder.part(kind, chunk), Mark(**record["files"][kind])) for kind in KINDS]
+    taken = record["snapshots"].items()
+    return [*parts, *((folder.snapshot(chunk, int(at)), Mark(**mark)) for at, mark in taken)]
+
+
+class Lock:
+    """Keeps a second process out of a study's folder; the system frees it when this one dies.
+
+    Raises:
+        StudyError: if another process holds it, naming that process.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._path = folder.path / "lock"
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        import fcntl  # not on Windows, where reading a study needs none
+
+        try:
+            self._file = open(self._path, "a+b")  # noqa: SIM115 (closed when the lock goes)
+        except OSError as error:
+            raise StudyError(
+                f"cannot write in {self._path.parent}: {error.strerror}; make it writable"
+            ) from None
+        for _ in range(4):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)  # `holder` holds it too, for a moment
+        else:
+            self._file.close()
+            raise StudyError(
+                f"{self._path.parent} is being worked on by {holder(self._path.parent)}: wait for "
+                "it, or watch it with `dqx study status`"
+            )
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()  # which frees it; the file stays, as another may already wait on it
+
+
+def holder(path: Path) -> str | None:
+    """Who works on a study's folder, None if nobody does."""
+    import fcntl
+
+    try:
+        with open(path / "lock", "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().decode(errors="replace") or "another process"
+    except OSError:
+        return None
+    return None

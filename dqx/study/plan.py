@@ -1,0 +1,361 @@
+"""A study on paper: configurations x seeds, from a TOML file or a dictionary, checked and named."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+import re
+import tomllib
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dqx.config import (
+    CONFIG_FIELDS,
+    Config,
+    ConfigError,
+    Hyper,
+    closest,
+    field_type,
+    override,
+    preset,
+    validate,
+)
+from dqx.seeds import MAX_SEEDS, check_root_seed, check_seeds, parse_seeds
+from dqx.study.folder import StudyError
+
+_KEYS = ("name", "seeds", "root_seed", "snapshot_every", "base", "grid", "case", "search")
+MAX_POINTS = 10_000
+MAX_RUNS = MAX_SEEDS
+
+
+class Point(NamedTuple):
+    """One configuration of a study.
+
+    Attributes:
+        name: unique within the study.
+        config: static fields.
+        hyper: traced fields.
+        varied: those fields that differ between the points of the study, with this point's values.
+    """
+
+    name: str
+    config: Config
+    hyper: Hyper
+    varied: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a study trains.
+
+    Attributes:
+        name: of the study.
+        points: its configurations.
+        seeds: every configuration is trained on all of them.
+        root_seed: of the key that every seed's key is folded from.
+        snapshot_every: environment steps from one snapshot of the parameters to the next; 0: none.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    seeds: tuple[int, ...]
+    root_seed: int = 0
+    snapshot_every: int = 0
+
+    @property
+    def num_runs(self) -> int:
+        """Pairs of a configuration and a seed."""
+        return len(self.points) * len(self.seeds)
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of all runs."""
+        return sum(point.config.total_steps for point in self.points) * len(self.seeds)
+
+
+def read_plan(source: str | os.PathLike[str] | Mapping[str, Any] | Plan) -> Plan:
+    """A checked plan, from a TOML file, a dictionary of the same form, or as it is.
+
+    Raises:
+        StudyError: if the file cannot be read or the plan's form is wrong.
+        ConfigError: if a configuration cannot work; names the configuration.
+    """
+    if isinstance(source, Plan):
+        for point in source.points:
+            with _naming(point.name):
+                validate(point.config, point.hyper)
+        return _checked(source)
+    if isinstance(source, Mapping):
+        return _plan(source, "the plan")
+    path = Path(source)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(
+            f"cannot read the plan {path}: {error.strerror}; give a TOML file"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is no TOML: {error}") from None
+    return _plan({"name": path.stem, **table}, str(path))
+
+
+def _plan(table: Mapping[str, Any], where: str) -> Plan:
+    for key in table:
+        if key not in _KEYS:
+            raise StudyError(
+                f"{where} has an unknown entry {key!r}{closest(key, _KEYS)}; known are "
+                f"{', '.join(_KEYS)} (fields such as learning_rate belong under [base])"
+            )
+    base = _table(table, "base")
+    return _checked(
+        Plan(
+            name=table.get("name", "study"),
+            points=_points(base, _settings(table)),
+            seeds=_seeds(table.get("seeds", 1)),
+            root_seed=table.get("root_seed", 0),
+            snapshot_every=table.get("snapshot_every", 0),
+        )
+    )
+
+
+def _checked(plan: Plan) -> Plan:
+    _check_name(plan.name)
+    if not plan.points:
+        raise StudyError("points: none are given; a study needs at least one configuration")
+    for name, count in collections.Counter(point.name for point in plan.points).items():
+        if count > 1:
+            raise StudyError(f"two configurations are named {name!r}: every name must differ")
+    check_seeds(plan.seeds)
+    check_root_seed(plan.root_seed)
+    _check_snapshots(plan)
+    if plan.num_runs > MAX_RUNS:
+        raise StudyError(
+            f"{len(plan.points):,} configurations x {len(plan.seeds):,} seeds are "
+            f"{plan.num_runs:,} runs, at most {MAX_RUNS:,} are allowed: split the study"
+        )
+    return plan
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
+        raise StudyError(
+            f"name must be letters, digits and any of _ . + = - (at most 100), since it names a "
+            f"folder, got {name!r}: set name in the plan"
+        )
+
+
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    given = parse_seeds(seeds, "seeds") if isinstance(seeds, str) else seeds
+    return tuple(check_seeds(given).tolist())
+
+
+def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise StudyError(f"{key} must be a table, such as [{key}], got {value!r}")
+    return dict(value)
+
+
+def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
+    """What is set beyond the base for every point, and the names of the named ones."""
+    settings: list[tuple[str | None, dict[str, Any]]] = []
+    grid = _table(table, "grid")
+    for field, values in grid.items():
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+            raise StudyError(
+                f"grid: {field} must be a list of values, such as {field} = [...], got {values!r}"
+            )
+    count = math.prod(len(values) for values in grid.values())
+    if count > MAX_POINTS:
+        raise StudyError(f"the grid has {count:,} points, at most {MAX_POINTS:,} are allowed")
+    if grid:
+        for values in itertools.product(*grid.values()):
+            settings.append((None, dict(zip(grid, values, strict=True))))
+    cases = table.get("case", [])
+    if not isinstance(cases, Sequence) or not all(isinstance(case, Mapping) for case in cases):
+        raise StudyError(f"case must be a list of tables, each [[case]], got {cases!r}")
+    for case in cases:
+        fields = dict(case)
+        name = fields.pop("name", None)
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise StudyError(
+                f"every [[case]] needs a name, a text such as 'no-target'; got {name!r}"
+            )
+        settings.append((name, fields))
+    if "search" in table:
+        settings += [(None, fields) for fields in _draws(_table(table, "search"))]
+    return settings or [(None, {})]
+
+
+def _draws(search: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points of a random search.
+
+    Each field has a stream of its own: more draws, or another field, leave what was drawn as it is.
+    What is drawn again, as happens among few choices, is one point: it would give the same bits.
+    """
+    draws, seed = search.pop("draws", None), search.pop("seed", 0)
+    for name, value in (("draws", draws), ("seed", seed)):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+            raise StudyError(f"search: {name} must be a whole number, got {value!r}")
+    if not 1 <= draws <= MAX_POINTS:
+        raise StudyError(f"search: draws must be from 1 to {MAX_POINTS:,}, got {draws}")
+    if not search:
+        raise StudyError(
+            "search: no field is drawn; add learning_rate = {log_uniform = [1e-5, 0.1]}, say"
+        )
+    columns = {}
+    for field, rule in search.items():
+        stream = np.random.default_rng([seed, zlib.crc32(field.encode())])
+        columns[field] = _drawn(field, rule, stream.random(draws))
+    found: dict[str, dict[str, Any]] = {}
+    for i in range(draws):
+        fields = {field: values[i] for field, values in columns.items()}
+        found.setdefault(_label(fields), fields)
+    return list(found.values())
+
+
+def _drawn(field: str, rule: Any, uniform: np.ndarray) -> list[Any]:
+    known = ("log_uniform", "uniform", "choice")
+    if not isinstance(rule, Mapping) or len(rule) != 1 or next(iter(rule)) not in known:
+        raise StudyError(
+            f"search: {field} must be drawn by one of {', '.join(known)}, such as "
+            f"{field} = {{log_uniform = [1e-5, 1e-2]}}, got {rule!r}"
+        )
+    ((kind, values),) = rule.items()
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise StudyError(f"search: {kind} of {field} takes a list, got {values!r}")
+    if kind == "choice":
+        return [values[int(u * len(values))] for u in uniform]
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    lowest = 0.0 if kind == "log_uniform" else -math.inf
+    if len(values) != 2 or not numeric or not lowest < values[0] < values[1] < math.inf:
+        positive = "positive " if kind == "log_uniform" else ""
+        raise StudyError(
+            f"search: {kind} of {field} takes two rising {positive}numbers, got {values!r}"
+        )
+    low, high = values
+    if kind == "log_uniform":
+        low, high = math.log(low), math.log(high)
+    drawn = low + uniform * (high - low)
+    drawn = np.exp(drawn) if kind == "log_uniform" else drawn
+    # Six digits tell draws apart, can be read, and are the same wherever exp differs in its last.
+    rounded = [float(f"{value:.6g}") for value in drawn]
+    return [round(v) for v in rounded] if _whole(field) else rounded
+
+
+def _whole(field: str) -> bool:
+    return field in CONFIG_FIELDS and field_type(field) in (int, int | None)
+
+
+def _points(
+    base: dict[str, Any], settings: list[tuple[str | None, dict[str, Any]]]
+) -> tuple[Point, ...]:
+    built = []
+    for name, fields in settings:
+        label = name or _label(fields)
+        fields = {**base, **fields}
+        chosen = fields.pop("preset", None)
+        with _naming(label):
+            config, hyper = override(*_start(chosen), **fields)
+            validate(config, hyper)
+        built.append((label or chosen or "default", config, hyper, chosen))
+    varied = _varied(built)
+    return tuple(
+        Point(name, config, hyper, {f: _value(f, config, hyper, chosen) for f in varied})
+        for name, config, hyper, chosen in built
+    )
+
+
+def _label(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={show(value)}" for field, value in fields.items())
+
+
+@contextlib.contextmanager
+def _naming(label: str) -> Iterator[None]:
+    """Tells which configuration a mistake is in."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"configuration {label}: {error}" if label else str(error)) from None
+
+
+def _start(chosen: Any) -> tuple[Config, Hyper]:
+    if chosen is None:
+        return Config(), Hyper()
+    if not isinstance(chosen, str):
+        raise ConfigError(f"preset must be the name of one, such as 'cartpole', got {chosen!r}")
+    return preset(chosen)
+
+
+def _varied(built: list[tuple[str, Config, Hyper, str | None]]) -> list[str]:
+    """Fields whose values differ between points, in the order of their definition."""
+    fields = ["preset", *CONFIG_FIELDS, *(f.name for f in dataclasses.fields(Hyper))]
+    rows = [[_value(f, *point[1:]) for f in fields] for point in built]
+    return [f for i, f in enumerate(fields) if any(row[i] != rows[0][i] for row in rows)]
+
+
+def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
+    if field == "preset":
+        return chosen
+    return getattr(config if field in CONFIG_FIELDS else hyper, field)
+
+
+def _check_snapshots(plan: Plan) -> None:
+    every = plan.snapshot_every
+    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
+        raise StudyError(f"snapshot_every must be a whole number, 0 for none, got {every!r}")
+    for point in plan.points:
+        period = point.config.log_period
+        if every % period:
+            raise StudyError(
+                f"snapshot_every must be a multiple of log_period, which is {period} for "
+                f"{point.name}, got {every}: {period * max(1, round(every / period))} would do"
+            )
+
+
+def show(value: Any) -> str:
+    """A field's value as short text, as names of configurations and tables show it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        # Where six digits do not tell it from others, all of them.
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ",".join(show(item) for item in value)
+    return str(value)
+
+
+def point_record(point: Point) -> dict[str, Any]:
+    """A point as JSON can hold it; `point_of` reads it back."""
+    return {
+        "name": point.name,
+        "config": dataclasses.asdict(point.config),
+        "hyper": {k: _number(v) for k, v in dataclasses.asdict(point.hyper).items()},
+        "varied": {k: _number(v) for k, v in point.varied.items()},
+    }
+
+
+def point_of(record: Mapping[str, Any]) -> Point:
+    """The point that `point_record` wrote.
+
+    Raises:
+        ConfigError: for fields that this version does not know.
+    """
+    fields = {**record["config"], **{k: float(v) for k, v in record["hyper"].items()}}
+    config, hyper = override(Config(), Hyper(), **fields)
+    varied = {
+        k: _value(k, config, hyper, v if isinstance(v, str) else None)
+        for k, v in record["varied"].items()
+    }
+    return Point(record["name"], config, hyper, varied)
+
+
+def _number(value: Any) -> Any:
+    """Strict JSON has no infinities: they become texts."""
+    return str(value) if isinstance(value, float) and math.isinf(value) else value

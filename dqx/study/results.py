@@ -1,0 +1,223 @@
+"""Reading a study: tables, arrays, parameters and digests. Needs no accelerator and no JAX."""
+
+import collections
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dqx.digest import nested
+from dqx.study.folder import (
+    Folder,
+    Mark,
+    StudyError,
+    read_arrays,
+    read_checked,
+    read_plan_record,
+    read_record,
+    read_sealed,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+
+def load(path: str | os.PathLike[str]) -> "Study":
+    """Opens a study's folder, finished or not.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        StudyError: if it holds no study, or a record is damaged.
+    """
+    return Study(Folder(path))
+
+
+class Study:
+    """What a study has found so far. Files are read when asked for, and checked by their checksums.
+
+    Attributes:
+        path: the folder.
+        plan: the content of ``plan.json``.
+        configs: names of the configurations, in the order of the plan.
+        seeds: in the order of the plan.
+        runs: of every finished run: config, seed, digest, diverged_at, final_return, chunk.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self.path = folder.path
+        self.plan = read_plan_record(folder)
+        self.configs: tuple[str, ...] = tuple(point["name"] for point in self.plan["points"])
+        self.seeds: tuple[int, ...] = tuple(self.plan["seeds"])
+        self._records = {}
+        for chunk in range(_num_chunks(self.plan)):
+            with self._repair():
+                record = read_record(folder, self.plan["sha256"], chunk)
+            if record is not None:
+                self._records[chunk] = record
+        self.runs: list[dict[str, Any]] = [
+            {**run, "chunk": chunk}
+            for chunk, record in self._records.items()
+            for run in record["runs"]
+        ]
+        rank = {name: i for i, name in enumerate(self.configs)}
+        place = {seed: i for i, seed in enumerate(self.seeds)}
+        self.runs.sort(key=lambda run: (rank[run["config"]], place[run["seed"]]))
+        self._rank, self._place = rank, place
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run is on disk."""
+        return len(self.runs) == len(self.configs) * len(self.seeds)
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """``manifest.json`` of a finished study; of an unfinished one, its plan."""
+        return read_sealed(self._folder.manifest) if self._folder.manifest.exists() else self.plan
+
+    @functools.cached_property
+    def metrics(self) -> "pandas.DataFrame":
+        """One row a configuration, seed and step: config, varied fields, seed, step, metrics."""
+        return self._frame("metrics")
+
+    @functools.cached_property
+    def episodes(self) -> "pandas.DataFrame":
+        """One row a training episode: config, varied fields, seed, last step, return, length."""
+        return self._frame("episodes")
+
+    @functools.cached_property
+    def steps(self) -> np.ndarray:
+        """Every step at which a configuration has a row of metrics, int64 ``[K]``, rising."""
+        found = {
+            (p["config"]["log_period"], p["config"]["total_steps"]) for p in self.plan["points"]
+        }
+        return np.unique(np.concatenate([np.arange(a, b + 1, a, dtype=np.int64) for a, b in found]))
+
+    @property
+    def digests(self) -> dict[tuple[str, int], str]:
+        """The SHA-256 over metrics and parameters of each finished run, by (config, seed)."""
+        return {(run["config"], run["seed"]): run["digest"] for run in self.runs}
+
+    def to_arrays(self, metric: str) -> np.ndarray:
+        """A metric as float32 ``[configs, seeds, K]`` on ``steps``, NaN where there is no number.
+
+        Raises:
+            StudyError: if there is no such metric.
+        """
+        shape = (len(self.configs), len(self.seeds), len(self.steps))
+        values = np.full(shape, np.nan, np.float32)
+        for record, table in self._tables("metrics"):
+            names = table.column_names[table.column_names.index("step") + 1 :]
+            if metric not in names:
+                raise StudyError(
+                    f"there is no metric {metric!r} in {self.path}; there are: {', '.join(names)}"
+                )
+            column = table.column(metric).to_numpy().reshape(len(record["runs"]), -1)
+            rows = np.searchsorted(self.steps, table.column("step").to_numpy()[: column.shape[1]])
+            for run, numbers in zip(record["runs"], column, strict=True):
+                values[self._rank[run["config"]], self._place[run["seed"]], rows] = numbers
+        return values
+
+    def params(self, config: str | None, seed: int, step: int | None = None) -> dict[str, Any]:
+        """The online parameters of a run as nested dictionaries of arrays.
+
+        Args:
+            config: its name; None will do if there is only one.
+            seed: one of ``seeds``.
+            step: of a snapshot; the final parameters if left out.
+
+        Raises:
+            StudyError: if there is no such run, it is not finished, or there is no such snapshot.
+        """
+        chunk, index = self._find(config, seed)
+        record = self._records[chunk]
+        if step is None:
+            path, mark = self._folder.part("params", chunk), record["files"]["params"]
+        elif str(step) in record["snapshots"]:
+            path, mark = self._folder.snapshot(chunk, step), record["snapshots"][str(step)]
+        else:
+            taken = ", ".join(record["snapshots"]) or "none (snapshot_every of the plan is 0)"
+            raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
+        with self._repair():
+            arrays = read_arrays(path, Mark(**mark))
+        del arrays["config"], arrays["seed"]
+        return nested({name: values[index] for name, values in arrays.items()})
+
+    def curves(self, config: str | None, seed: int) -> dict[str, np.ndarray]:
+        """The rows of metrics of one run: ``"step"`` int64 ``[K]``, all else float32 ``[K]``."""
+        chunk, index = self._find(config, seed)
+        table = self._table("metrics", chunk)
+        count = table.num_rows // len(self._records[chunk]["runs"])
+        rows = slice(index * count, (index + 1) * count)
+        names = table.column_names[table.column_names.index("step") :]
+        return {name: table.column(name).to_numpy()[rows] for name in names}
+
+    def _find(self, config: str | None, seed: int) -> tuple[int, int]:
+        if config is None and len(self.configs) == 1:
+            config = self.configs[0]
+        if config not in self._rank:
+            raise StudyError(
+                f"there is no configuration {config!r} in {self.path}; there are: "
+                f"{'; '.join(self.configs[:20])}"
+            )
+        if seed not in self._place:
+            raise StudyError(f"there is no seed {seed!r} in {self.path}: see its `seeds`")
+        for chunk, record in self._records.items():
+            for index, run in enumerate(record["runs"]):
+                if run["config"] == config and run["seed"] == seed:
+                    return chunk, index
+        raise StudyError(f"seed {seed} of {config} is not finished in {self.path}")
+
+    def _frame(self, kind: str) -> "pandas.DataFrame":
+        """The tables of all chunks as one, in the order of configurations, seeds and steps."""
+        import pandas
+        import pyarrow
+
+        tables = [table for _, table in self._tables(kind)]
+        if not tables:
+            raise StudyError(f"no run of {self.path} is finished yet")
+        frame = pyarrow.concat_tables(tables).to_pandas()
+        frame["config"] = pandas.Categorical(frame["config"], categories=list(self.configs))
+        seeds = np.array(self.seeds)
+        order = np.argsort(seeds)
+        place = order[np.searchsorted(seeds, frame["seed"].to_numpy(), sorter=order)]
+        rows = np.lexsort((frame["step"].to_numpy(), place, frame["config"].cat.codes.to_numpy()))
+        return frame.iloc[rows].reset_index(drop=True)
+
+    def _tables(self, kind: str) -> "Iterator[tuple[dict[str, Any], pyarrow.Table]]":
+        for chunk, record in self._records.items():
+            yield record, self._table(kind, chunk)
+
+    def _table(self, kind: str, chunk: int) -> "pyarrow.Table":
+        import pyarrow.parquet
+
+        mark = Mark(**self._records[chunk]["files"][kind])
+        with self._repair():
+            content = read_checked(self._folder.part(kind, chunk), mark)
+        # For files of this size threads, and `read_table`, take longer than the reading itself.
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        return file.read(use_threads=False)
+
+    @contextlib.contextmanager
+    def _repair(self) -> Iterator[None]:
+        """Tells how a damaged file is mended."""
+        try:
+            yield
+        except StudyError as error:
+            raise StudyError(
+                f"{error}. `dqx study resume {self.path}` trains its runs again"
+            ) from None
+
+
+def _num_chunks(plan: Mapping[str, Any]) -> int:
+    """How many chunks a plan has; files of other numbers are none of the study's."""
+    points = collections.Counter(json.dumps(point["config"]) for point in plan["points"])
+    runs = {config: count * len(plan["seeds"]) for config, count in points.items()}
+    return sum(-(-n // json.loads(config)["chunk_width"]) for config, n in runs.items())

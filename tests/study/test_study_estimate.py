@@ -1,0 +1,277 @@
+"""What a study will take: programs, chunks, memory, disk and time, before it is started."""
+
+import math
+import os
+import re
+
+import pytest
+from handmade import call, fields, toml
+from shared import TINY
+
+import dqx.study
+from dqx import memory
+from dqx.config import ConfigError, preset
+from dqx.devices import select_devices
+from dqx.environment import make_environment
+from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs
+from dqx.study import StudyError, dry_run, schedule
+from dqx.study import estimate as estimates
+from dqx.study.schedule import groups, settle
+
+BASE = {**fields(TINY), "epsilon_steps": 400}
+# As many seeds as fill the devices twice: five chunks of four for each of two programs.
+PLAN = {
+    "name": "tiny",
+    "seeds": 10,
+    "snapshot_every": 176,
+    "base": BASE,
+    "grid": {"learning_rate": [1e-3, 1e-2], "double": [False, True]},
+}
+
+
+@pytest.fixture(scope="module")
+def estimate():
+    return dry_run(PLAN, devices="cpu:2", timed=False)
+
+
+def test_groups_chunks_and_widths(estimate):
+    assert len(estimate.groups) == 2
+    for group, double in zip(estimate.groups, ("false", "true"), strict=True):
+        assert group.points == tuple(
+            f"learning_rate={rate}, double={double}" for rate in ("0.001", "0.01")
+        )
+        assert (group.runs, group.width, group.chunks, group.devices) == (20, 4, 5, 2)
+        assert math.isnan(group.compile_seconds) and math.isnan(group.seconds)
+    assert math.isnan(estimate.seconds)
+    assert all(point.config.chunk_width == 4 for point in estimate.plan.points)
+
+
+def test_memory_is_that_of_the_chunks_side_by_side(estimate):
+    """Bytes of a chunk: at least its replay, and not wildly more than it."""
+    observation, rest = 4 * 4, 4 + 4 + 1  # float32; action, reward and a flag
+    replay = 4 * TINY.replay_capacity * (2 * observation + rest)
+    lane = memory.predict(TINY, make_environment("CartPole-v1")).total
+    for group in estimate.groups:
+        assert 0.5 * replay < group.chunk_bytes < 10 * replay
+        assert group.chunk_bytes <= 4 * lane
+    assert estimate.memory_bytes == 2 * max(group.chunk_bytes for group in estimate.groups)
+    assert estimate.free_bytes > 2**20
+
+
+def test_a_study_of_one_chunk_uses_one_device():
+    one = dry_run({"seeds": 3, "base": BASE}, devices="cpu:2", timed=False)
+    (group,) = one.groups
+    assert (group.runs, group.width, group.chunks, group.devices) == (3, 4, 1, 1)
+
+
+def test_steps_and_runs_of_another_budget_share_a_program_but_not_a_group():
+    cases = [{"name": "a"}, {"name": "b", "total_steps": 1056}]
+    found = dry_run({"seeds": 5, "base": BASE, "case": cases}, timed=False)
+    assert [(g.points, g.chunks) for g in found.groups] == [(("a",), 2), (("b",), 2)]
+
+
+def sizes(path):
+    """Bytes of the files directly in each folder of a study."""
+    total = {}
+    for folder, _, names in os.walk(path):
+        here = sum(os.path.getsize(os.path.join(folder, name)) for name in names)
+        total[os.path.relpath(folder, path)] = here
+    return total
+
+
+def test_disk_is_what_the_finished_study_takes(tmp_path):
+    plans = [
+        {"seeds": 8, "base": BASE},
+        {"seeds": 21, "snapshot_every": 88, "base": BASE},
+        {"seeds": 6, "base": {**BASE, "total_steps": 8800}},
+    ]
+    for i, plan in enumerate(plans):
+        found = dry_run(plan, timed=False)
+        path = tmp_path / str(i)
+        dqx.study.run(plan, path)
+        taken = sizes(path)
+        (group,) = found.groups
+        results = sum(size for name, size in taken.items() if name != ".")
+        assert results / 1.5 < group.disk_bytes < results * 1.5, (plan, taken, group)
+        total = sum(taken.values())
+        assert total / 2 < found.disk_bytes - group.checkpoint_bytes * group.devices < total * 2
+
+
+def test_a_checkpoint_is_as_large_as_predicted(tmp_path):
+    """The estimate counts the state alone, the file holds names and rows of metrics as well."""
+    plan = {"seeds": 8, "base": BASE}
+    (group,) = dry_run(plan, timed=False).groups
+    seen = []
+    dqx.study.run(
+        plan,
+        tmp_path / "a",
+        checkpoint_seconds=0,
+        progress=lambda event: seen.append(sizes(tmp_path / "a")["checkpoints"]),
+    )
+    both = group.checkpoint_bytes * group.devices
+    assert group.devices == 2 and both <= max(seen) < 1.1 * both + 2 * 10_000
+
+
+def test_nothing_is_written_and_nothing_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dqx.parallel.Programs._call", None)  # what runs or compiles would fail
+    dry_run(PLAN, timed=False)
+    assert os.listdir(tmp_path) == []
+
+
+class Clock:
+    """Stands in for the time module: what is called takes as long as it is told."""
+
+    def __init__(self, monkeypatch, **seconds):
+        self.now = 0.0
+        for name, taken in seconds.items():
+            monkeypatch.setattr(Programs, name, self.slow(getattr(Programs, name), taken))
+
+    def slow(self, function, taken):
+        def call(*args):
+            self.now += taken
+            return function(*args)
+
+        return call
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize("eval_period", [176, 0])
+def test_the_time_is_that_of_all_segments_and_evaluations(tmp_path, monkeypatch, eval_period):
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    plan = {"seeds": 37, "base": {**BASE, "eval_period": eval_period}}
+    dry_run(plan, devices="cpu:2")  # compiles
+    monkeypatch.setattr(estimates, "time", Clock(monkeypatch, segment=2, evaluate=3, warm_up=100))
+    found = dry_run(plan, devices="cpu:2", progress=lambda *numbers: calls.append(numbers))
+    (group,) = found.groups
+    assert group.compile_seconds == 0 and calls == [(1, 1)] and os.listdir(tmp_path) == []
+    # Ten chunks on two devices; each has six segments, and three evaluations.
+    assert (group.chunks, group.devices) == (10, 2)
+    assert group.seconds == found.seconds == 5 * (6 * 2 + (3 * 3 if eval_period else 0))
+
+
+def test_the_time_is_about_what_the_study_takes(tmp_path):
+    plan, events = {"seeds": 40, "base": {**BASE, "total_steps": 5280}}, []
+    predicted = min(dry_run(plan).groups[0].seconds for _ in range(3))
+    dqx.study.run(plan, tmp_path / "a", progress=events.append)
+    taken = events[-1].total_steps / events[-1].steps_per_second
+    # The study is over within a second, and other processes may be in the way of either.
+    assert predicted / 10 < taken < 10 * predicted
+
+
+def needed(plan, width):
+    """Memory that a group of one plan needs at a width, on two devices."""
+    (point, *_) = dqx.study.read_plan(plan).points
+    env = make_environment(point.config.env)
+    return memory.predict(point.config, env).total * width * 2
+
+
+@pytest.mark.parametrize("factor", [1.02, 0.98])
+def test_the_width_shrinks_to_what_fits(monkeypatch, factor):
+    plan = {"seeds": 64, "base": {k: v for k, v in BASE.items() if k != "chunk_width"}}
+    full = DEFAULT_CHUNK_WIDTH["cpu"]
+    assert dry_run(plan, devices="cpu:2", timed=False).groups[0].width == full == 4
+    # Nine tenths of what is free may be taken.
+    for width, expected in ((4, 4), (2, 2), (1, 1)):
+        free = int(needed(plan, width) / 0.9 * factor)
+        monkeypatch.setattr(schedule, "free_bytes", lambda devices, free=free: free)
+        if factor > 1:
+            (group,) = dry_run(plan, devices="cpu:2", timed=False).groups
+            assert (group.width, group.chunks) == (expected, 64 // expected)
+        elif width > 1:
+            assert dry_run(plan, devices="cpu:2", timed=False).groups[0].width == expected // 2
+        else:
+            with pytest.raises(ConfigError) as caught:
+                dry_run(plan, devices="cpu:2", timed=False)
+            text = str(caught.value)
+            assert re.match(r"2 seeds at a time need about \d+\.\d\d GiB", text), text
+            assert f"but {free / 2**30:.2f} GiB is free" in text and "replay_capacity=" in text
+
+
+def test_a_width_that_was_asked_for_is_kept_or_refused(monkeypatch):
+    plan = {"seeds": 64, "base": {**BASE, "chunk_width": 8}}
+    free = int(needed(plan, 8) / 0.9 * 0.98)
+    monkeypatch.setattr(schedule, "free_bytes", lambda devices: free)
+    with pytest.raises(ConfigError, match="16 seeds at a time need about .*chunk_width=7"):
+        dry_run(plan, devices="cpu:2", timed=False)
+
+
+def test_one_configuration_too_large_refuses_the_study_by_numbers():
+    plan = {"grid": {"replay_capacity": [400, 2_000_000_000]}, "base": {**BASE, "chunk_width": 64}}
+    with pytest.raises(ConfigError, match=r"need about [\d.]+ GiB \([\d.]+ GiB of it replay\)"):
+        dry_run(plan, timed=False)
+
+
+def test_settled_widths_are_told_as_varied_fields():
+    cases = [{"name": "default"}, {"name": "wide", "chunk_width": 16}]
+    base = {k: v for k, v in BASE.items() if k != "chunk_width"}
+    plan = dqx.study.read_plan({"base": base, "case": cases})
+    assert [p.varied["chunk_width"] for p in plan.points] == [None, 16]
+    settled = settle(plan, select_devices("cpu:2"))
+    assert [(p.varied["chunk_width"], p.config.chunk_width) for p in settled.points] == [
+        (4, 4), (16, 16)
+    ]  # fmt: skip
+
+
+def test_every_run_is_in_one_chunk_of_one_group():
+    plan = dqx.study.read_plan({**PLAN, "seeds": "3,1,8,5,2"})
+    found = groups(plan)
+    tasks = [task for group in found for task in group.tasks]
+    assert [task.number for task in tasks] == list(range(len(tasks))) == list(range(6))
+    runs = [
+        (point.name, seed)
+        for task in tasks
+        for point, seed in zip(task.points, task.seeds.tolist(), strict=True)
+    ]
+    assert sorted(runs) == sorted((p.name, s) for p in plan.points for s in (3, 1, 8, 5, 2))
+    for group in found:
+        assert [len(task.points) for task in group.tasks] == [4, 4, 2]
+        assert all(p.config == group.config for task in group.tasks for p in task.points)
+        # Seed by seed, so that what is stopped early has compared on the same seeds.
+        assert group.tasks[0].seeds.tolist() == [3, 3, 1, 1]
+        rates = [point.hyper.learning_rate for point in group.tasks[0].points]
+        assert group.tasks[0].chunk.hypers.learning_rate.tolist() == pytest.approx(rates)
+        assert rates == [1e-3, 1e-2] * 2
+
+
+def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = {"name": "mine", "seeds": 20, "base": BASE, "grid": {"learning_rate": [1e-3, 1e-2]}}
+    (tmp_path / "plan.toml").write_text(toml(plan))
+    status, out, err = call("study", "plan.toml", "--dry-run")
+    assert (status, os.listdir(tmp_path)) == (0, ["plan.toml"])
+    assert out[0] == "mine: 2 configurations x 20 seeds = 40 runs, 21,120 environment steps"
+    assert out[1:3] == ["  learning_rate=0.001", "  learning_rate=0.01"]
+    assert re.split("  +", out[3]) == [
+        "PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK", "TIME"
+    ]  # fmt: skip
+    assert re.fullmatch(r"1 +2 +40 +10 +4 +\d+ +\d+ KiB +0:\d\d:\d\d", out[4])
+    assert re.fullmatch(r"memory: \d+ KiB at a time, [\d.]+ GiB free", out[5])
+    assert re.fullmatch(r"disk: \d+ KiB, checkpoints included", out[6])
+    assert re.fullmatch(r"time: about 0:\d\d:\d\d, 1 x compiling included", out[7])
+    assert err == ["dry run: compiling...", "dry run: 1/1 programs compiled and timed"]
+    status, out, err = call("study", "plan.toml", "--dry-run", "--quiet")
+    assert (status, err, len(out)) == (0, [], 8)
+
+
+def test_what_cannot_be_planned_is_said(tmp_path):
+    with pytest.raises(StudyError, match="cannot read the plan"):
+        dry_run(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="only"):
+        dry_run(PLAN, devices="cpu:999")
+
+
+def test_presets_can_be_planned():
+    """The example of the documentation: three learning rates share a program."""
+    plan = {
+        "seeds": "0:64",
+        "base": {"preset": "cartpole/cleanrl"},
+        "grid": {"learning_rate": [1e-4, 2.5e-4, 1e-3], "double": [False, True]},
+    }
+    found = dry_run(plan, timed=False)
+    assert [(len(g.points), g.runs) for g in found.groups] == [(3, 192), (3, 192)]
+    config, _ = preset("cartpole/cleanrl")
+    assert found.plan.total_steps == 6 * 64 * config.total_steps
