@@ -23,7 +23,12 @@ WORKLOADS = ("cartpole/cleanrl", "mountain-car/toptal")
 
 
 def measure(
-    workload: str, num_seeds: int, width: int | None, repeats: int, devices: str | None
+    workload: str,
+    num_seeds: int,
+    width: int | None,
+    repeats: int,
+    devices: str | None,
+    timed_steps: int | None = None,
 ) -> dict:
     """One row of the table."""
     import jax
@@ -64,6 +69,8 @@ def measure(
 
     all_rounds(1)
     segments = max(1, round(1.5 / all_rounds(1)))
+    if timed_steps is not None:
+        segments = timed_steps // steps
     peaks, rates = [matmul_peak(list(available))], []
     for _ in range(repeats):
         rates.append(num_seeds * steps * segments / all_rounds(segments))
@@ -106,6 +113,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,8,32,128", help="numbers of seeds, by commas")
     parser.add_argument("--widths", help="chunk widths by commas, at 32 seeds unless --seeds says")
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions a row")
+    parser.add_argument("--steps", type=int, help="of a seed a repetition (default: 1.5 s in all)")
     parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
     parser.add_argument("--json", help="write rows and manifest to this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -116,7 +124,8 @@ def main() -> None:
         widths = [int(w) for w in args.widths.split(",")]
         seeds = [32] if args.seeds == parser.get_default("seeds") else seeds
     if args.one:
-        print(json.dumps(measure(args.workloads, seeds[0], widths[0], args.repeats, args.devices)))
+        given = (args.workloads, seeds[0], widths[0], args.repeats, args.devices, args.steps)
+        print(json.dumps(measure(*given)))
         return
 
     from common import print_table, write_json
@@ -129,6 +138,7 @@ def main() -> None:
                 command += ["--seeds", str(num_seeds), "--repeats", str(args.repeats)]
                 command += ["--widths", str(width)] if width else []
                 command += ["--devices", args.devices] if args.devices else []
+                command += ["--steps", str(args.steps)] if args.steps else []
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 results.append(json.loads(done.stdout.splitlines()[-1]))
                 print(f"{workload} {num_seeds} seeds: {results[-1]['row']['steps/s']:,} steps/s",
