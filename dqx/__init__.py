@@ -12,7 +12,17 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqx import exploration, losses, networks, plots, replay, stats, study
+    from dqx import (
+        convolution,
+        exploration,
+        losses,
+        networks,
+        plots,
+        replay,
+        stats,
+        study,
+        tabular,
+    )
     from dqx.agent import Agent, make_agent
     from dqx.config import Config, ConfigError, Hyper, override, preset, preset_names, validate
     from dqx.environment import Environment, adapt, make_environment
@@ -35,6 +45,7 @@ __all__ = [
     "Trainer",
     "Transition",
     "adapt",
+    "convolution",
     "exploration",
     "losses",
     "make_agent",
@@ -49,6 +60,7 @@ __all__ = [
     "replay",
     "stats",
     "study",
+    "tabular",
     "train",
     "validate",
 ]

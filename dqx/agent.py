@@ -1,4 +1,4 @@
-"""DQN and Double DQN: how a seed's networks start, act and learn.
+"""DQN, Double DQN and tabular Q-learning: how a seed's networks start, act and learn.
 
 This is the algorithm; ``loop`` decides when each part runs.
 """
@@ -13,15 +13,20 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from dqx import exploration, losses
+from dqx import exploration, losses, tabular
 from dqx.config import Config, Hyper
+from dqx.convolution import TORSOS, seed_by_seed
 from dqx.environment import Environment
-from dqx.networks import make_network
+from dqx.networks import check_observations, make_network
 from dqx.types import Array, Key, Params, Transition
 
 
 class AgentState(struct.PyTreeNode):
-    """What learning changes: online and target parameters, never aliased, and the optimizer."""
+    """What learning changes: online and target parameters, never aliased, and the optimizer.
+
+    A table has no target parameters (``{}``); its optimizer is the count of visits, int32
+    ``[N, A]``.
+    """
 
     params: Params
     target_params: Params
@@ -36,7 +41,7 @@ class LearnMetrics(NamedTuple):
         q_mean: mean Q-value of the actions taken in the batch.
         q_max: largest Q-value in the batch, over all actions.
         td_error_abs: mean magnitude of the TD error before any clipping.
-        grad_norm: global norm of the gradient before clipping.
+        grad_norm: global norm of the gradient before clipping; NaN for a table, which has none.
         weight_norm: global norm of the parameters after the update.
     """
 
@@ -53,7 +58,7 @@ class Agent(NamedTuple):
 
     init: Callable[[Key], AgentState]
     q_values: Callable[[Params, Array], Array]
-    act: Callable[[Params, Array, exploration.Draw, Array], Array]
+    act: Callable[..., Array]
     learn: Callable[..., tuple[AgentState, LearnMetrics]]
 
 
@@ -72,26 +77,34 @@ def make_agent(config: Config, env: Environment) -> Agent:
         ``Agent`` of
         ``init(key)``: fresh parameters, an equal copy as target, and the optimizer's state;
         ``q_values(params, obs [B, ...])``: float32 ``[B, A]``;
-        ``act(params, obs [E, ...], draws [E], epsilon)``: int32 ``[E]``, epsilon-greedy for each
-            environment;
+        ``act(params, obs [E, ...], draws [E], epsilon, temperature=1.0, counts=None)``: int32
+            ``[E]``, the policy's choice for each environment; ``epsilon`` is one number or ``[E]``,
+            ``counts`` int32 ``[A]`` are those of ``exploration.boltzmann_gumbel``;
         ``learn(state, hyper, batch [B], updates, sync)``: one update from a batch of transitions.
             ``updates`` (int32 ``[]``) counts the updates before this one, ``sync`` (bool ``[]``)
             says whether the target follows it; both come from the clock, which all seeds share.
 
-    Source: Mnih et al. 2015 (DQN); van Hasselt, Guez and Silver 2016 (Double DQN).
+    Raises:
+        ConfigError: if the network cannot take the environment's observations.
+
+    Source: Mnih et al. 2015 (DQN); van Hasselt, Guez and Silver 2016 (Double DQN); Watkins and
+    Dayan 1992 (tabular Q-learning).
     """
+    check_observations(config, env)
     parts = _Parts(config, env, make_network(config, env.num_actions, env.num_categories))
     return Agent(
         init=functools.partial(_init, parts),
         q_values=functools.partial(_q_values, parts),
         act=functools.partial(_act, parts),
-        learn=functools.partial(_learn, parts),
+        learn=functools.partial(_learn_table if config.network == "table" else _learn, parts),
     )
 
 
 def _init(parts: _Parts, key: Key) -> AgentState:
     obs = jnp.zeros((1, *parts.env.obs_shape), parts.env.obs_dtype)
     params = parts.network.init(key, obs)
+    if parts.config.network == "table":
+        return AgentState(params, {}, jnp.zeros_like(params["params"]["table"], jnp.int32))
     opt_state = make_optimizer(parts.config, Hyper(), jnp.int32(0)).init(params)
     return AgentState(params, jax.tree.map(jnp.copy, params), opt_state)
 
@@ -102,10 +115,31 @@ def _q_values(parts: _Parts, params: Params, obs: Array) -> Array:
 
 
 def _act(
-    parts: _Parts, params: Params, obs: Array, draws: exploration.Draw, epsilon: Array
+    parts: _Parts,
+    params: Params,
+    obs: Array,
+    draws: exploration.Draw,
+    epsilon: Array,
+    temperature: Array | float = 1.0,
+    counts: Array | None = None,
 ) -> Array:
-    choose = jax.vmap(exploration.epsilon_greedy, in_axes=(0, 0, None))
-    return choose(draws, _q_values(parts, params, obs), epsilon)
+    def choose(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
+        match parts.config.policy:
+            case "epsilon_greedy":
+                return exploration.epsilon_greedy(draw, q, epsilon)
+            case "boltzmann":
+                return exploration.boltzmann(draw, q, temperature)
+            case "max_boltzmann":
+                return exploration.max_boltzmann(draw, q, epsilon, temperature)
+            case "boltzmann_gumbel":
+                return exploration.boltzmann_gumbel(draw, q, jnp.asarray(counts), temperature)
+            case "softmax":
+                return exploration.boltzmann(draw, q, 1.0)
+            case _:
+                return exploration.greedy(q)
+
+    axes = (0, 0, 0 if jnp.ndim(epsilon) else None)
+    return jax.vmap(choose, in_axes=axes)(draws, _q_values(parts, params, obs), epsilon)
 
 
 def _learn(
@@ -117,6 +151,8 @@ def _learn(
     sync: Array,
 ) -> tuple[AgentState, LearnMetrics]:
     gradient = jax.value_and_grad(functools.partial(_loss, parts), has_aux=True)
+    if parts.config.network in TORSOS and parts.config.convolution == "blocks":
+        gradient = seed_by_seed(gradient)
     (value, (errors, q)), grads = gradient(state.params, state.target_params, hyper, batch)
     grad_norm = global_norm(grads)
     # Scaled by exactly 1 up to the limit. Not optax's clip, which computes the norm once more.
@@ -141,6 +177,36 @@ def _learn(
         weight_norm=global_norm(params),
     )
     return AgentState(params, target_params, opt_state), metrics
+
+
+def _learn_table(
+    parts: _Parts,
+    state: AgentState,
+    hyper: Hyper,
+    batch: Transition,
+    updates: Array,
+    sync: Array,
+) -> tuple[AgentState, LearnMetrics]:
+    """One step of tabular Q-learning for each transition of the batch, in their order."""
+    table, visits = state.params["params"]["table"], state.opt_state
+    batch = batch._replace(
+        reward=jnp.clip(batch.reward, -hyper.reward_clip, hyper.reward_clip),
+        discount=hyper.gamma * batch.discount,
+    )
+    step_size = tabular.StepSize(
+        learning_rate_at(hyper, updates), hyper.visit_power, hyper.td_error_clip
+    )
+    table, visits, (errors, q) = tabular.q_learning(table, visits, step_size, batch)
+    params = {"params": {"table": table}}
+    metrics = LearnMetrics(
+        loss=jnp.mean(jnp.square(errors)),
+        q_mean=jnp.mean(jnp.take_along_axis(q, batch.action[:, None], axis=1)),
+        q_max=jnp.max(q),
+        td_error_abs=jnp.mean(jnp.abs(errors)),
+        grad_norm=jnp.float32(jnp.nan),
+        weight_norm=global_norm(params),
+    )
+    return AgentState(params, {}, visits), metrics
 
 
 def _loss(
@@ -191,8 +257,12 @@ def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.Gradie
             optax.trace(decay=hyper.momentum),
         ),
     }
-    learning_rate = hyper.learning_rate / (1.0 + hyper.learning_rate_decay * updates)
-    return optax.chain(rules[config.optimizer](), optax.scale(-learning_rate))
+    return optax.chain(rules[config.optimizer](), optax.scale(-learning_rate_at(hyper, updates)))
+
+
+def learning_rate_at(hyper: Hyper, updates: Array) -> Array:
+    """The step size, float32 ``[]``, after ``updates`` updates."""
+    return jnp.asarray(hyper.learning_rate / (1.0 + hyper.learning_rate_decay * updates))
 
 
 def epsilon_at(config: Config, hyper: Hyper, step: Array, episodes: Array) -> Array:
@@ -207,6 +277,16 @@ def epsilon_at(config: Config, hyper: Hyper, step: Array, episodes: Array) -> Ar
             return exploration.exponential_schedule(step, start, end, hyper.epsilon_steps)
         case _:
             return exploration.per_episode_schedule(episodes, start, end, hyper.epsilon_decay)
+
+
+def hyper_at(config: Config, hyper: Hyper, step: Array) -> Hyper:
+    """The hyperparameters after ``step`` environment steps: those that are annealed have moved."""
+    moved = {}
+    for name in config.annealed:
+        value = getattr(hyper, name)
+        end = value * hyper.anneal_scale
+        moved[name] = exploration.linear_schedule(step, value, end, hyper.anneal_steps)
+    return hyper.replace(**moved)
 
 
 def global_norm(tree: Params) -> Array:

@@ -326,7 +326,10 @@ def _field_help() -> str:
 def _field_lines(fields: Iterable[Any]) -> list[str]:
     from dqx.config import field_type
 
-    kinds = {int: "int", float: "float", bool: "true/false", str: "text", int | None: "int or none"}
+    kinds = {
+        int: "int", float: "float", bool: "true/false", str: "text", int | None: "int or none",
+        tuple[str, ...]: "name,name,...",
+    }  # fmt: skip
     width, indent = max(50, shutil.get_terminal_size().columns - 2), " " * 26
     lines = []
     for field in fields:
@@ -340,7 +343,7 @@ def _field_lines(fields: Iterable[Any]) -> list[str]:
 
 def _default_words(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "nothing"
     if isinstance(value, float):
         return f"{value:g}"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

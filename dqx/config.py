@@ -4,29 +4,29 @@ All periods are counted in environment steps, summed over the parallel environme
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
-import itertools
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 from flax import struct
 
+from dqx.checks import ConfigError, check_annealed, check_periods, check_variants, closest
+
 EXPLORATION_SCHEDULES = ("constant", "linear", "exponential", "per_episode")
 LOSSES = ("squared", "huber", "keras_mse")
-NETWORKS = ("mlp",)
+NETWORKS = ("mlp", "nature_cnn", "minatar_cnn", "embedding", "table")
+CONVOLUTIONS = ("blocks", "plain")
+POLICIES = (
+    "epsilon_greedy", "greedy", "boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax",
+)  # fmt: skip
+SAMPLINGS = ("uniform", "newest")
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
 ACTIVATIONS = ("relu", "tanh", "swish")
 INITIALIZERS = ("lecun_normal", "glorot_uniform", "torch")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot work; names the field, its value and what is allowed."""
 
 
 def _doc(default: Any, text: str) -> Any:
@@ -38,8 +38,18 @@ class Config:
     """Everything static: sizes, periods and switches. A change here compiles anew."""
 
     env: str = _doc("CartPole-v1", "environment, a name that `dqx envs` lists")
-    network: str = _doc("mlp", "torso of the Q-network: mlp")
-    hidden_sizes: tuple[int, ...] = _doc((120, 84), "units of each hidden layer")
+    network: str = _doc(
+        "mlp",
+        "Q-network: mlp; nature_cnn (32 8x8/4, 64 4x4/2, 64 3x3/1) or minatar_cnn (16 3x3/1) for "
+        "frames; embedding or table for category numbers",
+    )
+    hidden_sizes: tuple[int, ...] = _doc((120, 84), "units of each hidden dense layer")
+    convolution: str = _doc(
+        "blocks", "how it is computed: blocks (matrix products) or plain (XLA's); same parameters"
+    )
+    scale_pixels: bool = _doc(False, "divide uint8 frames by 255; else they are taken as they are")
+    embedding_size: int = _doc(10, "numbers that stand for a category, of network embedding")
+    initial_q: float = _doc(0.0, "every value of a table at the start; high values are optimistic")
     activation: str = _doc("relu", "of the hidden layers: relu, tanh or swish")
     initializer: str = _doc("lecun_normal", "of the weights: lecun_normal, glorot_uniform or torch")
     num_envs: int = _doc(1, "parallel environments of one seed")
@@ -51,6 +61,9 @@ class Config:
     updates_per_train: int = _doc(1, "updates a round")
     batch_size: int = _doc(128, "transitions an update")
     replay_capacity: int = _doc(10_000, "transitions the replay of one seed holds")
+    sampling: str = _doc(
+        "uniform", "of the replay: uniform, or newest (each round's transitions once, in order)"
+    )
     target_period: int = _doc(500, "steps from one target update to the next")
     log_period: int = _doc(10_000, "steps from one row of metrics to the next")
     eval_period: int = _doc(50_000, "steps from one greedy evaluation to the next; 0: never")
@@ -62,8 +75,19 @@ class Config:
         "squared", "of the TD error: squared, huber, or keras_mse (squared / number of actions)"
     )
     optimizer: str = _doc("adam", "adam, sgd (with Hyper.momentum) or rmsprop")
+    policy: str = _doc(
+        "epsilon_greedy",
+        "of acting: epsilon_greedy, greedy, boltzmann, max_boltzmann (with probability epsilon "
+        "boltzmann, else greedy), boltzmann_gumbel, or softmax (boltzmann of temperature 1)",
+    )
     exploration: str = _doc(
         "linear", "epsilon's schedule: constant, linear, exponential or per_episode"
+    )
+    epsilon_ladder: bool = _doc(
+        False, "environment i of num_envs takes epsilon ** (1 + ladder_power * i / (num_envs - 1))"
+    )
+    annealed: tuple[str, ...] = _doc(
+        (), "hyperparameters that go linearly to anneal_scale times their value, over anneal_steps"
     )
     time_limit_is_terminal: bool = _doc(
         False, "treat time limits as terminations, as the articles do"
@@ -85,6 +109,15 @@ class Hyper(struct.PyTreeNode):
         250_000.0, "length (linear) or time constant (exponential) in environment steps"
     )
     epsilon_decay: float = _doc(0.995, "factor an episode of the schedule per_episode")
+    ladder_power: float = _doc(7.0, "of epsilon_ladder, that of its last environment less 1")
+    temperature: float = _doc(
+        1.0, "of boltzmann and max_boltzmann; of boltzmann_gumbel C, the spread of returns"
+    )
+    visit_power: float = _doc(
+        0.0, "a table's step size is learning_rate / visits ** visit_power; 1: the mean of targets"
+    )
+    anneal_steps: float = _doc(100_000.0, "environment steps that what is annealed takes")
+    anneal_scale: float = _doc(0.0, "factor that what is annealed ends at")
     tau: float = _doc(1.0, "share of the online parameters in a target update; 1: a hard copy")
     max_grad_norm: float = _doc(math.inf, "largest global norm of the gradient")
     reward_clip: float = _doc(math.inf, "largest magnitude of a reward in the update")
@@ -145,8 +178,9 @@ def parse_field(name: str, text: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if kind is str:
             return text
-        if kind == tuple[int, ...]:
-            return tuple(_whole(part) for part in text.strip("()[]").split(",") if part.strip())
+        if kind in (tuple[int, ...], tuple[str, ...]):
+            item = _whole if kind == tuple[int, ...] else str.strip
+            return tuple(item(part) for part in text.strip("()[]").split(",") if part.strip())
         if kind is float:
             return float(text)
         if kind == int | None and text.lower() == "none":
@@ -178,7 +212,9 @@ def validate(config: Config, hyper: Hyper) -> None:
         _check_hyper(name, getattr(hyper, name))
     _check_names(config)
     _check_sizes(config)
-    _check_periods(config)
+    check_periods(config)
+    check_variants(config, hyper)
+    _check_annealed(config, hyper)
 
 
 _TYPE_WORDS: dict[Any, str] = {
@@ -187,12 +223,13 @@ _TYPE_WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "a text",
     tuple[int, ...]: "a list of whole numbers, such as 120,84",
+    tuple[str, ...]: "a list of names, such as learning_rate,temperature",
     int | None: "a whole number or none",
 }
 
 _POSITIVE = (
     "num_envs", "total_steps", "train_period", "updates_per_train", "batch_size", "replay_capacity",
-    "target_period", "log_period", "eval_episodes",
+    "target_period", "log_period", "eval_episodes", "embedding_size",
 )  # fmt: skip
 
 
@@ -210,12 +247,6 @@ def _preset_tables() -> dict[str, dict[str, Any]]:
     return tables
 
 
-def closest(name: str, names: Iterable[str]) -> str:
-    """Words that name the closest of ``names``, to end a message; empty if none is close."""
-    found = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.5)
-    return f"; the closest are {', '.join(found)}" if found else ""
-
-
 def _whole(text: str) -> int:
     """Accepts 500000, 500_000 and 5e5, but nothing with a fraction."""
     number = float(text)
@@ -231,6 +262,9 @@ def _typed(name: str, value: Any) -> Any:
             return float(value)
     elif kind == tuple[int, ...]:
         if isinstance(value, list | tuple) and all(_is_int(item) for item in value):
+            return tuple(value)
+    elif kind == tuple[str, ...]:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
     elif isinstance(kind, types.UnionType):
         if value is None or _is_int(value):
@@ -266,6 +300,7 @@ def _check_hyper(name: str, value: Any) -> None:
         "tau",
         "momentum",
         "rmsprop_decay",
+        "visit_power",
     )
     if name in at_most_one and number > 1:
         raise ConfigError(f"{name} must be between 0 and 1, got {number}")
@@ -278,14 +313,31 @@ def _check_hyper(name: str, value: Any) -> None:
         "td_error_clip",
         "huber_delta",
         "optimizer_epsilon",
+        "temperature",
+        "anneal_steps",
     )
     if name in never_zero and number == 0:
         raise ConfigError(f"{name} must be greater than 0, got {number}")
 
 
+def _check_annealed(config: Config, hyper: Hyper) -> None:
+    check_annealed(config, hyper)
+    for name in config.annealed:
+        end = float(getattr(hyper, name)) * float(hyper.anneal_scale)
+        if end == 0 and name in ("learning_rate", "temperature"):
+            continue  # no update, and the greedy choice
+        try:
+            _check_hyper(name, end)
+        except ConfigError as error:
+            raise ConfigError(f"annealed: at the end {error}; change anneal_scale") from None
+
+
 def _check_names(config: Config) -> None:
     allowed = {
         "network": NETWORKS,
+        "convolution": CONVOLUTIONS,
+        "policy": POLICIES,
+        "sampling": SAMPLINGS,
         "activation": ACTIVATIONS,
         "initializer": INITIALIZERS,
         "loss": LOSSES,
@@ -295,7 +347,9 @@ def _check_names(config: Config) -> None:
     for name, names in allowed.items():
         value = getattr(config, name)
         if value not in names:
-            raise ConfigError(f"{name} must be one of {', '.join(names)}, got {value!r}")
+            raise ConfigError(
+                f"{name} must be one of {', '.join(names)}, got {value!r}{closest(value, names)}"
+            )
 
 
 def _check_sizes(config: Config) -> None:
@@ -306,6 +360,8 @@ def _check_sizes(config: Config) -> None:
         raise ConfigError(f"chunk_width must be at least 1 or none, got {config.chunk_width}")
     if any(size < 1 for size in config.hidden_sizes):
         raise ConfigError(f"hidden_sizes must all be at least 1, got {config.hidden_sizes}")
+    if not math.isfinite(config.initial_q):
+        raise ConfigError(f"initial_q must be finite, got {config.initial_q}")
     for name in CONFIG_FIELDS:
         value = getattr(config, name)
         if _is_int(value) and value >= 2**31:
@@ -321,75 +377,3 @@ def _check_sizes(config: Config) -> None:
             f"batch_size {config.batch_size} is larger than replay_capacity "
             f"{config.replay_capacity}: raise the capacity or lower the batch"
         )
-
-
-def _check_periods(config: Config) -> None:
-    starts = config.learning_starts
-    if starts < 1:
-        raise ConfigError(
-            f"learning_starts must be at least 1, got {starts}: "
-            "an update needs something to learn from"
-        )
-    if starts >= config.total_steps:
-        raise ConfigError(
-            f"learning_starts {starts} leaves nothing of total_steps {config.total_steps} to learn "
-            f"in: lower it below {config.total_steps} or raise the budget"
-        )
-    if config.eval_period < 0:
-        raise ConfigError(f"eval_period must be at least 0 (0: never), got {config.eval_period}")
-    for divisor, multiple in _relations(config):
-        if getattr(config, multiple) % getattr(config, divisor):
-            raise ConfigError(_not_divisible(config, divisor, multiple))
-
-
-def _relations(config: Config) -> list[tuple[str, str]]:
-    """Pairs of fields of which the first must divide the second."""
-    pairs = [
-        ("num_envs", "replay_capacity"),
-        ("num_envs", "train_period"),
-        ("train_period", "learning_starts"),
-        ("train_period", "log_period"),
-        ("log_period", "total_steps"),
-    ]
-    if config.eval_period:
-        pairs += [("log_period", "eval_period"), ("eval_period", "total_steps")]
-    return pairs
-
-
-def _fits(config: Config) -> bool:
-    """Whether sizes and periods fit one another."""
-    return (
-        config.batch_size <= config.replay_capacity < 2**31
-        and 1 <= config.learning_starts < config.total_steps < 2**31
-        and all(getattr(config, b) % getattr(config, a) == 0 for a, b in _relations(config))
-    )
-
-
-def _not_divisible(config: Config, divisor: str, multiple: str) -> str:
-    """Says what does not divide what, and the nearest values that validation would accept."""
-    small, large = getattr(config, divisor), getattr(config, multiple)
-    around = range(large // small, max(large // small - 1000, 0), -1)
-    choices = {
-        multiple: [
-            [small * n for n in around],
-            [small * (large // small + n) for n in range(1, 1000)],
-        ],
-        divisor: [sorted(_divisors(large), key=lambda d: abs(d - small))],
-    }
-    fitting, near = [], []
-    for name, lists in choices.items():
-        for values in lists:
-            near += [f"{name} = {value}" for value in values[:1]]
-            fits = (v for v in values if _fits(dataclasses.replace(config, **{name: v})))
-            fitting += [f"{name} = {value}" for value in itertools.islice(fits, 1)]
-    advice = (
-        f"{' or '.join(fitting)} would do"
-        if fitting
-        else f"{' or '.join(near)} would divide, but other fields must change too"
-    )
-    return f"{multiple} must be a multiple of {divisor}, but {large} is none of {small}: {advice}"
-
-
-def _divisors(number: int) -> set[int]:
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
-    return {*small, *(number // d for d in small)}

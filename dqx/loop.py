@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from dqx import exploration
-from dqx.agent import Agent, AgentState, LearnMetrics, epsilon_at, make_agent
+from dqx.agent import Agent, AgentState, LearnMetrics, epsilon_at, hyper_at, make_agent
+from dqx.checks import GUMBEL_POLICIES
 from dqx.config import Config, Hyper
 from dqx.environment import Environment
 from dqx.keys import Purpose, purpose_key
@@ -53,6 +54,8 @@ class Lane(struct.PyTreeNode):
         episode_return: float32 ``[E]``, of the episodes under way.
         episode_length: int32 ``[E]``, in steps of each environment.
         episodes: int32 ``[]``, finished so far.
+        action_counts: int32 ``[A]``, how often each action was taken, counted from 1; None unless
+            the policy needs it.
         diverged_at: int32 ``[]``, environment step at which loss or parameters became non-finite,
             -1 if never.
     """
@@ -65,6 +68,7 @@ class Lane(struct.PyTreeNode):
     episode_return: Array
     episode_length: Array
     episodes: Array
+    action_counts: Array | None
     diverged_at: Array
 
 
@@ -146,8 +150,14 @@ def _init(parts: _Parts, key: Key) -> Lane:
         episode_return=jnp.zeros(num_envs, jnp.float32),
         episode_length=jnp.zeros(num_envs, jnp.int32),
         episodes=jnp.int32(0),
+        action_counts=_fresh_counts(parts),
         diverged_at=jnp.int32(-1),
     )
+
+
+def _fresh_counts(parts: _Parts) -> Array | None:
+    counted = parts.config.policy == "boltzmann_gumbel"
+    return jnp.ones(parts.env.num_actions, jnp.int32) if counted else None
 
 
 def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
@@ -176,13 +186,24 @@ def _segment(
 
     def act_step(carry: tuple[Clock, Lane], draws: _Draws) -> Any:
         clock, lane = carry
-        epsilon = epsilon_at(config, hyper, clock.step, lane.episodes)
-        action = parts.agent.act(lane.agent.params, lane.obs, draws.exploration, epsilon)
+        now = hyper_at(config, hyper, clock.step)
+        epsilon = epsilon_at(config, now, clock.step, lane.episodes)
+        if config.epsilon_ladder:
+            epsilon = exploration.epsilon_ladder(epsilon, config.num_envs, now.ladder_power)
+        action = parts.agent.act(
+            lane.agent.params,
+            lane.obs,
+            draws.exploration,
+            epsilon,
+            now.temperature,
+            lane.action_counts,
+        )
         clock, lane, episodes = _env_step(parts, clock, lane, draws, action)
         return (clock, lane), episodes
 
     def learn_step(carry: tuple[Clock, Lane], rows: Array) -> Any:
-        clock, lane, metrics = _learn_step(parts, *carry, hyper, rows)
+        now = hyper_at(config, hyper, carry[0].step)
+        clock, lane, metrics = _learn_step(parts, *carry, now, rows)
         return (clock, lane), jnp.stack(metrics)
 
     def train_round(carry: tuple[Clock, Lane], draws: tuple[_Draws, Array]) -> Any:
@@ -204,7 +225,8 @@ def _segment(
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
     metrics = LearnMetrics(*jnp.moveaxis(metrics.reshape(-1, len(LearnMetrics._fields)), 1, 0))
-    epsilon = epsilon_at(config, hyper, clock.step, lane.episodes)
+    now = hyper_at(config, hyper, clock.step)
+    epsilon = epsilon_at(config, now, clock.step, lane.episodes)
     return clock, lane, episodes, {**_summary(metrics), "epsilon": epsilon}
 
 
@@ -230,6 +252,9 @@ def _env_step(
         episode_length=jnp.where(done, 0, length),
         episodes=lane.episodes + jnp.sum(done, dtype=jnp.int32),
     )
+    if lane.action_counts is not None:
+        taken = jax.nn.one_hot(action, parts.env.num_actions, dtype=jnp.int32)
+        lane = lane.replace(action_counts=lane.action_counts + jnp.sum(taken, axis=0))
     clock = clock.replace(
         step=clock.step + config.num_envs, position=stored.position, size=stored.size
     )
@@ -263,7 +288,8 @@ def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Draws:
         split = functools.partial(jax.random.split, num=config.num_envs)
         return jax.vmap(lambda t: split(jax.random.fold_in(key, t)))(times)
 
-    draw = jax.vmap(jax.vmap(lambda key: exploration.draw(key, env.num_actions)))
+    gumbel = config.policy in GUMBEL_POLICIES
+    draw = jax.vmap(jax.vmap(lambda key: exploration.draw(key, env.num_actions, gumbel)))
     return _Draws(
         exploration=draw(per_env(Purpose.EXPLORATION)),
         step_keys=per_env(Purpose.ENV_STEP),
@@ -274,6 +300,10 @@ def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Draws:
 def _draw_batches(parts: _Parts, clock: Clock, lane: Lane, count: int) -> Array:
     """Replay rows of the next ``count`` rounds, int32 ``[count, updates_per_train, B]``."""
     config = parts.config
+    if config.sampling == "newest":  # those of the round itself, oldest first
+        rounds = config.train_period * jnp.arange(count)[:, None, None]
+        offsets = rounds + jnp.arange(config.train_period)
+        return (clock.position + offsets) % config.replay_capacity
     key = purpose_key(lane.key, Purpose.REPLAY)
     updates = clock.updates + jnp.arange(count * config.updates_per_train)
     written = clock.size + config.train_period * (1 + jnp.arange(count))

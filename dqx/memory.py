@@ -9,6 +9,7 @@ from jax.extend.core import Literal
 
 from dqx.agent import LearnMetrics
 from dqx.config import Config, ConfigError
+from dqx.convolution import TORSOS, Layer
 from dqx.environment import Environment
 from dqx.loop import block_rounds, block_size, example_transition, make_trainer
 from dqx.replay import row_bytes
@@ -90,7 +91,7 @@ def _predict(config: Config, env: Environment, width: int) -> MemoryNeed:
     results = 8 * config.log_period + _WORD * _METRICS
     programs = [
         *(results + _warm_up(config, env, reset, steps) for steps in warm_ups),
-        *(results + _segment(config, env, reset, steps) for steps in segments),
+        *(results + _segment(config, env, reset, steps, width) for steps in segments),
         _evaluate(config, env) if config.eval_period else 0,
     ]
     return MemoryNeed(replay, _bytes(lane) - replay, results + max(programs))
@@ -104,7 +105,7 @@ def _warm_up(config: Config, env: Environment, reset: _Reset, steps: int) -> int
     return stacks + max(_resets(reset, size, config.num_envs), _drawn(reset, size, config.num_envs))
 
 
-def _segment(config: Config, env: Environment, reset: _Reset, steps: int) -> int:
+def _segment(config: Config, env: Environment, reset: _Reset, steps: int, width: int) -> int:
     """Temporaries of ``segment`` for ``steps`` environment steps.
 
     A block first draws the rows of its batches, then the numbers of its steps, then runs its rounds
@@ -117,13 +118,14 @@ def _segment(config: Config, env: Environment, reset: _Reset, steps: int) -> int
     rows = updates * config.batch_size
     block_steps = rounds * config.train_period
     stacks = _stacks(steps, block_steps, count * config.updates_per_train, updates)
+    learning = _learn(config, env) + _convolutions(config, env, width)
     # Threefry turns two counters into two words for each number. Beside it there are the keys under
     # way of two purposes of every environment, and of the folding in of every step and update.
     indices = 4 * _WORD * rows + times * (4 * num_envs + 5) * _WORD + 5 * updates * _WORD
     held = _WORD * rows
     drawing = held + max(_resets(reset, times, num_envs), _drawn(reset, times, num_envs))
     held += times * num_envs * (reset.drawn + _CHOICE)
-    return stacks + max(indices, drawing, held + _learn(config, env), held + _act(config, env))
+    return stacks + max(indices, drawing, held + learning, held + _act(config, env))
 
 
 def _stacks(steps: int, block_steps: int, updates: int, block_updates: int) -> int:
@@ -204,8 +206,42 @@ def _evaluate(config: Config, env: Environment) -> int:
     return config.eval_episodes * (2 * _WORD + _WORD * widest + carried)
 
 
+def _convolutions(config: Config, env: Environment, width: int) -> int:
+    """Patches, outputs and activations of each convolution, and as much again for the gradient."""
+    floats = 0
+    for layer, channels, (rows, columns) in _conv_shapes(config, env):
+        floats += rows * columns * (layer.kernel**2 * channels + 2 * layer.features)
+    need = 2 * _WORD * config.batch_size * floats
+    # On a CPU they are computed for one lane after another; see ``convolution.seed_by_seed``.
+    in_turn = config.convolution == "blocks" and jax.default_backend() == "cpu"
+    return -(-need // width) if in_turn else need
+
+
+def _conv_shapes(config: Config, env: Environment) -> list[tuple[Layer, int, tuple[int, int]]]:
+    """The convolutions of the network with their input channels and the size of their output."""
+    if config.network not in TORSOS:
+        return []
+    rows, columns, channels = env.obs_shape
+    found = []
+    for layer in TORSOS[config.network]:
+        rows, columns = ((size - layer.kernel) // layer.stride + 1 for size in (rows, columns))
+        found.append((layer, channels, (rows, columns)))
+        channels = layer.features
+    return found
+
+
 def _widths(config: Config, env: Environment) -> tuple[int, ...]:
-    inputs = env.num_categories or math.prod(env.obs_shape)
+    """Inputs, hidden units and outputs of the dense layers."""
+    if config.network == "table":
+        return (1, env.num_actions)
+    convolutions = _conv_shapes(config, env)
+    if convolutions:
+        layer, _, (rows, columns) = convolutions[-1]
+        inputs = rows * columns * layer.features
+    elif config.network == "embedding":
+        inputs = config.embedding_size
+    else:
+        inputs = env.num_categories or math.prod(env.obs_shape)
     return (inputs, *config.hidden_sizes, env.num_actions)
 
 

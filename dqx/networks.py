@@ -1,12 +1,18 @@
 """Networks that map a batch of observations to Q-values."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from dqx.config import Config
+from dqx.config import Config, ConfigError
+from dqx.convolution import TORSOS, Conv, Layer, smallest_frame
+from dqx.environment import Environment
+from dqx.tabular import Table
 from dqx.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -35,12 +41,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         fan_in = x.shape[0 if self.batch_last else 1]
-        if self.initializer == "torch":
-            bound = fan_in**-0.5
-            kernel_init = bias_init = _symmetric_uniform(bound)
-        else:
-            kernel_init = getattr(nn.initializers, self.initializer)()
-            bias_init = nn.initializers.zeros_init()
+        kernel_init, bias_init = _initializers(self.initializer, fan_in)
         kernel = self.param("kernel", kernel_init, (fan_in, self.features), jnp.float32)
         bias = self.param("bias", bias_init, (self.features,), jnp.float32)
         if self.batch_last:
@@ -59,6 +60,7 @@ class MLP(nn.Module):
             with zero biases, or ``torch``: kernel and bias uniform within ``1 / sqrt(fan_in)``.
         num_categories: where observations are category numbers (int ``[B]``), how many there are;
             they are then one-hot encoded. None for arrays, which are flattened and cast to float32.
+        scale_pixels: divide by 255.
     """
 
     num_actions: int
@@ -66,28 +68,154 @@ class MLP(nn.Module):
     activation: str = "relu"
     initializer: str = "lecun_normal"
     num_categories: int | None = None
+    scale_pixels: bool = False
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         if self.num_categories is not None:
             obs = jax.nn.one_hot(obs, self.num_categories)
         x = obs.reshape(obs.shape[0], -1).astype(jnp.float32)
-        batch_last = x.shape[0] >= _BATCH_LAST_FROM
-        if batch_last:
-            # The barrier keeps XLA from folding the transposition into the first layer's products,
-            # which its CPU backend would then compute without vector instructions.
-            x = jax.lax.optimization_barrier(x.T)
-        for size in self.hidden_sizes:
-            x = ACTIVATIONS[self.activation](Dense(size, batch_last, self.initializer)(x))
-        x = Dense(self.num_actions, batch_last, self.initializer)(x)
-        return x.T if batch_last else x
+        x = x / 255.0 if self.scale_pixels else x
+        return _dense_layers(self, x)
+
+
+class ConvNet(nn.Module):
+    """Convolutions, then dense layers: frames ``[B, H, W, C]`` to ``[B, A]`` float32 Q-values.
+
+    Attributes:
+        layers: the convolutions, each followed by the activation.
+        form: how they are computed: ``blocks`` or ``plain``; the parameters are the same.
+        scale_pixels: divide by 255; else frames of any dtype are taken as they are.
+
+    The other attributes are those of ``MLP``.
+    """
+
+    num_actions: int
+    hidden_sizes: Sequence[int]
+    layers: Sequence[Layer]
+    activation: str = "relu"
+    initializer: str = "lecun_normal"
+    form: str = "blocks"
+    scale_pixels: bool = False
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        x = obs.astype(jnp.float32) / 255.0 if self.scale_pixels else obs
+        for layer in self.layers:
+            conv = Conv(layer, self.form, functools.partial(_initializers, self.initializer))
+            x = ACTIVATIONS[self.activation](conv(x))
+        return _dense_layers(self, x.reshape(x.shape[0], -1))
+
+
+class Embedding(nn.Module):
+    """An embedding, then dense layers: category numbers int ``[B]`` to ``[B, A]`` float32 Q-values.
+
+    Attributes:
+        num_categories: how many there are.
+        embedding_size: numbers that stand for each. They start as the framework does that
+            ``initializer`` is the default of: normal of variance ``1 / embedding_size`` (flax),
+            uniform within 0.05 (Keras), standard normal (torch).
+
+    The other attributes are those of ``MLP``.
+    """
+
+    num_actions: int
+    hidden_sizes: Sequence[int]
+    num_categories: int
+    embedding_size: int
+    activation: str = "relu"
+    initializer: str = "lecun_normal"
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Array:
+        starts = {
+            "lecun_normal": nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0),
+            "glorot_uniform": _symmetric_uniform(0.05),
+            "torch": nn.initializers.normal(1.0),
+        }
+        start = starts[self.initializer]
+        embed = nn.Embed(self.num_categories, self.embedding_size, embedding_init=start)
+        return _dense_layers(self, embed(obs))
 
 
 def make_network(config: Config, num_actions: int, num_categories: int | None) -> nn.Module:
     """The Q-network that ``config`` names; the arguments are those of ``MLP``."""
-    return MLP(
-        num_actions, config.hidden_sizes, config.activation, config.initializer, num_categories
+    name, dense = config.network, (num_actions, config.hidden_sizes)
+    style = (config.activation, config.initializer)
+    if name == "mlp":
+        return MLP(*dense, *style, num_categories, config.scale_pixels)
+    if name in TORSOS:
+        return ConvNet(*dense, TORSOS[name], *style, config.convolution, config.scale_pixels)
+    if num_categories is None:
+        raise ConfigError(f"network {name!r} needs the number of categories that are observed")
+    if name == "table":
+        return Table(num_actions, num_categories, config.initial_q)
+    return Embedding(*dense, num_categories, config.embedding_size, *style)
+
+
+def check_observations(config: Config, env: Environment) -> None:
+    """Refuses a network that cannot take the observations of ``env``.
+
+    Raises:
+        ConfigError: naming the network, what the environment gives and what would do.
+    """
+    name, shape = config.network, env.obs_shape
+    given = f"{config.env} gives " + (
+        f"{np.dtype(env.obs_dtype)} arrays of shape {list(shape)}"
+        if env.num_categories is None
+        else f"category numbers below {env.num_categories:,}"
     )
+    fitting = _fitting_networks(env)
+    if name not in fitting:
+        needs = "needs category numbers (a Discrete observation space)"
+        if name in TORSOS:
+            smallest = smallest_frame(TORSOS[name])
+            needs = f"needs frames [height, width, channels] from {smallest} x {smallest} pixels on"
+        raise ConfigError(
+            f"network {name!r} {needs}, and {given}: set network = {' or '.join(fitting)}"
+        )
+    if name == "table" and (env.num_categories or 0) * env.num_actions >= 2**31:
+        raise ConfigError(
+            f"network 'table' can hold fewer than 2**31 values, and {given} for each of "
+            f"{env.num_actions} actions: set network = embedding"
+        )
+    if config.scale_pixels and env.obs_dtype != jnp.uint8:
+        raise ConfigError(
+            f"scale_pixels divides uint8 frames by 255, and {given}: leave it at false"
+        )
+
+
+def _fitting_networks(env: Environment) -> list[str]:
+    """The networks that can take the observations of ``env``."""
+    if env.num_categories is not None:
+        return ["mlp", "embedding", "table"]
+    shape = env.obs_shape
+    return ["mlp"] + [
+        name
+        for name, torso in TORSOS.items()
+        if len(shape) == 3 and min(shape[:2]) >= smallest_frame(torso)
+    ]
+
+
+def _dense_layers(network: Any, x: Array) -> Array:
+    """The dense layers of ``network``, from features ``[B, F]`` to Q-values ``[B, A]``."""
+    batch_last = x.shape[0] >= _BATCH_LAST_FROM
+    if batch_last:
+        # The barrier keeps XLA from folding the transposition into the first layer's products,
+        # which its CPU backend would then compute without vector instructions.
+        x = jax.lax.optimization_barrier(x.T)
+    for size in network.hidden_sizes:
+        x = ACTIVATIONS[network.activation](Dense(size, batch_last, network.initializer)(x))
+    x = Dense(network.num_actions, batch_last, network.initializer)(x)
+    return x.T if batch_last else x
+
+
+def _initializers(name: str, fan_in: int) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """Of kernel and bias."""
+    if name == "torch":
+        start = _symmetric_uniform(fan_in**-0.5)
+        return start, start
+    return getattr(nn.initializers, name)(), nn.initializers.zeros_init()
 
 
 def _symmetric_uniform(bound: float) -> Callable[..., Array]:

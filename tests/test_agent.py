@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dqx import exploration
-from dqx.agent import epsilon_at, global_norm, make_agent
-from dqx.config import Config, Hyper, validate
+from dqx.agent import epsilon_at, global_norm, hyper_at, make_agent
+from dqx.config import POLICIES, Config, Hyper, validate
 from dqx.environment import Environment
 from dqx.types import Transition
 from tests.oracles import dqn
@@ -373,3 +373,76 @@ def test_epsilon_follows_the_named_schedule(name, expected):
     config = dataclasses.replace(CONFIG, exploration=name)
     value = epsilon_at(config, hyper, jnp.int32(250), jnp.int32(7))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+# --- Policies, and what is annealed.
+
+POLICY_DRAWS = exploration.Draw(
+    jnp.array([0.1, 0.9, 0.29, 0.31, 0.0, 0.99]),
+    jnp.array([3, 2, 1, 0, 3, 2], jnp.int32),
+    3.0 * jax.random.gumbel(jax.random.key(5), (6, ACTIONS)),
+)
+COUNTS = np.array([1, 4, 100, 25])
+
+
+def noisy(q, spread):
+    return np.argmax(q + spread * np.asarray(POLICY_DRAWS.gumbel), axis=1)
+
+
+# By the definition of each, from the same Q-values and draws; epsilon 0.3, temperature 0.5.
+CHOICES = {
+    "epsilon_greedy": lambda q: np.where(
+        POLICY_DRAWS.coin < 0.3, POLICY_DRAWS.action, np.argmax(q, axis=1)
+    ),
+    "greedy": lambda q: np.argmax(q, axis=1),
+    "boltzmann": lambda q: noisy(q, 0.5),
+    "softmax": lambda q: noisy(q, 1.0),
+    "max_boltzmann": lambda q: np.where(
+        POLICY_DRAWS.coin < 0.3, noisy(q, 0.5), np.argmax(q, axis=1)
+    ),
+    "boltzmann_gumbel": lambda q: noisy(q, 0.5 / np.sqrt(COUNTS)),
+}
+
+
+def chosen(policy, epsilon=0.3):
+    agent = make_agent(dataclasses.replace(CONFIG, policy=policy), ENV)
+    params = random_state(agent).params
+    obs = random_batch(2, 6)["obs"]
+    actions = agent.act(
+        params, obs, POLICY_DRAWS, jnp.asarray(epsilon), jnp.float32(0.5), jnp.asarray(COUNTS)
+    )
+    assert actions.dtype == jnp.int32
+    return np.asarray(actions), dqn.forward(layers_of(params), obs, "relu")[0]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_each_policy_chooses_by_its_definition(policy):
+    actions, q = chosen(policy)
+    np.testing.assert_array_equal(actions, CHOICES[policy](q))
+
+
+def test_the_policies_choices_differ_here():
+    # Else the test above would not tell them apart.
+    _, q = chosen("greedy")
+    assert len({tuple(choice(q)) for choice in CHOICES.values()}) == len(POLICIES)
+
+
+def test_environments_may_have_an_epsilon_each():
+    epsilon = np.array([0.0, 1.0, 0.3, 0.3, 0.0, 1.0])
+    actions, q = chosen("epsilon_greedy", epsilon)
+    explores = np.asarray(POLICY_DRAWS.coin) < epsilon
+    np.testing.assert_array_equal(
+        actions, np.where(explores, POLICY_DRAWS.action, np.argmax(q, axis=1))
+    )
+
+
+def test_what_is_annealed_goes_linearly_to_its_scale_and_stays():
+    config = dataclasses.replace(CONFIG, annealed=("temperature", "gamma"))
+    hyper = Hyper(temperature=2.0, gamma=0.8, anneal_steps=1000.0, anneal_scale=0.25)
+    for step, share in [(0, 0.0), (250, 0.25), (1000, 1.0), (9999, 1.0)]:
+        now = hyper_at(config, hyper, jnp.int32(step))
+        np.testing.assert_allclose(now.temperature, 2.0 - 1.5 * share, rtol=1e-6)
+        np.testing.assert_allclose(now.gamma, 0.8 - 0.6 * share, rtol=1e-6)
+        assert now.replace(temperature=2.0, gamma=0.8) == hyper  # all others as they were
+
+    assert hyper_at(CONFIG, hyper, jnp.int32(500)) == hyper

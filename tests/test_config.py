@@ -93,6 +93,7 @@ def test_config_error_is_a_value_error():
 POSITIVE = (
     "num_envs", "total_steps", "train_period", "updates_per_train", "batch_size",
     "replay_capacity", "target_period", "log_period", "eval_episodes", "learning_starts",
+    "embedding_size",
 )  # fmt: skip
 FINITE = tuple(
     name
@@ -101,10 +102,11 @@ FINITE = tuple(
 )
 NEVER_ZERO = (
     "learning_rate", "epsilon_steps", "tau", "max_grad_norm", "reward_clip", "td_error_clip",
-    "huber_delta",
+    "huber_delta", "temperature", "anneal_steps",
 )  # fmt: skip
 SHARES = (
     "gamma", "epsilon_start", "epsilon_end", "epsilon_decay", "tau", "momentum", "rmsprop_decay",
+    "visit_power",
 )  # fmt: skip
 
 BAD = [
@@ -128,8 +130,49 @@ BAD = [
             ("loss", "squared, huber, keras_mse"),
             ("optimizer", "adam, sgd, rmsprop"),
             ("exploration", "constant, linear, exponential, per_episode"),
+            ("convolution", "blocks, plain"),
+            ("sampling", "uniform, newest"),
+            ("policy", "epsilon_greedy, greedy, boltzmann, max_boltzmann, boltzmann_gumbel, soft"),
         ]
     ],
+    ({"network": "natur_cnn"}, ["'natur_cnn'; the closest are nature_cnn"]),
+    ({"policy": "bolzmann"}, ["'bolzmann'; the closest are boltzmann"]),
+    ({"initial_q": math.nan}, ["initial_q must be finite", "nan"]),
+    ({"initial_q": math.inf}, ["initial_q must be finite", "inf"]),
+    ({"initial_q": 1.0}, ["initial_q is for tables", "'mlp'", "network = table"]),
+    ({"visit_power": 1.0}, ["visit_power is for tables", "'mlp'", "network = table"]),
+    *[
+        (
+            {"network": "table", name: value},
+            [f"{name} = {value}".lower(), missing, f"at {default}".lower()],
+        )
+        for name, value, missing, default in [
+            ("double", True, "no target network", False),
+            ("tau", 0.1, "no target network", 1.0),
+            ("optimizer", "sgd", "no optimizer", "adam"),
+            ("momentum", 0.9, "no optimizer", 0.0),
+            ("loss", "huber", "no loss", "squared"),
+            ("max_grad_norm", 10.0, "no gradient", math.inf),
+        ]
+    ],
+    ({"sampling": "newest"}, ["batch_size must be train_period 4", "got 16"]),
+    (
+        {"sampling": "newest", "batch_size": 4, "updates_per_train": 2},
+        ["updates_per_train must be 1", "got 2"],
+    ),
+    *[
+        ({"epsilon_ladder": True, "policy": policy}, ["epsilon_ladder needs", f"'{policy}'"])
+        for policy in ("greedy", "boltzmann", "softmax", "boltzmann_gumbel")
+    ],
+    ({"epsilon_ladder": True, "num_envs": 1}, ["num_envs is 1", "raise num_envs"]),
+    ({"annealed": ("gama",)}, ["'gama' is no hyperparameter", "closest are gamma"]),
+    ({"annealed": ("batch_size",)}, ["'batch_size' is no hyperparameter"]),
+    ({"annealed": ("epsilon_steps",)}, ["'epsilon_steps' cannot be annealed"]),
+    ({"annealed": ("anneal_scale",)}, ["'anneal_scale' cannot be annealed"]),
+    ({"annealed": ("gamma", "gamma")}, ["twice", "gamma, gamma"]),
+    ({"annealed": ("max_grad_norm",)}, ["max_grad_norm is infinite", "finite value"]),
+    ({"annealed": ("gamma",), "anneal_scale": 2.0}, ["at the end gamma", "1.98", "anneal_scale"]),
+    ({"annealed": ("tau",)}, ["at the end tau", "greater than 0", "anneal_scale"]),
     *[({name: -0.5}, [name, "at least 0", "-0.5"]) for name in HYPER_FIELDS],
     *[({name: math.nan}, [name, "at least 0", "nan"]) for name in HYPER_FIELDS],
     *[({name: -math.inf}, [name, "at least 0", "-inf"]) for name in HYPER_FIELDS],
@@ -164,6 +207,9 @@ WRONG_TYPES = [
     ("chunk_width", 1.5, "a whole number or none"),
     ("chunk_width", "none", "a whole number or none"),
     *[("gamma", value, "a number") for value in ("0.9", True, None, [0.9])],
+    ("initial_q", "0", "a number"),
+    ("annealed", "gamma", "a list of names"),
+    ("annealed", (1,), "a list of names"),
 ]
 
 
@@ -248,6 +294,21 @@ def test_evaluation_may_be_off():
     validate(*changed(eval_period=0, total_steps=24 * 7, log_period=24))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network": "table", "initial_q": -1.5, "visit_power": 1.0},
+        {"network": "table", "sampling": "newest", "batch_size": 4, "td_error_clip": 1.0},
+        {"sampling": "newest", "batch_size": 4},
+        {"policy": "max_boltzmann", "epsilon_ladder": True},
+        {"annealed": ["learning_rate", "temperature"]},  # down to nothing
+        {"annealed": ["gamma"], "anneal_scale": 1.01, "gamma": 0.9},
+    ],
+)
+def test_variants_that_fit_pass(fields):
+    validate(*changed(**fields))
+
+
 def test_infinite_limits_mean_no_limit():
     for name in ("max_grad_norm", "reward_clip", "td_error_clip", "huber_delta"):
         validate(*changed(**{name: math.inf}))
@@ -281,6 +342,9 @@ def test_hyperparameters_may_be_scalars_of_numpy_and_jax(value):
         ("chunk_width", "none", None),
         ("chunk_width", "None", None),
         ("chunk_width", "8", 8),
+        ("initial_q", "-2.5", -2.5),
+        ("annealed", "learning_rate, temperature", ("learning_rate", "temperature")),
+        ("annealed", "", ()),
     ],
 )
 def test_parse_field(name, text, value):

@@ -20,9 +20,9 @@ from dqx.replay import ReplayState, make_replay
 LEVEL = 1e-4
 
 
-def draws(count: int, num_actions: int, seed: int = 0) -> exploration.Draw:
+def draws(count: int, num_actions: int, seed: int = 0, gumbel: bool = False) -> exploration.Draw:
     keys = jax.random.split(jax.random.key(seed), count)
-    return jax.vmap(lambda key: exploration.draw(key, num_actions))(keys)
+    return jax.vmap(lambda key: exploration.draw(key, num_actions, gumbel))(keys)
 
 
 def choices(count, q_values, epsilon, seed=0):
@@ -79,6 +79,122 @@ def test_equal_keys_draw_alike_and_others_do_not():
     one, again, other = (exploration.draw(jax.random.key(k), 1_000_000) for k in (3, 3, 4))
     assert one.coin == again.coin and one.action == again.action
     assert one.coin != other.coin and one.action != other.action
+
+
+def softmax(q_values, temperature=1.0):
+    """In float64, as the definition says."""
+    z = np.asarray(q_values, np.float64) / temperature
+    weights = np.exp(z - z.max())
+    return weights / weights.sum()
+
+
+def observed(policy, num_actions, *arguments, count=40_000, seed=0):
+    """How often each action is chosen."""
+    drawn = draws(count, num_actions, seed, gumbel=True)
+    axes = (0, *(None for _ in arguments))
+    actions = jax.vmap(policy, in_axes=axes)(drawn, *arguments)
+    assert actions.dtype == jnp.int32
+    return np.bincount(np.asarray(actions), minlength=num_actions)
+
+
+def assert_follows(counts, probabilities):
+    assert counts.size == probabilities.size
+    possible = probabilities > 0
+    assert np.all(counts[~possible] == 0)
+    expected = counts.sum() * probabilities[possible]
+    assert scipy.stats.chisquare(counts[possible], expected).pvalue > LEVEL
+
+
+Q_VALUES = [[0.3, -0.7, 0.1], [0.0, 0.0], [2.0, 1.0, 0.5, 0.0, -1.0, 1.9]]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("q_values", Q_VALUES)
+def test_frequencies_are_boltzmanns(q_values, temperature, offset):
+    q = jnp.asarray(q_values, jnp.float32) + offset
+    counts = observed(exploration.boltzmann, len(q_values), q, temperature)
+    assert_follows(counts, softmax(q, temperature))
+
+
+@pytest.mark.parametrize("epsilon", [0.2, 0.9])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_frequencies_are_max_boltzmanns(temperature, epsilon):
+    q = jnp.array([0.3, 0.9, 0.1, -0.5])
+    counts = observed(exploration.max_boltzmann, 4, q, epsilon, temperature)
+    assert_follows(counts, epsilon * softmax(q, temperature) + (1 - epsilon) * np.eye(4)[1])
+
+
+def test_boltzmann_gumbel_with_equal_counts_is_boltzmann_of_a_smaller_temperature():
+    # n visits of each action: the noise of all is C / sqrt(n), so is the temperature.
+    q = jnp.array([0.3, 0.9, 0.1])
+    counts = observed(exploration.boltzmann_gumbel, 3, q, jnp.array([16, 16, 16]), 2.0)
+    assert_follows(counts, softmax(q, 2.0 / 4.0))
+
+
+@pytest.mark.parametrize("visits", [(1, 9), (100, 4), (1, 1)])
+def test_frequencies_are_boltzmann_gumbels(visits):
+    # P(a chosen) = integral of its density times the other's distribution, in float64.
+    q, spread = np.array([0.5, 0.2]), 1.5 / np.sqrt(visits)
+    first, second = (scipy.stats.gumbel_r(q[i], spread[i]) for i in range(2))
+    grid = np.linspace(-40, 60, 2_000_001)
+    chance = np.trapezoid(first.pdf(grid) * second.cdf(grid), grid)
+    counts = observed(
+        exploration.boltzmann_gumbel, 2, jnp.asarray(q, jnp.float32), jnp.array(visits), 1.5
+    )
+    assert_follows(counts, np.array([chance, 1 - chance]))
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e30, 3e38])
+@pytest.mark.parametrize("temperature", [1e-30, 1e-3, 1.0, 1e30])
+def test_huge_q_values_are_finite_probabilities(scale, temperature):
+    q = scale * jnp.array([-1.0, 1.0, 0.5, 1.0])
+    # The policies turn these into numbers to compare; none may be NaN, or argmax would choose it.
+    counts = observed(exploration.boltzmann, 4, q, temperature, count=4000)
+    with np.errstate(over="ignore"):
+        assert_follows(counts, softmax(q, temperature))
+    visits = jnp.array([1, 100, 1, 100])
+    counts = observed(exploration.boltzmann_gumbel, 4, q, visits, min(temperature, 1.0), count=4000)
+    assert_follows(counts, np.array([0, 0.5, 0, 0.5]))
+
+
+def test_no_temperature_is_greedy_and_an_endless_one_uniform():
+    q = jnp.array([0.3, 0.9, 0.1])
+    assert observed(exploration.boltzmann, 3, q, 0.0)[1] == 40_000
+    assert_follows(observed(exploration.boltzmann, 3, q, 1e9), np.full(3, 1 / 3))
+
+
+def test_gumbel_noise_is_gumbels_and_independent_of_the_rest():
+    drawn = draws(20_000, 3, seed=5, gumbel=True)
+    noise = np.asarray(drawn.gumbel)
+    assert noise.shape == (20_000, 3) and np.all(np.isfinite(noise))
+    for column in noise.T:
+        assert scipy.stats.kstest(column, "gumbel_r").pvalue > LEVEL
+        for other in (drawn.coin, drawn.action):
+            assert scipy.stats.spearmanr(column, other).pvalue > LEVEL
+    assert scipy.stats.spearmanr(noise[:, 0], noise[:, 1]).pvalue > LEVEL
+
+
+def test_noise_changes_nothing_of_what_epsilon_greedy_draws():
+    plain, noisy = draws(100, 3), draws(100, 3, gumbel=True)
+    assert plain.gumbel is None
+    np.testing.assert_array_equal(plain.coin, noisy.coin)
+    np.testing.assert_array_equal(plain.action, noisy.action)
+
+
+def test_draws_without_noise_are_refused_where_it_is_needed():
+    with pytest.raises(AssertionError, match="gumbel=True"):
+        exploration.boltzmann(exploration.draw(jax.random.key(0), 3), jnp.zeros(3), 1.0)
+
+
+def test_the_ladder_by_hand():
+    np.testing.assert_allclose(
+        exploration.epsilon_ladder(0.4, 3, 7.0), [0.4, 0.4**4.5, 0.4**8], rtol=1e-5
+    )
+    np.testing.assert_allclose(exploration.epsilon_ladder(0.5, 2, 1.0), [0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(exploration.epsilon_ladder(0.3, 1, 7.0), [0.3], rtol=1e-6)
+    np.testing.assert_array_equal(exploration.epsilon_ladder(0.0, 4, 7.0), np.zeros(4))
+    np.testing.assert_array_equal(exploration.epsilon_ladder(1.0, 4, 7.0), np.ones(4))
 
 
 def test_parallel_environments_have_coins_and_actions_of_their_own():

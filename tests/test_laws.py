@@ -112,6 +112,8 @@ VARIANTS = [
     {"double": True, "loss": "huber"},
     {"target_period": 4, "exploration": "per_episode"},
     {"num_envs": 1, "train_period": 1, "optimizer": "rmsprop"},
+    {"sampling": "newest", "batch_size": 8, "updates_per_train": 1, "policy": "boltzmann_gumbel"},
+    {"policy": "max_boltzmann", "epsilon_ladder": True, "annealed": ("temperature", "tau")},
 ]
 
 
@@ -295,8 +297,10 @@ def test_any_two_seeds_differ_after_one_update():
     )
 
 
-def test_no_key_is_used_twice():
-    trainer = dqx.make_trainer(CONFIG, dqx.make_environment(CONFIG.env))
+@pytest.mark.parametrize("policy", ["epsilon_greedy", "boltzmann"])
+def test_no_key_is_used_twice(policy):
+    config = dataclasses.replace(CONFIG, policy=policy)
+    trainer = dqx.make_trainer(config, dqx.make_environment(CONFIG.env))
 
     def whole(key):
         clock, lane = trainer.start(), trainer.init(key)

@@ -40,14 +40,14 @@ def ledger_agent(config, env):
         }
         return AgentState(jnp.int32(0), jnp.int32(0), notes)
 
-    def act(params, obs, draws, epsilon):
+    def act(params, obs, draws, epsilon, temperature, counts):
         return jnp.broadcast_to(jnp.round(epsilon * 1e6).astype(jnp.int32), obs.shape[:1])
 
     def learn(state, hyper, batch, updates, sync):
         now = {"updates": updates, "sync": sync, **batch._asdict()}
         notes = {k: table.at[state.params].set(now[k]) for k, table in state.opt_state.items()}
-        nothing = LearnMetrics(*[jnp.float32(0)] * 6)
-        return AgentState(state.params + 1, state.target_params, notes), nothing
+        metrics = LearnMetrics(*[jnp.float32(0)] * 6)._replace(q_mean=hyper.gamma)
+        return AgentState(state.params + 1, state.target_params, notes), metrics
 
     return dqx.Agent(init, lambda params, obs: jnp.zeros((*obs.shape[:1], 2)), act, learn)
 
@@ -183,6 +183,57 @@ def test_epsilon_follows_its_schedule_at_every_step(exploration):
         np.testing.assert_allclose(used, expected, atol=2e-6)
         at_end = SCHEDULES[exploration](np.asarray(steps), before[-1])
         np.testing.assert_allclose(metrics["epsilon"][lane], at_end, rtol=1e-5)
+
+
+def test_each_environment_has_its_rung_of_the_ladder():
+    num_envs, steps = 4, 48 + 240
+    hyper = dqx.Hyper(epsilon_start=0.4, ladder_power=3.0)
+    _, lanes, _, metrics = run_ledger(
+        hyper=hyper, num_envs=num_envs, train_period=8, exploration="constant",
+        epsilon_ladder=True, replay_capacity=steps,
+    )  # fmt: skip
+    used = unpacked(lanes, 0, steps).action[48:].reshape(-1, num_envs) / 1e6
+    rungs = [0.4, 0.4**2, 0.4**3, 0.4**4]
+    np.testing.assert_allclose(used, np.broadcast_to(rungs, used.shape), atol=2e-6)
+    np.testing.assert_allclose(metrics["epsilon"], 0.4, rtol=1e-6)  # the foot of the ladder
+
+
+def test_what_is_annealed_moves_at_every_step_and_update():
+    num_envs, steps = 4, 48 + 240
+    hyper = dqx.Hyper(epsilon_start=0.8, gamma=0.5, anneal_steps=200.0, anneal_scale=0.5)
+    _, lanes, _, metrics = run_ledger(
+        hyper=hyper, num_envs=num_envs, train_period=8, exploration="constant",
+        annealed=("epsilon_start", "gamma"), replay_capacity=steps,
+    )  # fmt: skip
+
+    def share(step):
+        return 1 - 0.5 * np.minimum(step / 200, 1)
+
+    acted = np.arange(48, steps) // num_envs * num_envs
+    used = unpacked(lanes, 0, steps).action[48:] / 1e6
+    np.testing.assert_allclose(used, 0.8 * share(acted), atol=2e-6)
+    learned = np.arange(48 + 8, steps + 1, 8)  # the steps at which updates are made
+    np.testing.assert_allclose(metrics["q_mean"], 0.5 * share(learned).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["epsilon"], 0.4, rtol=1e-6)
+
+
+def test_actions_are_counted_for_boltzmann_gumbel_only():
+    config = dataclasses.replace(
+        CONFIG, policy="boltzmann_gumbel", num_envs=4, train_period=8, replay_capacity=480
+    )
+    env = probes.adapted(probes.ChosenReward)
+    keys = jax.vmap(lambda s: seed_key(0, s))(jnp.arange(LANES))
+    trainer = dqx.make_trainer(config, env)
+    _, lanes, _, _ = probes.run_trainer(trainer, dqx.Hyper(), keys, 48, 240)
+    replay = make_replay(example_transition(env), 480, 4)
+    for lane in range(LANES):
+        rows = jax.tree.map(lambda x, i=lane: jnp.asarray(x[i]), lanes.replay_rows)
+        taken = replay.gather(replay.init().replace(rows=rows), jnp.arange(48 + 240)).action
+        counts = np.bincount(taken, minlength=2)
+        np.testing.assert_array_equal(lanes.action_counts[lane], 1 + counts)
+        assert counts.min() > 10
+    plain = dqx.make_trainer(dataclasses.replace(config, policy="boltzmann"), env)
+    assert jax.eval_shape(plain.init, keys[0]).action_counts is None
 
 
 # --- Rows of metrics and the table of episodes.

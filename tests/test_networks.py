@@ -11,6 +11,7 @@ import scipy.stats
 
 from dqx import networks
 from dqx.config import ACTIVATIONS, INITIALIZERS, NETWORKS, Config
+from dqx.convolution import TORSOS
 
 ORACLE_ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh, "swish": jax.nn.silu}
 
@@ -157,10 +158,74 @@ def test_categories_are_one_hot_encoded(batch):
     assert network.apply(params, obs).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("batch", [5, 50])
+def test_embedding_equals_flaxs_with_its_gradient(batch):
+    obs = jax.random.randint(jax.random.key(0), (batch,), 0, 20, jnp.int32)
+    ours = networks.Embedding(3, (8,), 20, 6, "tanh")
+    params = ours.init(jax.random.key(1), obs)["params"]
+    params = jax.tree.map(lambda x: x + 0.1, params)
+    embed, dense = nn.Embed(20, 6), Stack((8, 3), "tanh")
+
+    def flaxs(params, obs):
+        layers = {name: params[name] for name in ("Dense_0", "Dense_1")}
+        features = embed.apply({"params": params["Embed_0"]}, obs)
+        return dense.apply({"params": layers}, features)
+
+    q_values = ours.apply({"params": params}, obs)
+    assert q_values.dtype == jnp.float32 and q_values.shape == (batch, 3)
+    np.testing.assert_allclose(q_values, flaxs(params, obs), rtol=1e-5, atol=1e-6)
+    gradients = [
+        jax.grad(lambda p, f=f: jnp.sum(jnp.square(f(p))))(params)
+        for f in (lambda p: ours.apply({"params": p}, obs), lambda p: flaxs(p, obs))
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *gradients)
+    seen = np.isin(np.arange(20), obs)
+    moved = np.any(np.asarray(gradients[0]["Embed_0"]["embedding"]) != 0, axis=1)
+    np.testing.assert_array_equal(moved, seen)
+
+
+@pytest.mark.parametrize("initializer", INITIALIZERS)
+def test_embeddings_start_as_their_frameworks_do(initializer):
+    network = networks.Embedding(2, (), 500, 10, initializer=initializer)
+    params = network.init(jax.random.key(3), jnp.zeros(1, jnp.int32))["params"]
+    table = np.asarray(params["Embed_0"]["embedding"]).ravel()
+    distributions = {
+        "lecun_normal": scipy.stats.norm(0, 10**-0.5),
+        "glorot_uniform": scipy.stats.uniform(-0.05, 0.1),
+        "torch": scipy.stats.norm(),
+    }
+    assert scipy.stats.kstest(table, distributions[initializer].cdf).pvalue > LEVEL
+    if initializer == "lecun_normal":  # flax's own
+        own = nn.Embed(500, 10).init(jax.random.key(3), jnp.zeros(1, jnp.int32))["params"]
+        np.testing.assert_allclose(table.std(), own["embedding"].std(), rtol=0.03)
+
+
+KINDS = {"mlp": networks.MLP, "embedding": networks.Embedding, "table": networks.Table}
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_make_network_follows_the_configuration(name):
+def test_every_network_in_the_configuration_is_built(name):
+    kind = KINDS.get(name, networks.ConvNet)
+    config = Config(network=name, embedding_size=7, initial_q=2.5, convolution="plain")
+    network = networks.make_network(config, 3, 20)
+    assert type(network) is kind and network.num_actions == 3
+    if kind is networks.ConvNet:
+        assert network.layers == TORSOS[name] and network.form == "plain"
+    if name in ("embedding", "table"):
+        assert network.num_categories == 20
+    assert getattr(network, "embedding_size", 7) == 7
+    assert getattr(network, "initial_q", 2.5) == 2.5
+
+
+@pytest.mark.parametrize("name", ["embedding", "table"])
+def test_categories_must_be_counted(name):
+    with pytest.raises(ValueError, match=f"'{name}' needs the number of categories"):
+        networks.make_network(Config(network=name), 3, None)
+
+
+def test_make_network_follows_the_configuration():
     config = dataclasses.replace(
-        Config(), network=name, hidden_sizes=(9, 4), activation="tanh", initializer="torch"
+        Config(), hidden_sizes=(9, 4), activation="tanh", initializer="torch"
     )
     params = networks.make_network(config, 3, None).init(jax.random.key(0), jnp.zeros((1, 6)))
     shapes = jax.tree.map(jnp.shape, params["params"])

@@ -57,8 +57,9 @@ def source() -> str:
 
     total = hashlib.sha256()
     package = Path(dqx.__file__).parent
-    computing = ("agent", "config", "environment", "exploration", "keys", "loop", "losses",
-                 "networks", "parallel", "replay", "rounds", "run", "types")  # fmt: skip
+    computing = ("agent", "config", "convolution", "environment", "exploration", "keys", "loop",
+                 "losses", "networks", "parallel", "replay", "rounds", "run", "tabular",
+                 "types")  # fmt: skip
     paths = [package / f"{name}.py" for name in computing]
     for path in [*paths, *sorted(Path(envs.__file__).parent.glob("*.py"))]:
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
