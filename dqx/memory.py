@@ -273,14 +273,29 @@ def _random_bytes(jaxpr: Any) -> int:
     return largest
 
 
-def check(config: Config, env: Environment, num_lanes: int, num_devices: int, free: int) -> None:
+def check(
+    config: Config,
+    env: Environment,
+    num_lanes: int,
+    num_devices: int,
+    free: int,
+    saved_lanes: int = 0,
+) -> None:
     """Refuses a run whose predicted need is beyond what is free.
+
+    Args:
+        config: of the run.
+        env: its environment.
+        num_lanes: seeds side by side, on all devices.
+        num_devices: that they are spread over.
+        free: bytes.
+        saved_lanes: seeds whose state is copied at a time for a checkpoint.
 
     Raises:
         ConfigError: naming the need, what is free, and which capacity and chunk width would fit.
     """
     need = predict(config, env)
-    usable = int(free * _USABLE)
+    usable = int(free * _USABLE) - saved_lanes * (need.state + need.replay)
     if need.total * num_lanes <= usable:
         return
     capacity = (usable // num_lanes - need.state - need.working) // (

@@ -4,7 +4,8 @@ What a round computes for a lane depends neither on the other lanes nor on where
 and restored in between.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,27 +154,25 @@ class Round:
         host = jax.tree.map(np.array, self._lanes.agent.params)
         return [self._of_chunk(host, i) for i in range(len(self.chunks))]
 
-    def save(self) -> list[Saved]:
-        """The state of each chunk, copied to the host; collects what is under way first."""
+    def save(self) -> Iterator[Saved]:
+        """The state of each chunk in turn, copied to the host; collects what is under way first.
+
+        One chunk at a time, since a replay may fill a good part of the memory.
+        """
         self.settle()
         width = self._programs.width
         clock = jax.tree.map(np.asarray, self._clock)
-        lanes = jax.tree.map(_host_copy, self._lanes)
         metrics, table = self._joined()
-        states = []
         for i in range(len(self.chunks)):
             first = i * width
             inside = (table[0] >= first) & (table[0] < first + width)
             lane, step, total, length = (column[inside] for column in table)
-            states.append(
-                Saved(
-                    clock=clock,
-                    lanes=jax.tree.map(lambda x, f=first: x[f : f + width], lanes),
-                    metrics={name: v[first : first + width] for name, v in metrics.items()},
-                    episodes=(lane - first, step, total, length),
-                )
+            yield Saved(
+                clock=clock,
+                lanes=jax.tree.map(functools.partial(_host_copy, first=first), self._lanes),
+                metrics={name: v[first : first + width] for name, v in metrics.items()},
+                episodes=(lane - first, step, total, length),
             )
-        return states
 
     def results(self) -> list[ChunkResult]:
         """The results of each chunk, once `finished`."""
@@ -317,9 +316,11 @@ def _on_host(tree: PyTree, num_lanes: int) -> PyTree:
     return jax.tree.map(lambda x: np.array(x)[:num_lanes], tree)
 
 
-def _host_copy(leaf: Any) -> Any:
+def _host_copy(leaf: Any, first: int) -> Any:
+    """The lanes of the device whose first lane has this number."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         # Onto one device, off the mesh: where the lanes go later is not known here.
-        data = jax.numpy.asarray(np.array(jax.random.key_data(leaf)))
+        data = jax.numpy.asarray(_host_copy(jax.random.key_data(leaf), first))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return np.array(leaf)
+    (shard,) = (s for s in leaf.addressable_shards if (s.index[0].start or 0) == first)
+    return np.array(shard.data)

@@ -58,6 +58,9 @@ def main() -> None:
     }
     begun = (args.out / "plan.json").exists()
     study = dqx.study.resume(args.out) if begun else dqx.study.run(plan, args.out)
+    asked = (list(range(args.seeds)), args.values)
+    if (list(study.seeds), [p["varied"].get(args.field) for p in study.plan["points"]]) != asked:
+        parser.error(f"{args.out} holds another study: choose another --out")
     final = study.to_arrays("eval_return")[:, :, -1]
     best, other = np.argsort(-final.mean(axis=1))
     for row in (best, other):

@@ -15,7 +15,6 @@ from dqx import stats
 from dqx.config import ConfigError
 from dqx.devices import select_devices
 from dqx.digest import digest, flatten
-from dqx.parallel import enough_devices
 from dqx.rounds import Chunk, ChunkResult, Round
 from dqx.run import per_seed, programs_for, row_steps
 from dqx.study.folder import Folder, StudyError, write_sealed
@@ -23,6 +22,7 @@ from dqx.study.identity import differences, identity
 from dqx.study.plan import Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study, load
+from dqx.study.schedule import fitting_devices
 from dqx.study.store import final_returns
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
@@ -114,13 +114,14 @@ def verify(
         if progress is not None:
             progress(len(checks), len(chosen))
     verdicts = {check.verdict for check in checks}
-    verdict = next(v for v in (INCOMPARABLE, DIFFERENT, IDENTICAL) if v in verdicts)
+    # Elsewhere only damage is called different.
+    verdict = next(v for v in (DIFFERENT, INCOMPARABLE, IDENTICAL) if v in verdicts)
     certificate = Certificate(
         verdict=verdict,
         checks=tuple(checks),
         runs=len(study.runs),
         differences=apart,
-        statistics=_compared(checks) if verdict == INCOMPARABLE else "",
+        statistics=_compared(checks) if INCOMPARABLE in verdicts else "",
     )
     _write(study, certificate, present, drawn_by)
     return certificate
@@ -141,7 +142,7 @@ def _trained(study: Study, chosen: list[dict[str, Any]], available: Sequence[jax
     for run in chosen:
         by_config.setdefault(points[run["config"]].config, []).append(run)
     for config, runs in by_config.items():
-        used = enough_devices(available, len(runs), 1)
+        used = fitting_devices(config, available, len(runs))
         programs = programs_for(config, used, plan.root_seed)
         for first in range(0, len(runs), len(used)):
             batch = runs[first : first + len(used)]

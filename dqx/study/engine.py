@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from dqx.devices import select_devices
 from dqx.files import Staging
-from dqx.parallel import Programs, enough_devices
+from dqx.parallel import Programs
 from dqx.rounds import ChunkResult, Round, Saved
 from dqx.run import programs_for, row_steps
 from dqx.study import checkpoint, finish, store
@@ -39,7 +39,7 @@ from dqx.study.folder import (
 from dqx.study.identity import identity
 from dqx.study.plan import Plan, read_plan
 from dqx.study.record import check_same_study, plan_of, plan_record
-from dqx.study.schedule import Group, Task, batches, groups, settle
+from dqx.study.schedule import Group, Task, batches, fitting_devices, groups, settle
 from dqx.study.tally import StudyProgress, Tally
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class StudyWarning(UserWarning):
 
 
 class StudyInterrupted(KeyboardInterrupt):
-    """Ctrl-C or a termination signal, after everything under way was saved."""
+    """Ctrl-C or a termination signal; says what is kept and how to go on."""
 
 
 def run(
@@ -185,6 +185,10 @@ class _Engine:
         self._progress = progress
         try:
             with Lock(self.folder), _stopping() as self._stop, _Writer() as self._writer:
+                if read_plan_record(self.folder)["sha256"] != self.seal:
+                    raise StudyError(
+                        f"{self.folder.path} was replaced by another process: start again"
+                    )
                 self.folder.make()
                 done = self._scan()
                 self._report(force=True)
@@ -193,7 +197,9 @@ class _Engine:
                     if waiting:
                         self._run_group(group, waiting)
                 self._writer.wait()
-                finish.write_summary(self.folder, self._tally.event(), self._compiled, self._saving)
+                if len(done) < len(self._tasks) or not finish.has_summary(self.folder, self.seal):
+                    event = self._tally.event()
+                    finish.write_summary(self.folder, event, self._compiled, self._saving)
                 self._report(force=True)
         except KeyboardInterrupt as error:
             if isinstance(error, StudyInterrupted):
@@ -237,7 +243,7 @@ class _Engine:
 
     def _run_group(self, group: Group, waiting: Sequence[Task]) -> None:
         config = group.config
-        used = enough_devices(self.available, len(waiting), 1)
+        used = fitting_devices(config, self.available, len(waiting))
         programs = programs_for(config, used, self.plan.root_seed)
         self._compiled_before, known = programs.compile_seconds, len(programs.compiled)
         self._cost = 0.0  # seconds of this group's last checkpoint
@@ -245,12 +251,7 @@ class _Engine:
         steps = {index: state.step for index, state in found.items() if state is not None}
         for batch in batches(waiting, steps, len(used)):
             states = [state for task in batch if (state := found[task.number]) is not None]
-            marks = [state.snapshots for state in states] or [{} for _ in batch]
-            saved = [
-                checkpoint.read(self.folder, task.number, state, programs)
-                for task, state in zip(batch, states, strict=False)
-            ]
-            self._run_batch(programs, group, batch, saved, marks)
+            self._run_batch(programs, group, batch, states)
         self._compile_seconds += programs.compile_seconds - self._compiled_before
         self._compiled += programs.compiled[known:]
 
@@ -271,12 +272,16 @@ class _Engine:
         programs: Programs,
         group: Group,
         batch: Sequence[Task],
-        saved: Sequence[Saved],
-        marks: list[dict[int, Mark]],
+        found: Sequence[checkpoint.Checkpoint],
     ) -> None:
         """Trains chunks side by side to their end, or to their checkpoint if asked to stop."""
         config, every = group.config, self.plan.snapshot_every
         runs = sum(len(task.seeds) for task in batch)
+        marks = [state.snapshots for state in found] or [{} for _ in batch]
+        saved = [
+            checkpoint.read(self.folder, task.number, state, programs)
+            for task, state in zip(batch, found, strict=False)
+        ]
 
         def on_row(step: int, row: Mapping[str, np.ndarray]) -> None:
             compiled = programs.compile_seconds - self._compiled_before
@@ -284,6 +289,7 @@ class _Engine:
             self._report()
 
         under_way = Round(programs, config, [task.chunk for task in batch], on_row, saved)
+        del saved  # a replay may fill a good part of the memory
         self._tally.found(runs * under_way.step)
         last = time.monotonic()
         while True:
@@ -296,6 +302,7 @@ class _Engine:
             pause = max(self._least_seconds, self._cost / CHECKPOINT_SHARE)
             wanted = self._stop.is_set() and math.isfinite(self._least_seconds)
             if wanted or time.monotonic() - last >= pause:
+                under_way.settle()  # which is training, no part of the cost
                 started = time.monotonic()
                 self._save(batch, under_way.save(), marks)
                 last = time.monotonic()
@@ -315,7 +322,7 @@ class _Engine:
             )
 
     def _save(
-        self, batch: Sequence[Task], states: Sequence[Saved], marks: list[dict[int, Mark]]
+        self, batch: Sequence[Task], states: Iterable[Saved], marks: list[dict[int, Mark]]
     ) -> None:
         for task, state, taken in zip(batch, states, marks, strict=True):
             checkpoint.write(self.folder, self.seal, task.number, state, taken)
@@ -334,8 +341,9 @@ class _Engine:
             return
         self._writer.wait()
         self._report(force=True)
+        kept = "everything so far" if math.isfinite(self._least_seconds) else "what is finished"
         raise StudyInterrupted(
-            f"interrupted; everything so far is in {self.folder.path}. "
+            f"interrupted; {kept} is in {self.folder.path}. "
             f"Go on with: dqx study resume {self.folder.path}"
         )
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from dqx.devices import free_bytes, select_devices
 from dqx.memory import predict_chunk
-from dqx.parallel import Programs, enough_devices, with_company
+from dqx.parallel import Programs, with_company
 from dqx.rounds import METRICS
 from dqx.run import programs_for, row_steps
 from dqx.study import checkpoint
 from dqx.study.plan import Plan, read_plan
-from dqx.study.schedule import Group, groups, settle
+from dqx.study.schedule import Group, fitting_devices, groups, settle
 
 # A row of metrics and one of episodes as Parquet, measured; numbers compress a little.
 _METRIC_BYTES, _EPISODE_BYTES = 4, 8
@@ -99,9 +99,7 @@ def dry_run(
         found.append(_estimate(settled, group, available, timed))
         if progress is not None:
             progress(len(found), len(together))
-    held = [
-        g.chunk_bytes * len(with_company(enough_devices(available, g.chunks, 1))) for g in found
-    ]
+    held = [g.chunk_bytes * len(with_company(available[: g.devices])) for g in found]
     return Estimate(
         plan=settled,
         groups=tuple(found),
@@ -109,7 +107,8 @@ def dry_run(
         free_bytes=free_bytes(available),
         disk_bytes=_STUDY_BYTES
         + sum(g.disk_bytes for g in found)
-        + max(g.checkpoint_bytes * g.devices for g in found),
+        # A new checkpoint is written before the old one goes.
+        + max(g.checkpoint_bytes * (g.devices + 1) for g in found),
         seconds=float(sum(g.seconds for g in found)),
     )
 
@@ -118,7 +117,7 @@ def _estimate(
     plan: Plan, group: Group, available: Sequence[jax.Device], timed: bool
 ) -> GroupEstimate:
     config = group.config
-    used = enough_devices(available, len(group.tasks), 1)
+    used = fitting_devices(config, available, len(group.tasks))
     programs = programs_for(config, used, plan.root_seed)
     points = {point.name: None for task in group.tasks for point in task.points}
     runs = sum(len(task.seeds) for task in group.tasks)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dqx.files import whole_file
-from dqx.study.folder import Folder, StudyError, holder, read_plan_record, write_sealed
+from dqx.study.folder import Folder, StudyError, holder, read_plan_record, read_sealed, write_sealed
 from dqx.study.tally import StudyProgress
 
 
@@ -26,7 +26,15 @@ def may_replace(folder: Folder, given: Mapping[str, Any], overwrite: bool) -> bo
     if working is not None:
         raise StudyError(f"{path} is being worked on by {working}: choose another folder")
     if overwrite:
-        return True
+        # Another program's plan.json must not cost its folder; a damaged one of ours may go.
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(folder.plan.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and {"format", "points", "identity"} <= set(content):
+                return True
+        raise StudyError(
+            f"{path} is not replaced, because its {folder.plan.name} is of no study: choose "
+            "another folder"
+        )
     from dqx.study.record import plan_differences  # needs JAX, which `status` does not
 
     found = plan_differences(read_plan_record(folder), given)
@@ -89,6 +97,13 @@ def write_summary(
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def has_summary(folder: Folder, seal: str) -> bool:
+    """Whether ``manifest.json`` is there, undamaged and of this plan."""
+    with contextlib.suppress(StudyError):
+        return bool(read_sealed(folder.manifest).get("plan") == seal)
+    return False
 
 
 def _plain(value: Any) -> Any:

@@ -89,11 +89,19 @@ class Folder:
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
     def strangers(self, chunks: int) -> list[Path]:
-        """Files in the folders of parts and records that no chunk of this study is made of."""
+        """Files in the study's folders that no chunk of it is made of."""
         known = {self.record(i) for i in range(chunks)}
         known |= {self.part(kind, i) for kind in KINDS for i in range(chunks)}
-        found = [p for kind in (*KINDS, "chunks") for p in (self.path / kind).glob("*")]
-        return sorted(p for p in found if p not in known and not p.name.startswith("."))
+        folders = (*KINDS, "chunks", "snapshots", "checkpoints")
+        found = [p for name in folders for p in (self.path / name).glob("*")]
+        moving = re.compile(r"(?:part-)?([0-9]{5,})(?:-[0-9]+\.npz|\.json)")  # named by steps too
+
+        def ours(path: Path) -> bool:
+            match = moving.fullmatch(path.name)
+            of_steps = path.parent.name in ("snapshots", "checkpoints") and match is not None
+            return path in known or (of_steps and match is not None and int(match[1]) < chunks)
+
+        return sorted(p for p in found if not ours(p) and not p.name.startswith("."))
 
     def leftovers(self) -> list[Path]:
         """Half-written files of a process that was killed: their names start with a dot."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import jax
 
 PACKAGES = ("dqx", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-# Flags of XLA that say where results are dumped or how many devices there are change no bits.
+# Flags of XLA that say where results are dumped, or how many devices there are if more than one,
+# change no bits.
 _HARMLESS_FLAGS = ("--xla_dump", "--xla_force_host_platform_device_count")
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable",
              "jax_numpy_dtype_promotion", "jax_default_prng_impl")  # fmt: skip
@@ -26,10 +27,15 @@ def identity(devices: "Sequence[jax.Device]") -> dict[str, str]:
     """Everything, beyond a study's plan, that could change bits: texts by name."""
     import jax
 
+    from dqx.parallel import with_company
+
     kind = f"{devices[0].platform}: {devices[0].device_kind}"
     if devices[0].platform == "cpu":
         # XLA compiles for the processor that it finds.
         kind = f"cpu: {processor()}"
+        # For a single device XLA compiles in another way; see ``parallel.with_company``.
+        if len(with_company(tuple(devices[:1]))) == 1:
+            kind += ", a single device"
     flags = os.environ.get("XLA_FLAGS", "").split()
     kept = sorted(flag for flag in flags if not flag.startswith(_HARMLESS_FLAGS))
     return {

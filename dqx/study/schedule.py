@@ -1,6 +1,7 @@
 """Which runs share a compiled program, which share a chunk, and which chunks run side by side."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -101,17 +102,49 @@ def batches(
     return found
 
 
-def _fitting_width(config: Config, runs: int, available: Sequence[jax.Device]) -> int:
-    env = make_environment(config.env)
-    width = chunk_width(config, available[0].platform)
-    while True:
-        used = enough_devices(available, runs, width)
+def fitting_devices(
+    config: Config, available: Sequence[jax.Device], chunks: int
+) -> tuple[jax.Device, ...]:
+    """As many devices as there are chunks for and memory allows; their number changes no bits.
+
+    A checkpoint takes a second copy of one chunk's state, on a CPU in the same memory.
+
+    Raises:
+        ConfigError: if not even one chunk fits, with the numbers.
+    """
+    env, width = make_environment(config.env), config.chunk_width
+    assert width is not None  # see `settle`
+    most = enough_devices(available, chunks, 1)
+    saved = width if most[0].platform == "cpu" else 0
+    for count in range(len(most), 0, -1):
+        used = most[:count]
         held = len(with_company(used))
         try:
-            memory.check(config, env, width * held, held, free_bytes(used))
+            memory.check(config, env, width * held, held, free_bytes(used), saved)
+        except ConfigError:
+            if count == 1:
+                raise
+        else:
+            return used
+    raise AssertionError("there is at least one device")
+
+
+def _fitting_width(config: Config, runs: int, available: Sequence[jax.Device]) -> int:
+    default = width = chunk_width(config, available[0].platform)
+    while True:
+        try:
+            settled = dataclasses.replace(config, chunk_width=width)
+            fitting_devices(settled, available, -(-runs // width))
         except ConfigError:
             if config.chunk_width is not None or width == 1:
                 raise
             width //= 2
         else:
-            return width
+            break
+    if width != default:
+        warnings.warn(
+            f"chunks of {width} seeds instead of {default}, as memory allows no more: the bits "
+            "differ from those of other widths",
+            stacklevel=4,
+        )
+    return width

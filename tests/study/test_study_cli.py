@@ -165,6 +165,15 @@ def test_what_is_no_study_is_never_replaced(place):
     assert status == 2 and re.match(r"dqx: error: .*plan\.toml exists and holds no study", err[-1])
 
 
+def test_another_programs_plan_does_not_cost_its_folder(place):
+    (place / "app").mkdir()
+    for text in ('{"tasks": []}', "[]", "no JSON"):
+        (place / "app" / "plan.json").write_text(text)
+        status, _, err = call("study", "plan.toml", "--out", "app", "--overwrite")
+        assert status == 2 and "its plan.json is of no study: choose another folder" in err[-1]
+        assert (place / "app" / "plan.json").read_text() == text
+
+
 def test_a_study_at_work_is_not_replaced_or_resumed(place):
     with Lock(Folder("runs/tiny")):
         status, _, err = call("study", "plan.toml", "--overwrite", "--quiet")

@@ -175,7 +175,7 @@ def odd():
         under_way = Round(programs, config, chunks)
         for _ in range(4):
             under_way.advance()
-        saved = under_way.save()
+        saved = list(under_way.save())
         while not under_way.finished:
             under_way.advance()
         yield SimpleNamespace(

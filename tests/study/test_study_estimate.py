@@ -1,5 +1,6 @@
 """What a study will take: programs, chunks, memory, disk and time, before it is started."""
 
+import contextlib
 import math
 import os
 import re
@@ -163,10 +164,11 @@ def test_the_time_is_about_what_the_study_takes(tmp_path):
 
 
 def needed(plan, width):
-    """Memory that a group of one plan needs at a width, on two devices."""
+    """Memory that a group of one plan needs at a width on two devices, and one chunk saved."""
     (point, *_) = dqx.study.read_plan(plan).points
     env = make_environment(point.config.env)
-    return memory.predict(point.config, env).total * width * 2
+    need = memory.predict(point.config, env)
+    return need.total * width * 2 + (need.state + need.replay) * width
 
 
 @pytest.mark.parametrize("factor", [1.02, 0.98])
@@ -178,17 +180,36 @@ def test_the_width_shrinks_to_what_fits(monkeypatch, factor):
     for width, expected in ((4, 4), (2, 2), (1, 1)):
         free = int(needed(plan, width) / 0.9 * factor)
         monkeypatch.setattr(schedule, "free_bytes", lambda devices, free=free: free)
-        if factor > 1:
-            (group,) = dry_run(plan, devices="cpu:2", timed=False).groups
+        if factor > 1 or width > 1:
+            expected = expected if factor > 1 else expected // 2
+            told = contextlib.nullcontext()
+            if expected < 4:
+                told = pytest.warns(UserWarning, match=f"chunks of {expected} seeds instead of 4")
+            with told:
+                (group,) = dry_run(plan, devices="cpu:2", timed=False).groups
             assert (group.width, group.chunks) == (expected, 64 // expected)
-        elif width > 1:
-            assert dry_run(plan, devices="cpu:2", timed=False).groups[0].width == expected // 2
         else:
             with pytest.raises(ConfigError) as caught:
                 dry_run(plan, devices="cpu:2", timed=False)
             text = str(caught.value)
             assert re.match(r"2 seeds at a time need about \d+\.\d\d GiB", text), text
             assert f"but {free / 2**30:.2f} GiB is free" in text and "replay_capacity=" in text
+
+
+def test_fewer_devices_are_used_before_the_width_shrinks(monkeypatch):
+    """The number of devices changes no bits, the width does."""
+    config = dqx.study.read_plan({"base": {**BASE, "chunk_width": 4}}).points[0].config
+    need = memory.predict(config, make_environment(config.env))
+    free = [0]
+    monkeypatch.setattr(schedule, "free_bytes", lambda devices: free[0])
+    four = tuple(select_devices("cpu:2")) * 2  # only counted
+    for held in (4, 3, 2):
+        free[0] = int((need.total * held + need.state + need.replay) * 4 / 0.9 * 1.01)
+        assert len(schedule.fitting_devices(config, four, 9)) == held
+    assert len(schedule.fitting_devices(config, four, 1)) == 1
+    free[0] //= 2
+    with pytest.raises(ConfigError, match="8 seeds at a time need about"):
+        schedule.fitting_devices(config, four, 9)
 
 
 def test_a_width_that_was_asked_for_is_kept_or_refused(monkeypatch):

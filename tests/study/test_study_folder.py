@@ -228,14 +228,18 @@ def test_nobody_holds_what_is_not_there(tmp_path):
 def test_strangers_and_leftovers(tmp_path):
     folder = make_study(tmp_path / "a", {"seeds": 5, "snapshot_every": 100}).folder
     assert folder.strangers(2) == [] and folder.leftovers() == []
-    odd = ["metrics/part-00002.parquet", "params/old.npz", "chunks/00002.json", "chunks/1.json"]
+    odd = ["metrics/part-00002.parquet", "params/old.npz", "chunks/00002.json", "chunks/1.json",
+           "snapshots/mine.txt", "snapshots/part-00002-100.npz", "checkpoints/00002.json",
+           ]  # fmt: skip
     for name in odd:
         (folder.path / name).write_text("x")
+    for name in ("00001.json", "00001-200.npz"):  # of a chunk under way
+        (folder.path / "checkpoints" / name).write_text("x")
     left = ["metrics/.part-00000.parquet.0a1b2c3d.tmp", ".plan.json.ffffffff.tmp",
             "checkpoints/.00000-100.npz.00000000.tmp"]  # fmt: skip
     for name in left:
         (folder.path / name).write_text("x")
-    for name in ("metrics/.DS_Store", ".mine.tmp", "notes.tmp", "snapshots/mine.txt"):
+    for name in ("metrics/.DS_Store", ".mine.tmp", "notes.tmp"):
         (folder.path / name).write_text("a user's own")
     assert folder.strangers(2) == sorted(folder.path / name for name in odd)
     assert sorted(folder.leftovers()) == sorted(folder.path / name for name in left)

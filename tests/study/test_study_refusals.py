@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -360,3 +361,16 @@ def test_a_folder_without_permission(stopped):
     finally:
         os.chmod(stopped, 0o700)
     assert json.loads((stopped / "plan.json").read_text())["name"] == "tiny"
+
+
+def test_a_study_that_was_replaced_meanwhile_is_refused(finished, made, monkeypatch):
+    """Another process has put its study here between reading the plan and taking the lock."""
+    enter = Lock.__enter__
+
+    def late(lock):
+        shutil.copy(made / "other" / "plan.json", finished / "plan.json")
+        return enter(lock)
+
+    monkeypatch.setattr(Lock, "__enter__", late)
+    with pytest.raises(StudyError, match="was replaced by another process: start again"):
+        engine.resume(finished, devices="cpu:1")

@@ -124,9 +124,15 @@ def test_chunks_at_different_steps_go_on_from_their_own(reference, tmp_path):
 def test_a_finished_study_is_left_as_it_is(reference, tmp_path):
     engine.run(PLAN, tmp_path / "s", devices="cpu:1")
     before = contents(tmp_path / "s")
+    manifest = (tmp_path / "s" / "manifest.json").read_bytes()
     with computed_steps() as steps:
         study = engine.resume(tmp_path / "s", devices="cpu:2")
     assert steps == [] and contents(tmp_path / "s") == before
+    # How fast it was is not forgotten; a damaged summary is written anew.
+    assert (tmp_path / "s" / "manifest.json").read_bytes() == manifest
+    (tmp_path / "s" / "manifest.json").write_bytes(manifest[:-9])
+    engine.resume(tmp_path / "s", devices="cpu:1")
+    assert load(tmp_path / "s").manifest["runs"] == study.manifest["runs"]
     assert_whole(study, reference)
 
 
