@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from dqx.run import TrainResult
 
 MANIFEST = "manifest.json"
-_PACKAGES = ("jax", "jaxlib", "dqx", "flax", "optax", "gymnax", "numpy")
+# Whose versions a result depends on.
+PACKAGES = ("jax", "jaxlib", "dqx", "flax", "optax", "gymnax", "numpy")
 
 
 class RunFolder(Staging):
@@ -252,7 +253,7 @@ def _record(result: "TrainResult", folder: RunFolder) -> dict[str, Any]:
         "root_seed": result.root_seed,
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         **folder.code,
         "device_kind": result.device_kind,

@@ -17,7 +17,7 @@ from dqx.devices import select_devices
 from dqx.digest import digest, flatten
 from dqx.rounds import Chunk, ChunkResult, Round
 from dqx.run import per_seed, programs_for, row_steps
-from dqx.study.folder import Folder, StudyError, write_sealed
+from dqx.study.folder import Folder, StudyError, plain, write_sealed
 from dqx.study.identity import differences, identity
 from dqx.study.plan import Point
 from dqx.study.record import plan_of
@@ -247,11 +247,6 @@ def _compared(checks: Sequence[Check]) -> str:
 
 
 def _write(study: Study, certificate: Certificate, present: dict[str, str], drawn_by: int) -> None:
-    def plain(value: Any) -> Any:
-        if isinstance(value, float) and not np.isfinite(value):
-            return None
-        return value
-
     record = {
         "verdict": certificate.verdict,
         "checked": len(certificate.checks),

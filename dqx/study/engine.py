@@ -4,15 +4,11 @@ Read from the bottom of `_Engine.run` up: groups, batches of chunks side by side
 Whatever stops it, `resume` goes on with the same bits.
 """
 
-import concurrent.futures
-import contextlib
 import math
 import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +21,7 @@ from dqx.parallel import Programs
 from dqx.rounds import ChunkResult, Round, Saved
 from dqx.run import programs_for, row_steps
 from dqx.study import checkpoint, finish, store
+from dqx.study.background import Writer, stopping
 from dqx.study.folder import (
     Folder,
     Lock,
@@ -184,7 +181,7 @@ class _Engine:
         self._least_seconds = checkpoint_seconds if replay_checkpoint else math.inf
         self._progress = progress
         try:
-            with Lock(self.folder), _stopping() as self._stop, _Writer() as self._writer:
+            with Lock(self.folder), stopping() as self._stop, Writer() as self._writer:
                 if read_plan_record(self.folder)["sha256"] != self.seal:
                     raise StudyError(
                         f"{self.folder.path} was replaced by another process: start again"
@@ -357,57 +354,6 @@ class _Engine:
             self._reported = now
         if self._progress is not None:
             self._progress(event)
-
-
-class _Writer:
-    """One thread that writes while the devices compute; a failure shows at the next call."""
-
-    # Finished chunks that may wait in memory.
-    _LIMIT = 16
-
-    def __init__(self) -> None:
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, "dqx-writer")
-        self._waiting: list[concurrent.futures.Future] = []
-
-    def submit(self, function: Callable, *args: Any) -> None:
-        """Lets the thread call ``function(*args)`` after all before it."""
-        self._waiting.append(self._pool.submit(function, *args))
-        while self._waiting and (self._waiting[0].done() or len(self._waiting) > self._LIMIT):
-            self._waiting.pop(0).result()
-
-    def wait(self) -> None:
-        """Returns when everything is written."""
-        while self._waiting:
-            self._waiting.pop(0).result()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    try:
-        for number in usual:
-            signal.signal(number, handle)
-        yield stop
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 def _warn(text: str) -> None:

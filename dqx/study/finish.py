@@ -3,13 +3,20 @@
 import contextlib
 import datetime
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dqx.files import whole_file
-from dqx.study.folder import Folder, StudyError, holder, read_plan_record, read_sealed, write_sealed
+from dqx.study.folder import (
+    Folder,
+    StudyError,
+    holder,
+    plain,
+    read_plan_record,
+    read_sealed,
+    write_sealed,
+)
 from dqx.study.tally import StudyProgress
 
 
@@ -51,7 +58,7 @@ def may_replace(folder: Folder, given: Mapping[str, Any], overwrite: bool) -> bo
 
 def write_progress(folder: Folder, event: StudyProgress) -> None:
     """Writes ``progress.json``, which `dqx study status` reads."""
-    content = {key: _plain(value) for key, value in event._asdict().items()}
+    content = {key: plain(value) for key, value in event._asdict().items()}
     content["time"] = time.time()
     with whole_file(folder.progress) as file:
         file.write(json.dumps(content).encode())
@@ -90,7 +97,7 @@ def write_summary(
             "plan": record["sha256"],
             "runs": study.runs,
             "steps": event.total_steps,
-            "steps_per_second": _plain(event.steps_per_second),
+            "steps_per_second": plain(event.steps_per_second),
             "compile_seconds": event.compile_seconds,
             "compiled": list(compiled),
             "checkpoint_seconds": checkpoint_seconds,
@@ -104,11 +111,3 @@ def has_summary(folder: Folder, seal: str) -> bool:
     with contextlib.suppress(StudyError):
         return bool(read_sealed(folder.manifest).get("plan") == seal)
     return False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import socket
@@ -207,6 +208,15 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not intact:
         raise StudyError(f"{path}: its content is not what was written (checksum differs)")
     return content
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON can hold it: numbers that are not finite become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 def seal(content: Mapping[str, Any]) -> str:

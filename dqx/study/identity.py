@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dqx.output import PACKAGES
+
 if TYPE_CHECKING:
     import jax
 
-PACKAGES = ("dqx", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Flags of XLA that say where results are dumped, or how many devices there are if more than one,
 # change no bits.
 _HARMLESS_FLAGS = ("--xla_dump", "--xla_force_host_platform_device_count")

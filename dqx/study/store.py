@@ -12,6 +12,7 @@ from dqx.study.folder import (
     Folder,
     Mark,
     marked_file,
+    plain,
     write_arrays,
     write_sealed,
 )
@@ -45,7 +46,9 @@ def write_chunk(
     marks = {
         "metrics": _write_metrics(folder, chunk, points, steps, result),
         "episodes": _write_episodes(folder, chunk, points, result),
-        "params": write_params(folder, chunk, points, result.seeds, result.params),
+        "params": write_arrays(
+            folder.part("params", chunk), _named_params(points, result.seeds, result.params)
+        ),
     }
     found = digests(steps, result.metrics, result.params)
     final = final_returns(points[0], result)
@@ -60,7 +63,7 @@ def write_chunk(
                 "seed": int(seed),
                 "digest": found[i],
                 "diverged_at": int(result.diverged_at[i]),
-                "final_return": _json_number(final[i]),
+                "final_return": plain(float(final[i])),
             }
             for i, (point, seed) in enumerate(zip(points, result.seeds, strict=True))
         ],
@@ -79,13 +82,6 @@ def write_snapshot(
 ) -> Mark:
     """Writes the parameters of a chunk's runs at a step."""
     return write_arrays(folder.snapshot(chunk, step), _named_params(points, seeds, params))
-
-
-def write_params(
-    folder: Folder, chunk: int, points: Sequence[Point], seeds: np.ndarray, params: PyTree
-) -> Mark:
-    """Writes the final parameters of a chunk's runs."""
-    return write_arrays(folder.part("params", chunk), _named_params(points, seeds, params))
 
 
 def _named_params(points: Sequence[Point], seeds: np.ndarray, params: PyTree) -> dict[str, Any]:
@@ -163,7 +159,3 @@ def final_returns(point: Point, result: ChunkResult) -> np.ndarray:
     # Long episodes: the last interval may have finished none.
     last = returns.shape[1] - 1 - np.argmax(np.isfinite(returns)[:, ::-1], axis=1)
     return returns[np.arange(len(returns)), last]
-
-
-def _json_number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -313,13 +313,13 @@ def test_finished_chunks_leave_memory(tmp_path, monkeypatch):
     assert len(study.runs) == 240 and len(seen.refs) == 60
     assert results_alive() == before
     assert not any(ref() is not None for ref in seen.refs)
-    assert max(seen.alive) <= engine._Writer._LIMIT + 3
+    assert max(seen.alive) <= engine.Writer._LIMIT + 3
     # Nor do arrays on the devices add up.
     assert max(arrays[len(arrays) // 2 :]) <= max(arrays[: len(arrays) // 4])
 
 
 def test_training_waits_for_a_slow_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine._Writer, "_LIMIT", 3)
+    monkeypatch.setattr(engine.Writer, "_LIMIT", 3)
     seen = Slow(monkeypatch, 0.02)
     study = engine.run(plan(60), tmp_path / "s", devices="cpu:1")
     assert len(study.runs) == 60 and len(seen.refs) == 15
@@ -334,7 +334,7 @@ def test_the_writer_tells_of_a_failure_at_the_next_call():
     def fail():
         raise OSError("full")
 
-    with engine._Writer() as writer:
+    with engine.Writer() as writer:
         with pytest.raises(OSError, match="full"):
             writer.submit(fail)  # unless the thread is slower
             while not writer._waiting[0].done():

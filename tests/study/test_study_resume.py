@@ -214,7 +214,7 @@ def study_that_dies(moment, out):
 @pytest.fixture
 def in_one_thread(monkeypatch):
     """Files are written in an order that is always the same; a picture takes no time."""
-    monkeypatch.setattr(engine._Writer, "submit", lambda self, function, *args: function(*args))
+    monkeypatch.setattr(engine.Writer, "submit", lambda self, function, *args: function(*args))
 
     def draw(path, study):
         with files.whole_file(path) as file:
