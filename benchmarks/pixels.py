@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dqx
+import envs  # noqa: F401 (starts JAX with one CPU device a core, as training does)
 
 BATCH, SIDE, ACTIONS = 32, 40, 2
 HIDDEN = (100,)
