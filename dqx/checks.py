@@ -32,6 +32,7 @@ def closest(name: str, names: Iterable[str]) -> str:
 def check_variants(config: "Config", hyper: "Hyper") -> None:
     """Refuses switches that contradict one another, or would have no effect."""
     _check_sampling(config)
+    _check_exact(config, hyper)
     if config.network == "table":
         _check_table(config, hyper)
     elif config.initial_q != 0 or float(hyper.visit_power) != 0:
@@ -49,6 +50,27 @@ def check_variants(config: "Config", hyper: "Hyper") -> None:
         raise ConfigError(
             "epsilon_ladder gives each parallel environment an epsilon of its own, and num_envs "
             "is 1: raise num_envs"
+        )
+
+
+def _check_exact(config: "Config", hyper: "Hyper") -> None:
+    if not config.exact_metrics:
+        return
+    if config.eval_period == 0:
+        raise ConfigError(
+            "exact_metrics come with every evaluation, and eval_period is 0 (never): set it, for "
+            f"example to log_period {config.log_period}"
+        )
+    if "gamma" in config.annealed:
+        raise ConfigError(
+            "exact_metrics compare with the solution for one discount: take gamma out of annealed"
+        )
+    if config.time_limit_is_terminal or math.isfinite(float(hyper.reward_clip)):
+        what = "time limits" if config.time_limit_is_terminal else "clipped rewards"
+        field = "time_limit_is_terminal" if config.time_limit_is_terminal else "reward_clip"
+        raise ConfigError(
+            f"exact_metrics compare with values that know no {what}: leave {field} at its default "
+            "or set exact_metrics = false"
         )
 
 

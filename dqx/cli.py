@@ -227,6 +227,8 @@ def _summary(preset: str, result: "TrainResult") -> list[str]:
         lines.append("final greedy return: there was no evaluation (eval_period = 0)")
     else:
         lines.append("final greedy return: " + _return_words(result.metrics["eval_return"][:, -1]))
+    if result.config.exact_metrics:
+        lines.append(_exact_words(result))
     rate, device = steps * count / result.run_seconds, result.device_kind.partition(": ")[2]
     lines.append(
         f"time: {result.compile_seconds:.1f} s to compile, {result.run_seconds:.1f} s to run "
@@ -239,7 +241,23 @@ def _summary(preset: str, result: "TrainResult") -> list[str]:
     return lines
 
 
-def _return_words(returns: Any) -> str:
+def _exact_words(result: "TrainResult") -> str:
+    import numpy as np
+
+    from dqx.solution import EXACT_METRICS
+
+    last = {name: result.metrics[name][:, -1] for name in EXACT_METRICS}
+    text = f"exact return over all starts: {_return_words(last['exact_return'], 2)}"
+    if not np.isfinite(last["regret"]).any():
+        return text
+    regret, share, error = (np.nanmean(last[name]) for name in EXACT_METRICS[1:])
+    return (
+        f"{text}; means over seeds: regret {regret:.2f}, optimal actions in {100 * share:.1f} % of "
+        f"the states, max |Q - Q*| {error:.3g}"
+    )
+
+
+def _return_words(returns: Any, digits: int = 1) -> str:
     import numpy as np
 
     from dqx import stats
@@ -250,10 +268,13 @@ def _return_words(returns: Any) -> str:
     summary = stats.summarize(finite)
     words = "n/a for one seed"
     if finite.size > 1:
-        words = f"{summary.low:.1f} to {summary.high:.1f} (bootstrap over {finite.size} seeds)"
+        words = (
+            f"{summary.low:.{digits}f} to {summary.high:.{digits}f} "
+            f"(bootstrap over {finite.size} seeds)"
+        )
     missing = returns.size - finite.size
     rest = f", {missing} seeds without a finite return left out" if missing else ""
-    return f"IQM {summary.iqm:.1f}, 95 % interval {words}{rest}"
+    return f"IQM {summary.iqm:.{digits}f}, 95 % interval {words}{rest}"
 
 
 def _seed_words(seeds: list[int]) -> str:
@@ -284,13 +305,14 @@ def _presets(options: argparse.Namespace) -> None:
 
 
 def _preset_notes() -> dict[str, str]:
-    """The first line of the comment above each preset's table."""
+    """The first sentence of the comment above each preset's table."""
     notes: dict[str, str] = {}
     for file in (importlib.resources.files("dqx") / "presets").iterdir():
         if file.name.endswith(".toml"):
             text = file.read_text(encoding="utf-8")
             for match in re.finditer(r'((?:^#.*\n)+)\["?([^"\]\n]+)"?\]', text, re.MULTILINE):
-                notes[match[2]] = match[1].splitlines()[0].lstrip("# ")
+                comment = " ".join(line.lstrip("# ") for line in match[1].splitlines())
+                notes[match[2]] = re.split(r"(?<=\.)\s+(?=[A-Z])", comment, maxsplit=1)[0]
     return notes
 
 

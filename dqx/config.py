@@ -18,7 +18,7 @@ from dqx.checks import ConfigError, check_annealed, check_periods, check_variant
 
 EXPLORATION_SCHEDULES = ("constant", "linear", "exponential", "per_episode")
 LOSSES = ("squared", "huber", "keras_mse")
-NETWORKS = ("mlp", "nature_cnn", "minatar_cnn", "embedding", "table")
+NETWORKS = ("mlp", "nature_cnn", "minatar_cnn", "coarse_cnn", "embedding", "table")
 CONVOLUTIONS = ("blocks", "plain")
 POLICIES = (
     "epsilon_greedy", "greedy", "boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax",
@@ -40,8 +40,8 @@ class Config:
     env: str = _doc("CartPole-v1", "environment, a name that `dqx envs` lists")
     network: str = _doc(
         "mlp",
-        "Q-network: mlp; nature_cnn (32 8x8/4, 64 4x4/2, 64 3x3/1) or minatar_cnn (16 3x3/1) for "
-        "frames; embedding or table for category numbers",
+        "Q-network: mlp; nature_cnn (32 8x8/4, 64 4x4/2, 64 3x3/1), minatar_cnn (16 3x3/1) or "
+        "coarse_cnn (32 8x8/8, 64 4x4/2) for frames; embedding or table for category numbers",
     )
     hidden_sizes: tuple[int, ...] = _doc((120, 84), "units of each hidden dense layer")
     convolution: str = _doc(
@@ -68,6 +68,14 @@ class Config:
     log_period: int = _doc(10_000, "steps from one row of metrics to the next")
     eval_period: int = _doc(50_000, "steps from one greedy evaluation to the next; 0: never")
     eval_episodes: int = _doc(10, "whole episodes an evaluation")
+    eval_states: int = _doc(
+        0, "states of random play, the same in all evaluations of a seed, for eval_q_max; 0: none"
+    )
+    exact_metrics: bool = _doc(
+        False,
+        "compare every evaluation with the exact solution, where the environment's states can be "
+        "listed",
+    )
     double: bool = _doc(
         False, "Double DQN: the online network selects the action the target network values"
     )
@@ -371,6 +379,11 @@ def _check_sizes(config: Config) -> None:
         raise ConfigError(
             f"updates_per_train {config.updates_per_train} makes {updates} updates in all, and "
             "dqx counts them in int32: stay below 2**31"
+        )
+    if config.eval_states < 0 or config.eval_states % config.eval_episodes:
+        raise ConfigError(
+            f"eval_states must be 0 or a multiple of eval_episodes {config.eval_episodes}, got "
+            f"{config.eval_states}"
         )
     if config.batch_size > config.replay_capacity:
         raise ConfigError(

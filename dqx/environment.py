@@ -1,5 +1,6 @@
 """One environment as the trainer sees it: fixed dtypes, and resets drawn beforehand."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import envs
 from dqx.config import ConfigError
 from dqx.types import Array, Key, PyTree
 from envs import spaces
+from envs.tabular import Model, build_model, is_enumerable
 
 
 class Step(NamedTuple):
@@ -44,6 +46,8 @@ class Environment(NamedTuple):
         reset: ``reset(key) -> (obs, state)``.
         step: ``step(key, state, action, fresh) -> Step``; ``fresh`` is a ``reset`` result used if
             the episode ends.
+        observe: ``observe(state) -> obs``, where observations are not random.
+        model: ``model() -> Model`` lists all states; None where they cannot be listed.
     """
 
     obs_shape: tuple[int, ...]
@@ -53,6 +57,8 @@ class Environment(NamedTuple):
     max_steps: int
     reset: Callable[[Key], tuple[Array, PyTree]]
     step: Callable[[Key, PyTree, Array, tuple[Array, PyTree]], Step]
+    observe: Callable[[PyTree], Array]
+    model: Callable[[], Model] | None
 
 
 def make_environment(name: str) -> Environment:
@@ -106,6 +112,9 @@ def adapt(env: Any, params: Any) -> Environment:
         )
         return Step(obs, state, final_obs, jnp.asarray(reward, jnp.float32), terminated, truncated)
 
+    def observe(state: PyTree) -> Array:
+        return _cast(env.observe(None, state, None, params), obs_like)
+
     return Environment(
         obs_shape=tuple(obs_like.shape),
         obs_dtype=obs_like.dtype,
@@ -114,6 +123,8 @@ def adapt(env: Any, params: Any) -> Environment:
         max_steps=int(params.max_steps_in_episode),
         reset=reset,
         step=step,
+        observe=observe,
+        model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
     )
 
 

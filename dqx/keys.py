@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
     EXPLORATION = 4
     REPLAY = 5
     EVALUATION = 6
+    FIXED_STATES = 7
 
 
 def seed_key(root_seed: int, seed: Array | int) -> Key:

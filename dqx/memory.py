@@ -11,8 +11,9 @@ from dqx.agent import LearnMetrics
 from dqx.config import Config, ConfigError
 from dqx.convolution import TORSOS, Layer
 from dqx.environment import Environment
-from dqx.loop import block_rounds, block_size, example_transition, make_trainer
+from dqx.loop import TABLE_BATCH, block_rounds, block_size, example_transition, make_trainer
 from dqx.replay import row_bytes
+from dqx.solution import solution_of
 from dqx.types import PyTree
 
 # Share of the free memory that a prediction may take, for what it does not count: JAX itself,
@@ -93,6 +94,7 @@ def _predict(config: Config, env: Environment, width: int) -> MemoryNeed:
         *(results + _warm_up(config, env, reset, steps) for steps in warm_ups),
         *(results + _segment(config, env, reset, steps, width) for steps in segments),
         _evaluate(config, env) if config.eval_period else 0,
+        _q_table(config, env) if config.exact_metrics else 0,
     ]
     return MemoryNeed(replay, _bytes(lane) - replay, results + max(programs))
 
@@ -206,6 +208,14 @@ def _evaluate(config: Config, env: Environment) -> int:
     return config.eval_episodes * (2 * _WORD + _WORD * widest + carried)
 
 
+def _q_table(config: Config, env: Environment) -> int:
+    """Results and temporaries of ``q_table``: all Q-values twice, two layers of a batch."""
+    values = _WORD * solution_of(config.env).model.num_states * env.num_actions
+    widest = max(above + below for above, below in itertools.pairwise(_widths(config, env)))
+    obs, _ = jax.eval_shape(env.reset, _key())
+    return 2 * values + TABLE_BATCH * (_WORD * widest + _bytes(obs))
+
+
 def _convolutions(config: Config, env: Environment, width: int) -> int:
     """Patches, outputs and activations of each convolution, and as much again for the gradient."""
     floats = 0
@@ -313,6 +323,9 @@ def check(
         if remedies
         else "neither a smaller replay nor a narrower chunk fits"
     )
+    if config.network == "table" and need.state > need.replay:
+        values = (env.num_categories or 0) * env.num_actions
+        advice += f"; most of it is tables of {values:,} values: network = embedding takes less"
     raise ConfigError(
         f"{num_lanes} seeds at a time need about {_gib(need.total * num_lanes)} "
         f"({_gib(need.replay * num_lanes)} of it replay), but {_gib(free)} is free; {advice}"

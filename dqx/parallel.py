@@ -18,7 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dqx.config import Config, Hyper
 from dqx.environment import Environment
 from dqx.keys import seed_key
-from dqx.loop import Clock, Episodes, Lane, make_trainer
+from dqx.loop import Clock, Episodes, Evaluation, Lane, make_trainer
+from dqx.solution import solution_of
 from dqx.types import Array
 
 # On a CPU core wider chunks gain at most a sixth, on small networks, and narrow ones waste little
@@ -117,11 +118,18 @@ class Programs:
 
         return chunk
 
-    def evaluate(self, clock: Clock, lanes: Lane, chunks: int | None = None) -> tuple[Array, Array]:
-        """Returns and lengths ``[lanes, eval_episodes]`` of greedy episodes; consumes nothing."""
+    def evaluate(self, clock: Clock, lanes: Lane, chunks: int | None = None) -> Evaluation:
+        """Greedy episodes, ``[lanes, ...]``; consumes nothing."""
         chunk = _if_busy(jax.vmap(self._trainer.evaluate, in_axes=(None, 0)), kept=0)
         specs = (_SHARED, _LANES)
-        return self._call("evaluate", 0, chunk, specs, (_LANES, _LANES), (clock, lanes), chunks)
+        return self._call("evaluate", 0, chunk, specs, _LANES, (clock, lanes), chunks)
+
+    def q_table(self, lanes: Lane, chunks: int | None = None) -> Array:
+        """Q-values ``[lanes, N, A]`` in all N states of the environment; consumes nothing."""
+        states = solution_of(self.config.env).model.states
+        one = functools.partial(self._trainer.q_table, states)
+        chunk = _if_busy(jax.vmap(one), kept=0)
+        return self._call("q_table", 0, chunk, (_LANES,), _LANES, (lanes,), chunks)
 
     def per_lane(self, values: Any) -> Any:
         """Puts arrays with a leading axis of ``num_lanes`` where their lanes are."""
@@ -211,8 +219,8 @@ def _if_busy(chunk: Callable, kept: int) -> Callable:
     # The clock stands still there, beside one that runs on the other devices; nobody reads it.
     def idle(*args: Any) -> Any:
         outputs = jax.eval_shape(chunk, *args)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs[kept:])
-        return (*args[:kept], *zeros)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), outputs)
+        return (*args[:kept], *zeros[kept:]) if kept else zeros
 
     def run(busy: Array, *args: Any) -> Any:
         return jax.lax.cond(busy[0], chunk, idle, *args)

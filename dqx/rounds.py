@@ -13,8 +13,9 @@ import numpy as np
 
 from dqx.agent import LearnMetrics
 from dqx.config import Config, Hyper
-from dqx.loop import Clock, Episodes, Lane
+from dqx.loop import Clock, Episodes, Evaluation, Lane
 from dqx.parallel import Programs
+from dqx.solution import EXACT_METRICS, solution_of
 from dqx.types import PyTree
 
 EPISODE_METRICS = (
@@ -22,8 +23,10 @@ EPISODE_METRICS = (
     "episode_return", "episode_return_min", "episode_return_max",
     "episode_length", "episode_length_min", "episode_length_max",
 )  # fmt: skip
-EVAL_METRICS = ("eval_return", "eval_length")
-METRICS = (*EPISODE_METRICS, *LearnMetrics._fields, "epsilon", *EVAL_METRICS)
+EVAL_METRICS = ("eval_return", "eval_length", "eval_q_max")
+METRICS = (
+    *EPISODE_METRICS, *LearnMetrics._fields, "epsilon", *EVAL_METRICS, *EXACT_METRICS,
+)  # fmt: skip
 
 # Finished episodes as columns: lane, environment step at the end, return, length.
 Table = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -81,7 +84,8 @@ class _Pending(NamedTuple):
     step: int
     found: list[tuple[int, Episodes]]
     metrics: dict[str, Any]
-    evaluation: tuple[Any, Any] | None
+    evaluation: Evaluation | None
+    q_table: Any | None
 
 
 class Round:
@@ -117,6 +121,7 @@ class Round:
         self._valid = lanes  # of all lanes those that are no padding
         hypers = _side_by_side([_padded(c.hypers, width) for c in chunks], programs.num_lanes)
         self._hypers = programs.per_lane(hypers)
+        self._gammas = np.concatenate([chunk.hypers.gamma for chunk in chunks])
         self._rows: list[dict[str, np.ndarray]] = []
         self._tables: list[Table] = []
         self._pending: _Pending | None = None
@@ -234,22 +239,31 @@ class Round:
             found.append((start + warm, episodes))
         due = config.eval_period and end % config.eval_period == 0
         evaluation = programs.evaluate(self._clock, self._lanes, used) if due else None
+        q_table = programs.q_table(self._lanes, used) if due and config.exact_metrics else None
         self.step = end
-        return _Pending(end, found, metrics, evaluation)
+        return _Pending(end, found, metrics, evaluation, q_table)
 
     def _collect(self, pending: _Pending) -> None:
         """Brings an interval's outputs to the host as a row of metrics and a table of episodes."""
         num_lanes = self._programs.num_lanes
         table = _finished(pending.found, num_lanes)
         row = {**_episode_metrics(table, num_lanes), **_on_host(pending.metrics, num_lanes)}
-        if pending.evaluation is None:
-            row |= dict.fromkeys(EVAL_METRICS, np.full(num_lanes, np.nan, np.float32))
-        else:
-            returns, lengths = _on_host(pending.evaluation, num_lanes)
+        row |= dict.fromkeys(
+            (*EVAL_METRICS, *EXACT_METRICS), np.full(num_lanes, np.nan, np.float32)
+        )
+        if pending.evaluation is not None:
+            returns, lengths, q_max = _on_host(pending.evaluation, num_lanes)
             row |= {
                 "eval_return": returns.mean(axis=1),
                 "eval_length": lengths.mean(axis=1, dtype=np.float32),
+                "eval_q_max": q_max,
             }
+        if pending.q_table is not None:
+            q = np.asarray(pending.q_table)[self._valid]
+            measured = solution_of(self.config.env).measure(q, self._gammas)
+            for name, values in measured.items():
+                row[name] = np.full(num_lanes, np.nan, np.float32)
+                row[name][self._valid] = values
         self._rows.append(row)
         self._tables.append(table)
         if self._on_row is not None:

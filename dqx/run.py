@@ -17,6 +17,7 @@ from dqx.environment import make_environment
 from dqx.parallel import Programs, chunk_width, enough_devices, with_company
 from dqx.rounds import Chunk, ChunkResult, Round
 from dqx.seeds import check_root_seed, check_seeds
+from dqx.solution import check_solvable
 from dqx.types import PyTree
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class TrainResult:
         root_seed: of the key that every seed's key is folded from.
         devices: the devices used, in words.
         device_kind: platform and kind of the devices.
-        compile_seconds: wall time spent compiling.
+        compile_seconds: wall time spent compiling, and solving for exact metrics.
         run_seconds: wall time of everything else.
     """
 
@@ -118,6 +119,9 @@ def train(
     env = make_environment(config.env)
     available = select_devices(devices)
     platform = available[0].platform
+    started = time.perf_counter()
+    check_solvable(config, [float(hyper.gamma)])
+    solving = time.perf_counter() - started if config.exact_metrics else 0.0
     width = chunk_width(config, platform)
     config = dataclasses.replace(config, chunk_width=width)
     used = enough_devices(available, len(seed_numbers), width)
@@ -156,7 +160,7 @@ def train(
         root_seed=root_seed,
         devices=tuple(str(device) for device in used),
         device_kind=f"{platform}: {used[0].device_kind}",
-        compile_seconds=programs.compile_seconds - compiled_before,
+        compile_seconds=solving + programs.compile_seconds - compiled_before,
         run_seconds=seconds - (programs.compile_seconds - compiled_before),
     )
 

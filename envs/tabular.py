@@ -86,6 +86,11 @@ class Model(NamedTuple):
         return len(self.start)
 
 
+def is_enumerable(env: Environment) -> bool:
+    """Whether `build_model` takes `env`."""
+    return type(env) in _GYMNAX or isinstance(env, Enumerable)
+
+
 def build_model(env: Environment, params: Any, *, max_states: int = MAX_STATES) -> Model:
     """List the states of `env` breadth first, from the starts along every possible outcome.
 
@@ -93,13 +98,13 @@ def build_model(env: Environment, params: Any, *, max_states: int = MAX_STATES) 
     Raises ValueError for any other, for state fields that are no integers, for probabilities that
     do not sum to 1, and for more than `max_states` states.
     """
-    source = _GYMNAX[type(env)](env) if type(env) in _GYMNAX else env
-    if not isinstance(source, Enumerable):
+    if not is_enumerable(env):
         raise ValueError(
             f"{env.name} has no enumerable states, so no exact solution: give it the methods "
             "start_states and outcomes of envs.tabular.Enumerable, or choose Taxi, WallDodge, "
             "FrozenLake-misc or FourRooms-misc"
         )
+    source: Any = _GYMNAX[type(env)](env) if type(env) in _GYMNAX else env
     with jax.enable_x64(True):
         starts, start = jax.device_get(source.start_states(params))
         starts = jax.tree.map(lambda leaf: leaf[start > 0], starts)

@@ -23,6 +23,8 @@ ENV = Environment(
     max_steps=10,
     reset=None,
     step=None,
+    observe=None,
+    model=None,
 )
 CONFIG = Config(hidden_sizes=(16, 8), batch_size=BATCH)
 

@@ -208,6 +208,25 @@ def test_diverged_and_unusable_seeds_are_named(trained):
     assert lines[1] == "final greedy return: not finite for any seed"
 
 
+def test_exact_metrics_are_told(trained):
+    config = dataclasses.replace(trained.result.config, exact_metrics=True)
+    last = {
+        "eval_return": [7.0, 8.0],
+        "exact_return": [7.93, 6.93],
+        "regret": [0.0, 1.0],
+        "optimal_share": [1.0, 0.9],
+        "q_error": [0.5, 1.5],
+    }
+    metrics = {name: np.array(values)[:, None] for name, values in last.items()}
+    told = summary(trained, config=config, metrics=metrics)[2]
+    assert told.startswith("exact return over all starts: IQM 7.43, 95 % interval 6.93 to 7.93 ")
+    assert told.endswith("regret 0.50, optimal actions in 95.0 % of the states, max |Q - Q*| 1")
+    lost = {name: np.full((2, 1), np.nan) for name in last}
+    assert summary(trained, config=config, metrics=lost)[2] == (
+        "exact return over all starts: not finite for any seed"
+    )
+
+
 def test_a_run_without_evaluation_says_so(trained):
     config = dataclasses.replace(trained.result.config, eval_period=0)
     lines = summary(trained, config=config, metrics={})
@@ -423,8 +442,11 @@ def test_presets_are_listed(monkeypatch):
         assert (env, int(steps.replace(",", ""))) == (config.env, config.total_steps)
         assert note, f"no comment above [{name}]"
     text = (files("dqx") / "presets" / "cartpole.toml").read_text()
-    above = text[: text.index('["cartpole/cleanrl"]')].rstrip().split("\n\n")[-1].splitlines()[0]
-    assert f"# {next(x for x in lines if '/cleanrl' in x).split('  ')[-1]}" == above
+    above = text[: text.index('["cartpole/double-dqn"]')].rstrip().split("\n\n")[-1]
+    note = next(x for x in lines if "/double-dqn" in x).split("  ")[-1]
+    # The first sentence, whatever line it ends on; no names end in a full stop there.
+    assert note.endswith(".") and note.count(". ") == 0
+    assert above.replace("\n# ", " ").startswith(f"# {note} Differences")
 
 
 def test_environments_are_listed_and_none_is_built(monkeypatch):

@@ -104,6 +104,7 @@ ARTICLES = {
     "wall-dodge": ("nature_cnn", ((32, 8, 4), (64, 4, 2), (64, 3, 1)), (100,), (32, 40, 40, 1)),
     "nature": ("nature_cnn", ((32, 8, 4), (64, 4, 2), (64, 3, 1)), (512,), (2, 84, 84, 4)),
     "minatar": ("minatar_cnn", ((16, 3, 1),), (128,), (32, 10, 10, 4)),
+    "ours for large frames": ("coarse_cnn", ((32, 8, 8), (64, 4, 2)), (128,), (4, 80, 80, 1)),
 }
 
 
@@ -199,7 +200,9 @@ def test_seeds_are_taken_in_turn_on_a_cpu_only_where_there_are_several():
     assert "stablehlo.while" not in program(square, 1, "cpu")
 
 
-@pytest.mark.parametrize(("name", "side"), [("nature_cnn", 36), ("minatar_cnn", 3)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("nature_cnn", 36), ("minatar_cnn", 3), ("coarse_cnn", 32)]
+)
 def test_the_smallest_frame_leaves_one_output(name, side):
     assert smallest_frame(TORSOS[name]) == side
 
@@ -218,7 +221,9 @@ def test_the_smallest_frame_leaves_one_output(name, side):
 
 
 def environment(shape=(40, 40, 1), dtype=jnp.uint8, num_categories=None):
-    return dqx.Environment(shape, dtype, num_categories, 2, 10, reset=None, step=None)
+    return dqx.Environment(
+        shape, dtype, num_categories, 2, 10, reset=None, step=None, observe=None, model=None
+    )
 
 
 REFUSED = [
@@ -249,6 +254,7 @@ def test_observations_that_a_network_cannot_take_are_refused(network, env, words
     [
         ("nature_cnn", environment((36, 36, 1))),
         ("minatar_cnn", environment((3, 3, 1), jnp.bool_)),
+        ("coarse_cnn", environment((32, 32, 1))),
         ("embedding", environment((), jnp.int32, 500)),
         ("table", environment((), jnp.int32, 500)),
         ("mlp", environment()),

@@ -120,6 +120,8 @@ PIXELS = Environment(
     max_steps=10,
     reset=lambda key: (jnp.zeros((4, 5, 3), jnp.uint8), {"time": jnp.int32(0), "on": jnp.bool_(1)}),
     step=None,
+    observe=None,
+    model=None,
 )
 
 CONFIGS = {
@@ -296,3 +298,18 @@ def test_a_refusal_says_need_and_free():
 def test_where_nothing_would_fit_nothing_is_proposed():
     message = refusal(SMALL, make_environment("CartPole-v1"), 8, 1, 1000)
     assert "neither" in message and not re.search(r"(replay_capacity|chunk_width)=", message)
+
+
+def test_a_table_too_large_for_memory_says_so():
+    taxi = make_environment("Taxi-v4")
+    large = taxi._replace(num_categories=2**27)
+    config = dataclasses.replace(
+        SMALL, env="Taxi-v4", network="table", batch_size=4, sampling="newest"
+    )
+    message = refusal(config, large, 4, 1, 2**33)
+    # Values and visits of 4 bytes for each category and action, for four seeds.
+    assert f"4 seeds at a time need about {4 * 2 * 4 * 6 * 2**27 / 2**30:.2f} GiB" in message
+    assert "most of it is tables of 805,306,368 values: network = embedding takes less" in message
+    roomy = dataclasses.replace(config, replay_capacity=96_000)
+    assert "tables of" not in refusal(roomy, taxi, 4, 1, 2**12)
+    assert "\n" not in message

@@ -318,7 +318,7 @@ def evaluate(config, env, seed=0, step=0):
     lane = trainer.init(seed_key(0, seed))
     clock = trainer.start().replace(step=jnp.int32(step))
     quick = {"xla_backend_optimization_level": 0}
-    returns, lengths = jax.jit(trainer.evaluate, compiler_options=quick)(clock, lane)
+    returns, lengths, _ = jax.jit(trainer.evaluate, compiler_options=quick)(clock, lane)
     key = jax.random.fold_in(purpose_key(lane.key, Purpose.EVALUATION), step)
     resets = jax.random.split(jax.random.split(key)[0], config.eval_episodes)
     return np.asarray(returns), np.asarray(lengths), lane, resets

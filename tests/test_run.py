@@ -15,6 +15,7 @@ from tests.shared import HYPER, TINY, WIDTH
 LEARN_METRICS = {"loss", "q_mean", "q_max", "td_error_abs", "grad_norm", "weight_norm", "epsilon"}
 EPISODE_METRICS = {f"episode_{n}{s}" for n in ("return", "length") for s in ("", "_min", "_max")}
 EVAL_METRICS = {"eval_return", "eval_length"}
+UNASKED = {"eval_q_max", "exact_return", "regret", "optimal_share", "q_error"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_shapes_and_types(run):
     assert step.dtype == np.int64
     np.testing.assert_array_equal(step, TINY.log_period * np.arange(1, rows + 1))
     assert step[-1] == TINY.total_steps
-    expected = LEARN_METRICS | EPISODE_METRICS | EVAL_METRICS | {"episode_count"}
+    expected = LEARN_METRICS | EPISODE_METRICS | EVAL_METRICS | UNASKED | {"episode_count"}
     assert result.metrics.keys() - {"step"} == expected
     for name in expected:
         values = result.metrics[name]

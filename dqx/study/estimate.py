@@ -9,13 +9,15 @@ import jax
 import numpy as np
 
 from dqx.devices import free_bytes, select_devices
+from dqx.loop import Clock, Lane
 from dqx.memory import predict_chunk
 from dqx.parallel import Programs, with_company
 from dqx.rounds import METRICS
 from dqx.run import programs_for, row_steps
+from dqx.solution import solution_of
 from dqx.study import checkpoint
 from dqx.study.plan import Plan, read_plan
-from dqx.study.schedule import Group, fitting_devices, groups, settle
+from dqx.study.schedule import Group, Task, fitting_devices, groups, settle
 
 # A row of metrics and one of episodes as Parquet, measured; numbers compress a little.
 _METRIC_BYTES, _EPISODE_BYTES = 4, 8
@@ -161,23 +163,36 @@ def _timed(programs: Programs, group: Group) -> tuple[float, float]:
     hypers = jax.tree.map(lambda x: np.resize(x, programs.num_lanes), chunk.hypers)
     placed = programs.per_lane(hypers)
 
-    def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-        started = time.perf_counter()
-        outputs = jax.block_until_ready(call())
-        return time.perf_counter() - started, outputs
-
     period, used = config.log_period, len(batch)
     clock, lanes = programs.init(seeds)
     # The first call of each compiles; the second of a segment is timed.
     warm = min(config.learning_starts, period)
     clock, lanes, _ = programs.warm_up(clock, lanes, warm, used)
     clock, lanes, *_ = programs.segment(clock, lanes, placed, period, used)
-    taken, (clock, lanes, *_) = seconds(
-        lambda: programs.segment(clock, lanes, placed, period, used)
-    )
+    jax.block_until_ready(lanes)
+    started = time.perf_counter()
+    clock, lanes, *_ = jax.block_until_ready(programs.segment(clock, lanes, placed, period, used))
+    taken = time.perf_counter() - started
     evaluating = 0.0
     if config.eval_period:
-        programs.evaluate(clock, lanes, used)
-        evaluating, _ = seconds(lambda: programs.evaluate(clock, lanes, used))
+        evaluating = _timed_evaluation(programs, batch, clock, lanes)
         evaluating *= config.total_steps // config.eval_period
     return programs.compile_seconds - before, taken * config.total_steps / period + evaluating
+
+
+def _timed_evaluation(
+    programs: Programs, batch: Sequence[Task], clock: Clock, lanes: Lane
+) -> float:
+    """Seconds of one evaluation of a batch of chunks."""
+
+    def evaluate() -> None:
+        jax.block_until_ready(programs.evaluate(clock, lanes, len(batch)))
+        if programs.config.exact_metrics:
+            gammas = np.concatenate([task.chunk.hypers.gamma for task in batch])
+            q = np.asarray(programs.q_table(lanes, len(batch)))[: len(gammas)]
+            solution_of(programs.config.env).measure(q, gammas)
+
+    evaluate()
+    started = time.perf_counter()
+    evaluate()
+    return time.perf_counter() - started

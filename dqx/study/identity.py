@@ -56,6 +56,13 @@ def _libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in wanted}
 
 
+# The modules of dqx on which numbers of a run depend.
+COMPUTING = (
+    "agent", "config", "convolution", "environment", "exploration", "keys", "loop", "losses",
+    "networks", "parallel", "replay", "rounds", "run", "solution", "tabular", "types",
+)  # fmt: skip
+
+
 @functools.cache
 def source() -> str:
     """A checksum of the code of dqx and its environments that computes, 16 hexadecimal digits."""
@@ -64,10 +71,7 @@ def source() -> str:
 
     total = hashlib.sha256()
     package = Path(dqx.__file__).parent
-    computing = ("agent", "config", "convolution", "environment", "exploration", "keys", "loop",
-                 "losses", "networks", "parallel", "replay", "rounds", "run", "tabular",
-                 "types")  # fmt: skip
-    paths = [package / f"{name}.py" for name in computing]
+    paths = [package / f"{name}.py" for name in COMPUTING]
     for path in [*paths, *sorted(Path(envs.__file__).parent.glob("*.py"))]:
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]

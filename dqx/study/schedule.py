@@ -14,6 +14,7 @@ from dqx.devices import free_bytes
 from dqx.environment import make_environment
 from dqx.parallel import chunk_width, enough_devices, with_company
 from dqx.rounds import Chunk
+from dqx.solution import check_solvable
 from dqx.study.plan import Plan, Point
 
 
@@ -71,8 +72,11 @@ def settle(plan: Plan, available: Sequence[jax.Device]) -> Plan:
     """Fills in every chunk width: the default of the devices, or less if memory asks for it.
 
     Raises:
-        ConfigError: if a configuration does not fit in memory, with the numbers.
+        ConfigError: if a configuration does not fit in memory, with the numbers, or asks for exact
+            metrics that there are none of.
     """
+    for point in plan.points:
+        check_solvable(point.config, [float(point.hyper.gamma)])
     sizes: dict[Config, int] = {}
     for point in plan.points:
         sizes[point.config] = sizes.get(point.config, 0) + len(plan.seeds)

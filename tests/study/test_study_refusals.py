@@ -374,3 +374,15 @@ def test_a_study_that_was_replaced_meanwhile_is_refused(finished, made, monkeypa
     monkeypatch.setattr(Lock, "__enter__", late)
     with pytest.raises(StudyError, match="was replaced by another process: start again"):
         engine.resume(finished, devices="cpu:1")
+
+
+# Modules of dqx that check, show, write or count, and compute no number of a run.
+NOT_COMPUTING = {
+    "__init__", "__main__", "checks", "cli", "devices", "digest", "files", "memory", "output",
+    "plots", "progress", "seeds", "stats",
+}  # fmt: skip
+
+
+def test_every_module_either_computes_or_is_known_not_to():
+    modules = {path.stem for path in Path(dqx.__file__).parent.glob("*.py")}
+    assert modules == NOT_COMPUTING | set(identity.COMPUTING)
