@@ -1,0 +1,292 @@
+"""Trains every preset over many seeds and sets what it reaches beside what its source claims.
+
+    python scripts/reproduce_articles.py                          # all, some two hours on two cores
+    python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
+
+Each preset is a study in a folder of --out; started again, the script goes on where it was. The
+return is that of the last greedy evaluation: exact, over all starts, where the preset measures
+exact metrics, else the mean of some episodes of each seed. Intervals are 95 % bootstrap intervals
+over seeds. Wall seconds are those of compiling and of all steps at the rate of the last sitting.
+The table of the presets asked for, a picture of their learning curves and one of the episodes
+until CartPole-v0 counts as solved are left in --out.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import dqx
+import dqx.study
+from dqx import stats
+from dqx.files import whole_file
+from dqx.study.plan import point_of
+from dqx.study.view import view
+
+
+class Source(NamedTuple):
+    """How many seeds of a preset are trained, and what its source says that it reaches."""
+
+    seeds: int
+    claim: str
+
+
+SOURCES = {
+    "wall-dodge": Source(16, ""),
+    "wall-dodge/road-env": Source(8, "steers to the holes, “sooner or later crashes”"),
+    "wall-dodge-80": Source(8, ""),
+    "taxi": Source(32, ""),
+    "taxi/rubiks-code": Source(32, "no number"),
+    "taxi/tabular": Source(32, "no number"),
+    "mountain-car": Source(32, ""),
+    "mountain-car/toptal": Source(64, "-136.75 (1 run, at 120,000 steps)"),
+    "mountain-car/zoo": Source(32, "-100.8 ± 9.9 (1 run)"),
+    "cartpole": Source(32, ""),
+    "cartpole/cleanrl": Source(32, "498.4 ± 2.3 (3 runs)"),
+    "cartpole/keras-rl": Source(64, "no number"),
+    "cartpole/double-dqn": Source(64, "solved after 51 episodes (1 run)"),
+}
+# Trained for so many steps in search of the first 100 episodes with a mean return of 195.
+SOLVING = {"cartpole/keras-rl": 200_000, "cartpole/double-dqn": 200_000}
+SOLVED, WINDOW, ARTICLE_EPISODES = 195.0, 100, 51
+
+
+def main() -> int:
+    """Trains what is missing and writes the table and the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--presets", default=",".join(SOURCES), help="by commas; default: all")
+    parser.add_argument("--seeds", type=int, help="of every preset (default: as in the table)")
+    parser.add_argument("--out", type=Path, default=Path("runs/articles"))
+    parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    args = parser.parse_args()
+    chosen = [name.strip() for name in args.presets.split(",")]
+    for name in chosen:
+        if name not in SOURCES:
+            parser.error(f"unknown preset {name!r}; there are: {', '.join(SOURCES)}")
+    if args.seeds is not None and args.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {args.seeds}")
+    try:
+        return reproduce(chosen, args)
+    except (dqx.ConfigError, dqx.study.StudyError) as error:
+        parser.error(str(error))
+
+
+def reproduce(chosen: list[str], args: argparse.Namespace) -> int:
+    """Trains the chosen presets one after the other; 130 after Ctrl-C."""
+    rows, curves, solved = [], {}, {}
+    try:
+        for name in chosen:
+            study = trained(name, {}, args)
+            rows.append(row(name, study))
+            curves[name] = study
+            if name in SOLVING:
+                longer = trained(name, {"total_steps": SOLVING[name]}, args)
+                solved[name] = np.array([until_solved(e) for e in episodes_of(longer)])
+    except dqx.study.StudyInterrupted as stop:
+        print(f"{stop}; the same command goes on", file=sys.stderr)
+        return 130
+    text = "\n".join([table(rows), *(solved_words(name, f) for name, f in solved.items())])
+    print(text)
+    record = {
+        "rows": rows,
+        "final_return": {name: numbers(returns(s)[:, -1]) for name, s in curves.items()},
+        "until_solved": {name: [numbers(seed) for seed in f] for name, f in solved.items()},
+        "identity": {name: study.plan["identity"] for name, study in curves.items()},
+    }
+    for suffix, content in {"md": text, "json": json.dumps(record, indent=1)}.items():
+        with whole_file(args.out / f"articles.{suffix}") as file:
+            file.write(f"{content}\n".encode())
+    draw_curves(args.out / "articles.png", curves)
+    print(f"picture: {args.out / 'articles.png'}")
+    if solved:
+        draw_solved(args.out / "solved.png", solved)
+        print(f"picture: {args.out / 'solved.png'}")
+    return 0
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """Numbers as JSON can hold them."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def trained(name: str, changes: Mapping[str, Any], args: argparse.Namespace) -> dqx.study.Study:
+    """The finished study of a preset; begun or gone on with if it is not there yet."""
+    seeds = args.seeds or SOURCES[name].seeds
+    label = name.replace("/", "-") + "".join(f"-{value}" for value in changes.values())
+    plan = {"name": label, "seeds": seeds, "base": {"preset": name, **changes}}
+    folder = args.out / f"{label}-{seeds}"
+    with view(sys.stderr, args.quiet) as show:
+        if not (folder / "plan.json").exists():
+            return dqx.study.run(plan, folder, devices=args.devices, progress=show)
+        kept = dqx.study.load(folder)
+        asked, stored = dqx.study.read_plan(plan).points[0], settings(kept)
+        config = dataclasses.replace(asked.config, chunk_width=stored.config.chunk_width)
+        if (config, asked.hyper) != (stored.config, stored.hyper):
+            raise dqx.study.StudyError(
+                f"{folder} was trained with other settings of {name}: choose another --out"
+            )
+        if kept.finished and (folder / "manifest.json").exists():
+            return kept
+        return dqx.study.resume(folder, devices=args.devices, progress=show)
+
+
+def settings(study: dqx.study.Study) -> dqx.study.Point:
+    """The one configuration of a study."""
+    return point_of(study.plan["points"][0])
+
+
+def returns(study: dqx.study.Study) -> np.ndarray:
+    """Greedy returns of the evaluations, ``[S, K]``, exact where they were measured so."""
+    exact = settings(study).config.exact_metrics
+    return study.to_arrays("exact_return" if exact else "eval_return")[0]
+
+
+def row(name: str, study: dqx.study.Study) -> dict[str, Any]:
+    """The table's row of one preset."""
+    seeds, kept = len(study.seeds), study.manifest
+    # Without a finite return where the parameters are not finite; the last column counts these.
+    final = returns(study)[:, -1]
+    s = stats.summarize(final, nan="drop") if np.isfinite(final).any() else None
+    rate = kept["steps_per_second"]  # null where the last sitting had no steps left
+    seconds = kept["steps"] / rate + kept["compile_seconds"] if rate else np.nan
+    return {
+        "preset": name,
+        "seeds": seeds,
+        "steps": settings(study).config.total_steps,
+        "IQM": f"{s.iqm:.2f}" if s else "n/a",
+        "95 % interval": f"{s.low:.2f} to {s.high:.2f}" if s and s.n > 1 else "n/a",
+        "claim of the source": SOURCES[name].claim or "our own",
+        "wall s": f"{seconds:,.0f}" if rate else "n/a",
+        "s a seed": f"{seconds / seeds:.1f}" if rate else "n/a",
+        "diverged": sum(run["diverged_at"] >= 0 for run in study.runs),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table whose columns are aligned."""
+    shown = [{k: f"{v:,}" if isinstance(v, int) else str(v) for k, v in r.items()} for r in rows]
+    widths = {key: max(len(key), *(len(r[key]) for r in shown)) for key in shown[0]}
+
+    def line(cells: Mapping[str, str]) -> str:
+        return "| " + " | ".join(cells[key].ljust(width) for key, width in widths.items()) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths.values()) + "|"
+    return "\n".join([line({key: key for key in widths}), rule, *map(line, shown)])
+
+
+def episodes_of(study: dqx.study.Study) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every seed the returns of its training episodes and the steps at which they ended."""
+    found = dict(list(study.episodes.groupby("seed")))
+    return [(found[s]["return"].to_numpy(), found[s]["step"].to_numpy()) for s in study.seeds]
+
+
+def until_solved(episodes: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+    """Episodes before the first 100 with a mean of 195, and steps up to their end; NaN if never."""
+    totals, steps = (np.asarray(x, np.float64) for x in episodes)
+    sums = np.convolve(totals, np.ones(WINDOW), "valid") if len(totals) >= WINDOW else np.zeros(0)
+    first = np.flatnonzero(sums / WINDOW >= SOLVED)
+    if not len(first):
+        return np.nan, np.nan
+    return float(first[0]), float(steps[first[0] + WINDOW - 1])
+
+
+def solved_words(name: str, found: np.ndarray) -> str:
+    """How many seeds solved the task and how soon, and where the article's run falls."""
+    done = np.isfinite(found[:, 0])
+    lines = [f"\n{name}: mean return of {SOLVED:g} over {WINDOW} episodes of training"]
+    lines[0] += f" reached by {done.sum()} of {len(found)} seeds within {SOLVING[name]:,} steps"
+    if done.any():
+        # Seeds that never get there count as later than all others.
+        late = np.where(done[:, None], found, np.inf)
+        for column, what in enumerate(("episodes before these 100", "steps up to their end")):
+            low, high = np.quantile(late[:, column], (0.1, 0.9), method="higher")
+            middle = np.median(late[:, column])
+            words = f"- {what}: median {_count(middle)}, 10th to 90th percentile {_count(low)} to "
+            lines.append(words + f"{_count(high)}, least {_count(late[:, column].min())}")
+        sooner = np.mean(late[:, 0] <= ARTICLE_EPISODES)
+        lines.append(
+            f"- {ARTICLE_EPISODES} episodes or fewer, as the run of the article on Double DQN: "
+            f"{100 * sooner:.0f} % of the seeds"
+        )
+    return "\n".join(lines)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if np.isfinite(value) else "never"
+
+
+def draw_solved(path: Path, solved: Mapping[str, np.ndarray]) -> None:
+    """The share of seeds that had solved the task after so many episodes, and so many steps."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    ends = 1.05 * np.nanmax(np.concatenate([*solved.values(), [[1, 1]]]), axis=0)
+    for column, axis in enumerate(axes):
+        for name, found in solved.items():
+            values = np.sort(found[np.isfinite(found[:, column]), column])
+            share = np.arange(len(values) + 1) / len(found)
+            # To the end: seeds that never get there leave a gap to 1.
+            places = np.concatenate([[0], values, [ends[column]]])
+            axis.step(places, np.append(share, share[-1]), where="post", label=name)
+        axis.set(ylim=(0, 1.02), xlim=(0, ends[column]))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].axvline(
+        ARTICLE_EPISODES, color="grey", linestyle="--", linewidth=1, label="the article's run: 51"
+    )
+    axes[0].set(xlabel=f"episodes before the {WINDOW} with a mean return of {SOLVED:g}")
+    axes[0].set(ylabel="share of seeds")
+    axes[1].set(xlabel="environment steps up to the end of these episodes")
+    axes[0].legend(loc="lower right", frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
+    """The learning curves of the presets, a panel for each environment."""
+    panels: dict[str, list[str]] = {}
+    for name, study in studies.items():
+        panels.setdefault(study.plan["points"][0]["config"]["env"], []).append(name)
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
+    for axis, (env, names) in zip(axes, panels.items(), strict=False):
+        for name in names:
+            _draw_curve(axis, name, studies[name])
+        axis.set(title=env, xlabel="environment steps of a seed, thousands", xscale="log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(lambda value, _: "")
+        axis.set(ylabel="greedy return")
+        if env.startswith("Taxi"):
+            axis.set_ylim(-210, 20)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(loc="best", frameon=False, fontsize="small")
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=120)
+
+
+def _draw_curve(axis: Axes, name: str, study: dqx.study.Study) -> None:
+    values = returns(study)
+    there = np.isfinite(values).any(axis=0)
+    values, steps = values[:, there], study.steps[there] / 1000
+    center = stats.iqm(values, nan="drop")
+    (line,) = axis.plot(steps, center, marker=".", label=name)
+    if len(values) == 1:
+        return
+    low, high = stats.bootstrap_interval(values, nan="drop")
+    if len(steps) == 1:
+        around = [center - low, high - center]
+        axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)
+    else:
+        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The presets hold what their sources state, and the script that trains them counts rightly."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import dqx
+import dqx.study
+from dqx.agent import epsilon_at
+from dqx.config import CONFIG_FIELDS
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_articles.py"
+
+# As the articles give them; what a preset adds to them is its own matter.
+STATED = {
+    "wall-dodge/road-env": {
+        "env": "WallDodge-v0", "network": "nature_cnn", "hidden_sizes": (100,),
+        "activation": "relu",
+        "scale_pixels": False, "optimizer": "adam", "learning_rate": 1e-6, "loss": "keras_mse",
+        "gamma": 0.95, "replay_capacity": 2_000, "updates_per_train": 32, "batch_size": 1,
+        "double": False, "exploration": "per_episode", "epsilon_start": 1.0, "epsilon_decay": 0.995,
+        "epsilon_end": 0.01, "initializer": "glorot_uniform", "optimizer_epsilon": 1e-7,
+    },
+    "taxi/rubiks-code": {
+        "env": "Taxi-v4", "network": "embedding", "embedding_size": 10, "hidden_sizes": (50, 50),
+        "activation": "relu", "optimizer": "adam", "learning_rate": 0.01, "loss": "keras_mse",
+        "gamma": 0.6, "exploration": "constant", "epsilon_start": 0.1, "replay_capacity": 2_000,
+        "batch_size": 32, "train_period": 1, "double": False, "tau": 1.0, "num_envs": 1,
+        "initializer": "glorot_uniform", "optimizer_epsilon": 1e-7,
+    },
+    "taxi/tabular": {
+        "env": "Taxi-v4", "network": "table", "initial_q": 0.0, "sampling": "newest",
+        "policy": "epsilon_greedy", "exploration": "constant", "visit_power": 0.0,
+        "train_period": 1, "batch_size": 1, "num_envs": 1,
+    },
+    "mountain-car/toptal": {
+        "env": "MountainCar-v0", "hidden_sizes": (32, 32), "activation": "relu",
+        "optimizer": "adam", "learning_rate": 1e-3, "max_grad_norm": 1.0, "loss": "keras_mse",
+        "gamma": 0.99, "exploration": "constant", "epsilon_start": 0.01, "replay_capacity": 50_000,
+        "batch_size": 64, "learning_starts": 2_000, "train_period": 1, "target_period": 1_000,
+        "total_steps": 200_000, "log_period": 2_000, "eval_period": 20_000, "eval_states": 10_000,
+        "double": False, "tau": 1.0, "optimizer_epsilon": 1e-7,
+    },
+    "mountain-car/zoo": {
+        "env": "MountainCar-v0", "hidden_sizes": (256, 256), "optimizer": "adam",
+        "learning_rate": 4e-3, "batch_size": 128, "replay_capacity": 10_000, "gamma": 0.98,
+        "target_period": 600, "train_period": 16, "updates_per_train": 8, "loss": "huber",
+        "huber_delta": 1.0, "max_grad_norm": 10.0, "exploration": "linear", "epsilon_start": 1.0,
+        "epsilon_end": 0.07, "epsilon_steps": 24_000.0, "total_steps": 120_000, "double": False,
+    },
+    "cartpole/keras-rl": {
+        "env": "CartPole-v0", "hidden_sizes": (16,), "activation": "relu", "optimizer": "adam",
+        "learning_rate": 1e-3, "gamma": 0.99, "exploration": "constant", "epsilon_start": 0.1,
+        "replay_capacity": 50_000, "batch_size": 32, "learning_starts": 10, "train_period": 1,
+        "tau": 0.01, "target_period": 1, "loss": "huber", "huber_delta": math.inf,
+        "total_steps": 5_000, "eval_episodes": 5, "double": False, "optimizer_epsilon": 1e-7,
+    },
+    "cartpole/double-dqn": {
+        "env": "CartPole-v0", "hidden_sizes": (16, 16), "activation": "tanh", "optimizer": "sgd",
+        "learning_rate": 0.0075, "momentum": 0.5, "learning_rate_decay": 1e-6, "gamma": 0.99,
+        "max_grad_norm": 2.0, "loss": "keras_mse", "replay_capacity": 500_000, "batch_size": 32,
+        "learning_starts": 100, "train_period": 1, "double": True, "target_period": 300, "tau": 1.0,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reproduce_articles", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_preset_is_what_its_article_states(name):
+    config, hyper = dqx.preset(name)
+    for field, value in STATED[name].items():
+        owner = config if field in CONFIG_FIELDS else hyper
+        assert getattr(owner, field) == value, field
+
+
+def test_exploration_of_the_article_on_double_dqn():
+    config, hyper = dqx.preset("cartpole/double-dqn")
+    for step in (0, 100, 1_000, 5_000):
+        expected = 0.1 + 0.7 * math.exp(-0.00075 * step)
+        assert float(epsilon_at(config, hyper, step, 0)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", dqx.preset_names())
+def test_every_preset_is_valid_and_ends_with_an_evaluation(name):
+    config, hyper = dqx.preset(name)
+    dqx.validate(config, hyper)
+    assert config.total_steps % config.eval_period == 0
+
+
+def test_the_table_has_every_preset(script):
+    assert set(script.SOURCES) == set(dqx.preset_names())
+
+
+def solved(script, totals):
+    totals = np.asarray(totals, float)
+    return script.until_solved((totals, np.cumsum(totals)))
+
+
+def test_when_cartpole_counts_as_solved(script):
+    assert solved(script, [195.0] * 100) == (0, 19_500)
+    assert np.isnan(solved(script, [195.0] * 99)).all()
+    assert np.isnan(solved(script, [194.9] * 400)).all()
+    rng = np.random.default_rng(0)
+    totals = np.minimum(200, np.linspace(10, 260, 400) + rng.normal(0, 20, 400)).round()
+    first = next(i for i in range(301) if totals[i : i + 100].mean() >= 195)
+    assert first > 100
+    assert solved(script, totals) == (first, totals[: first + 100].sum())
+
+
+def test_seeds_that_never_solve_it_count_as_later_than_all_others(script):
+    found = np.array([[50.0, 9e3]] * 2 + [[200.0, 4e4]] * 4 + [[np.nan, np.nan]] * 4)
+    lines = script.solved_words("cartpole/keras-rl", found).strip().splitlines()
+    assert "reached by 6 of 10 seeds within 200,000 steps" in lines[0]
+    assert "median 200, 10th to 90th percentile 50 to never, least 50" in lines[1]
+    assert "median 40,000, 10th to 90th percentile 9,000 to never, least 9,000" in lines[2]
+    assert lines[3].endswith(": 20 % of the seeds")
+    assert "\n" not in script.solved_words("cartpole/keras-rl", found[6:]).strip()
+
+
+def test_the_table_lines_up(script):
+    rows = [{"preset": "a", "seeds": 12_345}, {"preset": "longer", "seeds": 1}]
+    assert script.table(rows).splitlines() == [
+        "| preset | seeds  |",
+        "|--------|--------|",
+        "| a      | 12,345 |",
+        "| longer | 1      |",
+    ]
+
+
+def call(*arguments):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
+    arguments = ("--presets", "cartpole/keras-rl", "--seeds", 2, "--out", tmp_path, "--quiet")
+    first, again = call(*arguments), call(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert again.stdout == first.stdout and first.stderr == ""
+    head, _, line, *_ = first.stdout.splitlines()
+    assert head.split("|")[1].strip() == "preset"
+    assert [cell.strip() for cell in line.split("|")[1:4]] == ["cartpole/keras-rl", "2", "5,000"]
+    assert "of 2 seeds within 200,000 steps" in first.stdout
+    assert (tmp_path / "articles.md").read_text() in first.stdout
+    record = json.loads((tmp_path / "articles.json").read_text())
+    assert len(record["final_return"]["cartpole/keras-rl"]) == 2
+    for name in ("articles.png", "solved.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_results_of_other_settings_are_not_taken_for_those_of_a_preset(
+    script, tmp_path, monkeypatch
+):
+    args = SimpleNamespace(seeds=2, out=tmp_path, quiet=True, devices="cpu:1")
+    shorter = {"total_steps": 1_000, "log_period": 500, "eval_period": 500}
+    monkeypatch.setattr(script, "SOLVING", {})
+    first = script.trained("cartpole/keras-rl", shorter, args)
+    again = script.trained("cartpole/keras-rl", shorter, args)
+    assert again.digests == first.digests
+    (folder,) = tmp_path.iterdir()
+    folder.rename(tmp_path / folder.name.replace("-500-500", "-500-1000"))
+    with pytest.raises(dqx.study.StudyError, match="other settings of cartpole/keras-rl: choose"):
+        script.trained("cartpole/keras-rl", {**shorter, "eval_period": 1_000}, args)
+
+
+def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
+    """A step size of 1e30 ends in infinite parameters; exact metrics are then NaN."""
+    args = SimpleNamespace(seeds=2, out=tmp_path, quiet=True, devices="cpu:1")
+    changes = {"learning_rate": 1e30, "total_steps": 4_000, "eval_period": 4_000}
+    row = script.row("taxi", script.trained("taxi", changes, args))
+    assert row["diverged"] == 2 and row["IQM"] == row["95 % interval"] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--presets", "cartpol"), "unknown preset 'cartpol'; there are: "),
+        (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    ],
+)
+def test_the_script_says_what_is_wrong(arguments, words):
+    done = call(*arguments)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
