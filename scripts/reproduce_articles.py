@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 import dqx
 import dqx.study
@@ -242,7 +243,8 @@ def draw_solved(path: Path, solved: Mapping[str, np.ndarray]) -> None:
     )
     axes[0].set(xlabel=f"episodes before the {WINDOW} with a mean return of {SOLVED:g}")
     axes[0].set(ylabel="share of seeds")
-    axes[1].set(xlabel="environment steps up to the end of these episodes")
+    axes[1].set(xlabel="environment steps up to the end of these episodes, thousands")
+    axes[1].xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
     axes[0].legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=120)
 
@@ -260,6 +262,7 @@ def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
         for name in names:
             _draw_curve(axis, name, studies[name])
         axis.set(title=env, xlabel="environment steps of a seed, thousands", xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: "")
         axis.set(ylabel="greedy return")
