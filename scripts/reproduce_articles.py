@@ -1,6 +1,6 @@
 """Trains every preset over many seeds and sets what it reaches beside what its source claims.
 
-    python scripts/reproduce_articles.py                          # all, some two hours on two cores
+    python scripts/reproduce_articles.py                        # all, an hour and a half on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
 
 Each preset is a study in a folder of --out; started again, the script goes on where it was. The
@@ -27,7 +27,7 @@ from matplotlib.ticker import LogLocator
 import dqx
 import dqx.study
 from dqx import stats
-from dqx.files import whole_file
+from dqx.files import OutputError, whole_file
 from dqx.study.plan import point_of
 from dqx.study.view import view
 
@@ -76,7 +76,7 @@ def main() -> int:
         parser.error(f"--seeds must be at least 1, got {args.seeds}")
     try:
         return reproduce(chosen, args)
-    except (dqx.ConfigError, dqx.study.StudyError) as error:
+    except (dqx.ConfigError, dqx.study.StudyError, OutputError, OSError) as error:
         parser.error(str(error))
 
 

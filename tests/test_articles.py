@@ -193,6 +193,7 @@ def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
     [
         (("--presets", "cartpol"), "unknown preset 'cartpol'; there are: "),
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+        (("--out", SCRIPT / "x"), "cannot write in"),
     ],
 )
 def test_the_script_says_what_is_wrong(arguments, words):
