@@ -1,4 +1,4 @@
-"""One seed's training loop as pure functions: warm-up, segments, greedy evaluation.
+"""One seed's training loop as pure functions: warm-up, segments; ``evaluation`` judges it.
 
 Read from top to bottom this is the whole flow. ``parallel`` maps these functions over seeds and
 devices, ``run`` calls them from the host and collects what they return.
@@ -22,6 +22,7 @@ from dqx.agent import Agent, AgentState, LearnMetrics, epsilon_at, hyper_at, mak
 from dqx.checks import GUMBEL_POLICIES
 from dqx.config import Config, Hyper
 from dqx.environment import Environment
+from dqx.evaluation import Evaluation, evaluate, q_table
 from dqx.keys import Purpose, purpose_key
 from dqx.replay import Replay, ReplayState, make_replay
 from dqx.types import Array, Key, PyTree, Transition
@@ -31,8 +32,6 @@ from dqx.types import Array, Key, PyTree, Transition
 BLOCK_ROUNDS = 512
 # Bytes of what is drawn for a seed: large observations or many updates make smaller blocks.
 BLOCK_BYTES = 2**22
-# States whose Q-values are computed at once for the exact metrics.
-TABLE_BATCH = 64
 
 
 class Clock(struct.PyTreeNode):
@@ -86,21 +85,6 @@ class Episodes(NamedTuple):
     length: Array
 
 
-class Evaluation(NamedTuple):
-    """Whole greedy episodes, and the values of a fixed set of states.
-
-    Attributes:
-        total: float32 ``[eval_episodes]``, sums of rewards.
-        length: int32 ``[eval_episodes]``, in steps.
-        q_max: float32 ``[]``, the mean over ``eval_states`` states of the largest Q-value; NaN
-            without such states.
-    """
-
-    total: Array
-    length: Array
-    q_max: Array
-
-
 class Trainer(NamedTuple):
     """Pure functions of one seed.
 
@@ -149,7 +133,7 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
         warm_up=functools.partial(_warm_up, parts),
         segment=functools.partial(_segment, parts),
         evaluate=functools.partial(_evaluate, parts),
-        q_table=functools.partial(_q_table, parts),
+        q_table=lambda states, lane: q_table(env, parts.agent, lane.agent.params, states),
     )
 
 
@@ -335,67 +319,7 @@ def _draw_batches(parts: _Parts, clock: Clock, lane: Lane, count: int) -> Array:
 
 
 def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
-    """Whole greedy episodes on environments and keys of their own."""
-    env, agent, num = parts.env, parts.agent, parts.config.eval_episodes
-    key = jax.random.fold_in(purpose_key(lane.key, Purpose.EVALUATION), clock.step)
-    reset_key, step_key = jax.random.split(key)
-    obs, env_state = jax.vmap(env.reset)(jax.random.split(reset_key, num))
-
-    def body(carry: Any) -> Any:
-        time, obs, env_state, total, length, running = carry
-        keys = jax.random.split(jax.random.fold_in(step_key, time), num)
-        action = jax.vmap(exploration.greedy)(agent.q_values(lane.agent.params, obs))
-        # The present stands in for a reset: an episode that is over is not read again.
-        step = jax.vmap(env.step)(keys, env_state, action, (obs, env_state))
-        total = total + jnp.where(running, step.reward, 0.0)
-        length = length + running
-        running = running & ~(step.terminated | step.truncated)
-        return time + 1, step.obs, step.state, total, length, running
-
-    zeros, ones = jnp.zeros(num), jnp.ones(num, bool)
-    first = (jnp.int32(0), obs, env_state, zeros, zeros.astype(jnp.int32), ones)
-    *_, total, length, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), body, first)
-    return Evaluation(total, length, _mean_q_max(parts, lane))
-
-
-def _mean_q_max(parts: _Parts, lane: Lane) -> Array:
-    """The mean of max Q over the states of random play; they are played again, not kept."""
-    env, num = parts.env, parts.config.eval_episodes
-    if parts.config.eval_states == 0:
-        return jnp.float32(jnp.nan)
-    count = parts.config.eval_states // num
-    key = purpose_key(lane.key, Purpose.FIXED_STATES)
-    first_key, key = jax.random.split(key)
-
-    def body(carry: Any, time: Array) -> Any:
-        obs, env_state, total = carry
-        action_key, step_key, reset_key = jax.random.split(jax.random.fold_in(key, time), 3)
-        q = parts.agent.q_values(lane.agent.params, obs)
-        action = jax.random.randint(action_key, (num,), 0, env.num_actions)
-        fresh = jax.vmap(env.reset)(jax.random.split(reset_key, num))
-        keys = jax.random.split(step_key, num)
-        step = jax.vmap(env.step)(keys, env_state, action, fresh)
-        return (step.obs, step.state, total + jnp.sum(jnp.max(q, axis=1))), None
-
-    obs, env_state = jax.vmap(env.reset)(jax.random.split(first_key, num))
-    carry = (obs, env_state, jnp.float32(0.0))
-    (*_, total), _ = jax.lax.scan(body, carry, jnp.arange(count))
-    return total / parts.config.eval_states
-
-
-def _q_table(parts: _Parts, states: PyTree, lane: Lane) -> Array:
-    """Q-values ``[N, A]`` of the online network in ``states``, leaves ``[N, ...]``."""
-    states = jax.tree.map(jnp.asarray, states)
-    count = len(jax.tree.leaves(states)[0])
-    size = min(count, TABLE_BATCH)
-    # The last batch is filled up with the last state.
-    index = jnp.minimum(jnp.arange(-(-count // size) * size), count - 1).reshape(-1, size)
-
-    def batch(index: Array) -> Array:
-        obs = jax.vmap(parts.env.observe)(jax.tree.map(lambda leaf: leaf[index], states))
-        return parts.agent.q_values(lane.agent.params, obs)
-
-    return jax.lax.map(batch, index).reshape(-1, parts.env.num_actions)[:count]
+    return evaluate(parts.config, parts.env, parts.agent, lane.agent.params, lane.key, clock.step)
 
 
 def example_transition(env: Environment) -> Transition:

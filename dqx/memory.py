@@ -11,7 +11,8 @@ from dqx.agent import LearnMetrics
 from dqx.config import Config, ConfigError
 from dqx.convolution import TORSOS, Layer
 from dqx.environment import Environment
-from dqx.loop import TABLE_BATCH, block_rounds, block_size, example_transition, make_trainer
+from dqx.evaluation import TABLE_BATCH
+from dqx.loop import block_rounds, block_size, example_transition, make_trainer
 from dqx.replay import row_bytes
 from dqx.solution import solution_of
 from dqx.types import PyTree

@@ -17,8 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dqx.config import Config, Hyper
 from dqx.environment import Environment
+from dqx.evaluation import Evaluation
 from dqx.keys import seed_key
-from dqx.loop import Clock, Episodes, Evaluation, Lane, make_trainer
+from dqx.loop import Clock, Episodes, Lane, make_trainer
 from dqx.solution import solution_of
 from dqx.types import Array
 

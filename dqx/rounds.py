@@ -13,7 +13,8 @@ import numpy as np
 
 from dqx.agent import LearnMetrics
 from dqx.config import Config, Hyper
-from dqx.loop import Clock, Episodes, Evaluation, Lane
+from dqx.evaluation import Evaluation
+from dqx.loop import Clock, Episodes, Lane
 from dqx.parallel import Programs
 from dqx.solution import EXACT_METRICS, solution_of
 from dqx.types import PyTree

@@ -253,7 +253,7 @@ def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
     """The learning curves of the presets, a panel for each environment."""
     panels: dict[str, list[str]] = {}
     for name, study in studies.items():
-        panels.setdefault(study.plan["points"][0]["config"]["env"], []).append(name)
+        panels.setdefault(settings(study).config.env, []).append(name)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")

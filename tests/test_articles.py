@@ -95,9 +95,8 @@ def test_exploration_of_the_article_on_double_dqn():
 
 
 @pytest.mark.parametrize("name", dqx.preset_names())
-def test_every_preset_is_valid_and_ends_with_an_evaluation(name):
-    config, hyper = dqx.preset(name)
-    dqx.validate(config, hyper)
+def test_every_preset_ends_with_an_evaluation(name):
+    config, _ = dqx.preset(name)
     assert config.total_steps % config.eval_period == 0
 
 

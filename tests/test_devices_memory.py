@@ -174,6 +174,14 @@ class Workload(NamedTuple):
 
 # Each has another largest term; short intervals have few random numbers.
 SHORT = {"log_period": 200, "learning_starts": 200}
+PIXEL_LOOP = {
+    "num_envs": 8, "train_period": 8, "updates_per_train": 2, "batch_size": 32,
+    "log_period": 2000, "learning_starts": 2000,
+}  # fmt: skip
+TAXI_LOOP = {
+    "env": "Taxi-v4", "hidden_sizes": (50, 50), "num_envs": 1, "train_period": 1, "batch_size": 32,
+    "log_period": 1000, "learning_starts": 1000,
+}  # fmt: skip
 WORKLOADS = {
     "batches' rows": Workload(
         {"log_period": 2500, "learning_starts": 2500, "hidden_sizes": (16,)}, 4, "segment"
@@ -184,6 +192,15 @@ WORKLOADS = {
     ),
     "resets": Workload({"log_period": 10_070, "learning_starts": 10_000}, 8, "warm_up"),
     "evaluation": Workload({**SHORT, "eval_episodes": 2000}, 4, "evaluate"),
+    "convolutions": Workload(
+        {**PIXEL_LOOP, "env": "Breakout-MinAtar", "network": "minatar_cnn", "hidden_sizes": (128,)},
+        4,
+        "segment",
+    ),
+    "embedding": Workload({**TAXI_LOOP, "network": "embedding"}, 4, "segment"),
+    "table": Workload(
+        {**TAXI_LOOP, "network": "table", "sampling": "newest", "batch_size": 1}, 4, "segment"
+    ),
 }
 
 

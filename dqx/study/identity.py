@@ -58,8 +58,8 @@ def _libraries() -> dict[str, str]:
 
 # The modules of dqx on which numbers of a run depend.
 COMPUTING = (
-    "agent", "config", "convolution", "environment", "exploration", "keys", "loop", "losses",
-    "networks", "parallel", "replay", "rounds", "run", "solution", "tabular", "types",
+    "agent", "config", "convolution", "environment", "evaluation", "exploration", "keys", "loop",
+    "losses", "networks", "parallel", "replay", "rounds", "run", "solution", "tabular", "types",
 )  # fmt: skip
 
 
