@@ -189,14 +189,12 @@ def _learn_table(
 ) -> tuple[AgentState, LearnMetrics]:
     """One step of tabular Q-learning for each transition of the batch, in their order."""
     table, visits = state.params["params"]["table"], state.opt_state
-    batch = batch._replace(
-        reward=jnp.clip(batch.reward, -hyper.reward_clip, hyper.reward_clip),
-        discount=hyper.gamma * batch.discount,
-    )
     step_size = tabular.StepSize(
         learning_rate_at(hyper, updates), hyper.visit_power, hyper.td_error_clip
     )
-    table, visits, (errors, q) = tabular.q_learning(table, visits, step_size, batch)
+    table, visits, (errors, q) = tabular.q_learning(
+        table, visits, step_size, _as_learned(batch, hyper)
+    )
     params = {"params": {"table": table}}
     metrics = LearnMetrics(
         loss=jnp.mean(jnp.square(errors)),
@@ -234,14 +232,21 @@ def _td_errors(
     hyper: Hyper,
     batch: Transition,
 ) -> Array:
-    reward = jnp.clip(batch.reward, -hyper.reward_clip, hyper.reward_clip)
-    discount = hyper.gamma * batch.discount
+    batch = _as_learned(batch, hyper)
     next_q_target = _q_values(parts, target_params, batch.next_obs)
-    given = (q, batch.action, reward, discount, next_q_target)
+    given = (q, batch.action, batch.reward, batch.discount, next_q_target)
     if not parts.config.double:
         return jax.vmap(losses.q_learning)(*given)
     next_q_online = _q_values(parts, jax.lax.stop_gradient(params), batch.next_obs)
     return jax.vmap(losses.double_q_learning)(*given, next_q_online)
+
+
+def _as_learned(batch: Transition, hyper: Hyper) -> Transition:
+    """Transitions with rewards clipped, and discounts that gamma has been multiplied into."""
+    return batch._replace(
+        reward=jnp.clip(batch.reward, -hyper.reward_clip, hyper.reward_clip),
+        discount=hyper.gamma * batch.discount,
+    )
 
 
 def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:
