@@ -5,6 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend.core import Literal
 
 from dqx.agent import LearnMetrics
@@ -194,27 +195,50 @@ def _backward(config: Config, widths: tuple[int, ...]) -> int:
 
 
 def _act(config: Config, env: Environment) -> int:
-    """Temporaries of one step of all environments: two layers, and the step beside the last one."""
-    widest = max(above + below for above, below in itertools.pairwise(_widths(config, env)))
+    """Temporaries of one step of all environments: the network's, and the step beside them."""
     obs, state = jax.eval_shape(env.reset, _key())
-    return config.num_envs * (_WORD * widest + 2 * (_bytes(obs) + _bytes(state)))
+    step = 2 * (_bytes(obs) + _bytes(state))
+    return _pass(config, env, config.num_envs) + config.num_envs * step
 
 
 def _evaluate(config: Config, env: Environment) -> int:
-    """Results and temporaries of ``evaluate``: two layers, observations, old and new states."""
-    widest = max(above + below for above, below in itertools.pairwise(_widths(config, env)))
+    """Results and temporaries of ``evaluate``: the network's, observations, old and new states."""
     obs, state = jax.eval_shape(env.reset, _key())
     episode = 4 * _WORD  # return, length, whether it is running, action
     carried = _bytes(obs) + 2 * _bytes(state) + episode
-    return config.eval_episodes * (2 * _WORD + _WORD * widest + carried)
+    num = config.eval_episodes
+    return num * (2 * _WORD + carried) + _pass(config, env, num)
 
 
 def _q_table(config: Config, env: Environment) -> int:
-    """Results and temporaries of ``q_table``: all Q-values twice, two layers of a batch."""
+    """Results and temporaries of ``q_table``: all Q-values twice, and a batch."""
     values = _WORD * solution_of(config.env).model.num_states * env.num_actions
-    widest = max(above + below for above, below in itertools.pairwise(_widths(config, env)))
     obs, _ = jax.eval_shape(env.reset, _key())
-    return 2 * values + TABLE_BATCH * (_WORD * widest + _bytes(obs))
+    return 2 * values + TABLE_BATCH * _bytes(obs) + _pass(config, env, TABLE_BATCH)
+
+
+def _pass(config: Config, env: Environment, count: int) -> int:
+    """Temporaries of the network's pass over ``count`` observations of each lane.
+
+    Of dense layers two at a time, or their inputs as floats in two layouts. Of convolutions the
+    kernels in another layout, and at a time the patches as they were stored and as floats, the
+    patches with the output, or the output before and after its activation; XLA's own take the input
+    as floats instead of the patches.
+    """
+    widths = _widths(config, env)
+    floats = [2 * widths[0], *(above + below for above, below in itertools.pairwise(widths))]
+    below, stored, kernels = math.prod(env.obs_shape), np.dtype(env.obs_dtype).itemsize / _WORD, 0
+    for layer, channels, (rows, columns) in _conv_shapes(config, env):
+        output = rows * columns * layer.features
+        taken = below
+        if config.convolution == "blocks":
+            side = -(-layer.kernel // layer.stride) * layer.stride
+            taken = rows * columns * side**2 * channels
+            floats.append(taken + math.ceil(taken * stored))
+        floats += [taken + output, 2 * output]
+        kernels += layer.kernel**2 * channels * layer.features
+        below, stored = output, 1.0
+    return _WORD * (kernels + count * max(floats))
 
 
 def _convolutions(config: Config, env: Environment, width: int) -> int:

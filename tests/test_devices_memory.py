@@ -197,6 +197,11 @@ WORKLOADS = {
         4,
         "segment",
     ),
+    "evaluation from pixels": Workload(
+        {**PIXEL_LOOP, "env": "WallDodge-v0", "network": "nature_cnn", "eval_episodes": 200},
+        4,
+        "evaluate",
+    ),
     "embedding": Workload({**TAXI_LOOP, "network": "embedding"}, 4, "segment"),
     "table": Workload(
         {**TAXI_LOOP, "network": "table", "sampling": "newest", "batch_size": 1}, 4, "segment"
