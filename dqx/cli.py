@@ -248,12 +248,10 @@ def _exact_words(result: "TrainResult") -> str:
 
     last = {name: result.metrics[name][:, -1] for name in EXACT_METRICS}
     text = f"exact return over all starts: {_return_words(last['exact_return'], 2)}"
-    if not np.isfinite(last["regret"]).any():
-        return text
-    regret, share, error = (np.nanmean(last[name]) for name in EXACT_METRICS[1:])
+    regret, share, error = (np.mean(last[name]) for name in EXACT_METRICS[1:])
     return (
         f"{text}; means over seeds: regret {regret:.2f}, optimal actions in {100 * share:.1f} % of "
-        f"the states, max |Q - Q*| {error:.3g}"
+        f"the states, max |Q - Q*| {f'{error:.3g}' if np.isfinite(error) else 'not finite'}"
     )
 
 

@@ -60,7 +60,10 @@ class Solution:
                 ) from None
 
     def measure(self, q: np.ndarray, gammas: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of L runs, float32 ``[L]`` each; NaN for Q-values that are not finite.
+        """The metrics of L runs, float32 ``[L]`` each.
+
+        Where Q-values are not finite, actions are chosen as greedy episodes choose them, the first
+        NaN before all numbers, and only ``q_error`` is NaN.
 
         Args:
             q: Q-values ``[L, N, A]``.
@@ -73,16 +76,12 @@ class Solution:
         return dict(zip(EXACT_METRICS, columns, strict=True))
 
     def _measure(self, q: np.ndarray, gamma: float) -> tuple[float, ...]:
-        if not np.isfinite(q).all():
-            return (np.nan,) * len(EXACT_METRICS)
         q_star = self._q_star[float(np.float32(gamma))]
-        value = exact.greedy_return(self.model, q)
-        return (
-            value,
-            self.optimal_return - value,
-            exact.optimal_share(q, q_star),
-            exact.max_abs_error(q, q_star),
-        )
+        finite = np.isfinite(q).all()
+        error = exact.max_abs_error(q, q_star) if finite else np.nan
+        chosen = q if finite else np.eye(self.model.num_actions)[np.argmax(q, axis=1)]
+        value = exact.greedy_return(self.model, chosen)
+        return value, self.optimal_return - value, exact.optimal_share(chosen, q_star), error
 
 
 @functools.lru_cache(maxsize=4)

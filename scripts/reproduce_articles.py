@@ -50,7 +50,7 @@ SOURCES = {
     "mountain-car/toptal": Source(64, "-136.75 (1 run, at 120,000 steps)"),
     "mountain-car/zoo": Source(32, "-100.8 ± 9.9 (1 run)"),
     "cartpole": Source(32, ""),
-    "cartpole/cleanrl": Source(32, "498.4 ± 2.3 (3 runs)"),
+    "cartpole/cleanrl": Source(32, "498.4 ± 2.3 (3 runs, in training)"),
     "cartpole/keras-rl": Source(64, "no number"),
     "cartpole/double-dqn": Source(64, "solved after 51 episodes (1 run)"),
 }
@@ -153,17 +153,15 @@ def returns(study: dqx.study.Study) -> np.ndarray:
 def row(name: str, study: dqx.study.Study) -> dict[str, Any]:
     """The table's row of one preset."""
     seeds, kept = len(study.seeds), study.manifest
-    # Without a finite return where the parameters are not finite; the last column counts these.
-    final = returns(study)[:, -1]
-    s = stats.summarize(final, nan="drop") if np.isfinite(final).any() else None
+    s = stats.summarize(returns(study)[:, -1])
     rate = kept["steps_per_second"]  # null where the last sitting had no steps left
     seconds = kept["steps"] / rate + kept["compile_seconds"] if rate else np.nan
     return {
         "preset": name,
         "seeds": seeds,
         "steps": settings(study).config.total_steps,
-        "IQM": f"{s.iqm:.2f}" if s else "n/a",
-        "95 % interval": f"{s.low:.2f} to {s.high:.2f}" if s and s.n > 1 else "n/a",
+        "IQM": f"{s.iqm:.2f}",
+        "95 % interval": f"{s.low:.2f} to {s.high:.2f}" if s.n > 1 else "n/a",
         "claim of the source": SOURCES[name].claim or "our own",
         "wall s": f"{seconds:,.0f}" if rate else "n/a",
         "s a seed": f"{seconds / seeds:.1f}" if rate else "n/a",
@@ -279,11 +277,11 @@ def _draw_curve(axis: Axes, name: str, study: dqx.study.Study) -> None:
     values = returns(study)
     there = np.isfinite(values).any(axis=0)
     values, steps = values[:, there], study.steps[there] / 1000
-    center = stats.iqm(values, nan="drop")
+    center = stats.iqm(values)
     (line,) = axis.plot(steps, center, marker=".", label=name)
     if len(values) == 1:
         return
-    low, high = stats.bootstrap_interval(values, nan="drop")
+    low, high = stats.bootstrap_interval(values)
     if len(steps) == 1:
         around = [center - low, high - center]
         axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)
