@@ -64,7 +64,9 @@ class Config:
     sampling: str = _doc(
         "uniform", "of the replay: uniform, or newest (each round's transitions once, in order)"
     )
-    target_period: int = _doc(500, "steps from one target update to the next")
+    target_period: int = _doc(
+        500, "steps from one target update to the next; one a round of updates at most"
+    )
     log_period: int = _doc(10_000, "steps from one row of metrics to the next")
     eval_period: int = _doc(50_000, "steps from one greedy evaluation to the next; 0: never")
     eval_episodes: int = _doc(10, "whole episodes an evaluation")
@@ -103,6 +105,13 @@ class Config:
     chunk_width: int | None = _doc(
         None, "seeds trained side by side on one device; none: the device's default"
     )
+
+    def __post_init__(self) -> None:
+        # Lists would be equal to no tuple, and could not be hashed.
+        for name in ("hidden_sizes", "annealed"):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
 
 
 class Hyper(struct.PyTreeNode):

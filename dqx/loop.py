@@ -19,7 +19,7 @@ from flax import struct
 
 from dqx import exploration
 from dqx.agent import Agent, AgentState, LearnMetrics, epsilon_at, hyper_at, make_agent
-from dqx.checks import GUMBEL_POLICIES
+from dqx.checks import EPSILON_POLICIES, GUMBEL_POLICIES
 from dqx.config import Config, Hyper
 from dqx.environment import Environment
 from dqx.evaluation import Evaluation, evaluate, q_table
@@ -229,9 +229,19 @@ def _segment(
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
     metrics = LearnMetrics(*jnp.moveaxis(metrics.reshape(-1, len(LearnMetrics._fields)), 1, 0))
-    now = hyper_at(config, hyper, clock.step)
-    epsilon = epsilon_at(config, now, clock.step, lane.episodes)
-    return clock, lane, episodes, {**_summary(metrics), "epsilon": epsilon}
+    return (
+        clock,
+        lane,
+        episodes,
+        {**_summary(metrics), "epsilon": _epsilon(config, hyper, clock, lane)},
+    )
+
+
+def _epsilon(config: Config, hyper: Hyper, clock: Clock, lane: Lane) -> Array:
+    """The probability of a random action, float32 ``[]``; NaN for a policy that has none."""
+    if config.policy not in EPSILON_POLICIES:
+        return jnp.float32(jnp.nan)
+    return epsilon_at(config, hyper_at(config, hyper, clock.step), clock.step, lane.episodes)
 
 
 def _env_step(

@@ -11,6 +11,7 @@ import pytest
 
 import dqx
 from dqx.agent import AgentState, LearnMetrics
+from dqx.config import POLICIES
 from dqx.keys import Purpose, purpose_key, seed_key
 from dqx.loop import example_transition
 from dqx.replay import make_replay
@@ -234,6 +235,16 @@ def test_actions_are_counted_for_boltzmann_gumbel_only():
         assert counts.min() > 10
     plain = dqx.make_trainer(dataclasses.replace(config, policy="boltzmann"), env)
     assert jax.eval_shape(plain.init, keys[0]).action_counts is None
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_epsilon_is_told_of_policies_that_have_one(policy):
+    config = dataclasses.replace(CONFIG, policy=policy, train_period=8, exploration="constant")
+    trainer = dqx.make_trainer(config, probes.adapted(probes.ChosenReward))
+    keys = jax.vmap(lambda s: seed_key(0, s))(jnp.arange(1))
+    *_, metrics = probes.run_trainer(trainer, dqx.Hyper(epsilon_start=0.25), keys, 48, 16)
+    told = 0.25 if policy in ("epsilon_greedy", "max_boltzmann") else np.nan
+    np.testing.assert_array_equal(metrics["epsilon"], [told])
 
 
 # --- Rows of metrics and the table of episodes.
