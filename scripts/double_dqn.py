@@ -11,7 +11,7 @@ from dqx import stats
 
 
 def main() -> None:
-    """Trains both settings and prints how they compare."""
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cartpole")
     parser.add_argument("--seeds", type=int, default=32)
@@ -20,12 +20,20 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    config, hyper = dqx.preset(args.preset)
-    if args.steps is not None:
-        config = dataclasses.replace(config, total_steps=args.steps)
+    try:
+        compare(args.preset, args.seeds, args.steps)
+    except dqx.ConfigError as error:
+        parser.error(str(error))
+
+
+def compare(preset: str, seeds: int, steps: int | None) -> None:
+    """Trains both settings for so many steps, those of the preset if it is None."""
+    config, hyper = dqx.preset(preset)
+    if steps is not None:
+        config = dataclasses.replace(config, total_steps=steps)
     final = {}
     for double in (False, True):
-        result = dqx.train(dataclasses.replace(config, double=double), hyper, seeds=args.seeds)
+        result = dqx.train(dataclasses.replace(config, double=double), hyper, seeds=seeds)
         final[double] = result.metrics["eval_return"][:, -1]
         s = stats.summarize(final[double])
         print(

@@ -12,17 +12,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import dqx
+import dqx.study
+from dqx.config import parse_field
 
 SAMPLES = (2, 3, 5, 10, 20, 30, 50)
 DRAWS = 20_000
 
 
 def wrong(better: np.ndarray, worse: np.ndarray, count: int, rng: np.random.Generator) -> float:
-    """How often the mean of ``count`` seeds of each setting ranks them wrongly, ties half."""
-    means = [
-        rng.permuted(np.tile(values, (DRAWS, 1)), axis=1)[:, :count].mean(axis=1)
-        for values in (better, worse)
-    ]
+    """How often the mean of ``count`` seeds of each setting ranks them wrongly, ties half.
+
+    Seeds are drawn with replacement: without, a sample of half of them would look too reliable.
+    """
+    means = [rng.choice(values, (DRAWS, count)).mean(axis=1) for values in (better, worse)]
     return float(np.mean(means[0] < means[1]) + np.mean(means[0] == means[1]) / 2)
 
 
@@ -41,33 +43,44 @@ def draw(path: Path, returns: dict[str, np.ndarray], errors: dict[int, float]) -
 
 
 def main() -> None:
-    """Trains what is missing, then draws small samples from the many seeds."""
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cartpole/cleanrl")
     parser.add_argument("--seeds", type=int, default=256)
     parser.add_argument("--field", default="learning_rate")
-    parser.add_argument("--values", type=float, nargs=2, default=[2.5e-4, 5e-4])
+    parser.add_argument("--values", nargs=2, default=["2.5e-4", "5e-4"], metavar="VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/seed-variance"))
     args = parser.parse_args()
+    try:
+        compare(args)
+    except (dqx.ConfigError, dqx.study.StudyError) as error:
+        parser.error(str(error))
 
+
+def compare(args: argparse.Namespace) -> None:
+    """Trains what is missing, then draws small samples from the many seeds."""
+    values = [parse_field(args.field, text) for text in args.values]
     plan = {
         "name": "seed-variance",
         "seeds": args.seeds,
         "base": {"preset": args.preset},
-        "grid": {args.field: args.values},
+        "grid": {args.field: values},
     }
-    begun = (args.out / "plan.json").exists()
-    study = dqx.study.resume(args.out) if begun else dqx.study.run(plan, args.out)
-    asked = (list(range(args.seeds)), args.values)
-    if (list(study.seeds), [p["varied"].get(args.field) for p in study.plan["points"]]) != asked:
-        parser.error(f"{args.out} holds another study: choose another --out")
+    if (args.out / "plan.json").exists():
+        study = dqx.study.load(args.out)
+        kept = [point["varied"].get(args.field) for point in study.plan["points"]]
+        if (list(study.seeds), kept) != (list(range(args.seeds)), values):
+            raise dqx.study.StudyError(f"{args.out} holds another study: choose another --out")
+        study = study if study.finished else dqx.study.resume(args.out)
+    else:
+        study = dqx.study.run(plan, args.out)
     final = study.to_arrays("eval_return")[:, :, -1]
     best, other = np.argsort(-final.mean(axis=1))
     for row in (best, other):
         s = dqx.stats.summarize(final[row])
         print(f"{study.configs[row]}: mean {s.mean:.1f}, IQM {s.iqm:.1f}, of {s.n} seeds")
     rng = np.random.default_rng(0)
-    sizes = [count for count in SAMPLES if count <= args.seeds // 2]
+    sizes = [count for count in SAMPLES if count <= args.seeds]
     errors = {count: wrong(final[best], final[other], count, rng) for count in sizes}
     for count, error in errors.items():
         print(f"{count:3} seeds of each rank them wrongly {100 * error:4.1f} % of the time")
