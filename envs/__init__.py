@@ -5,6 +5,7 @@ from envs._cores import split_cpu_into_cores
 split_cpu_into_cores()
 
 # ruff: noqa: E402, I001 (importing gymnax starts JAX, so the cores come first)
+from envs import exact, tabular
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
 from envs.mountain_car import MountainCar
@@ -20,8 +21,10 @@ __all__ = [
     "Taxi",
     "WallDodge",
     "check_environment",
+    "exact",
     "make",
     "names",
     "own_names",
     "spaces",
+    "tabular",
 ]
