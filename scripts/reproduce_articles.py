@@ -1,6 +1,6 @@
 """Trains every preset over many seeds and sets what it reaches beside what its source claims.
 
-    python scripts/reproduce_articles.py                        # all, an hour and a half on 2 cores
+    python scripts/reproduce_articles.py                        # all, about an hour on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
 
 Each preset is a study in a folder of --out; started again, the script goes on where it was. The
