@@ -249,9 +249,10 @@ def _exact_words(result: "TrainResult") -> str:
     last = {name: result.metrics[name][:, -1] for name in EXACT_METRICS}
     text = f"exact return over all starts: {_return_words(last['exact_return'], 2)}"
     regret, share, error = (np.mean(last[name]) for name in EXACT_METRICS[1:])
+    distance = f"{error:.3g}" if np.isfinite(error) else "not finite"
     return (
         f"{text}; means over seeds: regret {regret:.2f}, optimal actions in {100 * share:.1f} % of "
-        f"the states, max |Q - Q*| {f'{error:.3g}' if np.isfinite(error) else 'not finite'}"
+        f"the states, max |Q - Q*| {distance}"
     )
 
 

@@ -108,8 +108,7 @@ class Config:
 
     def __post_init__(self) -> None:
         # Lists would be equal to no tuple, and could not be hashed.
-        for name in ("hidden_sizes", "annealed"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 

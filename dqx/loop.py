@@ -229,12 +229,8 @@ def _segment(
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
     metrics = LearnMetrics(*jnp.moveaxis(metrics.reshape(-1, len(LearnMetrics._fields)), 1, 0))
-    return (
-        clock,
-        lane,
-        episodes,
-        {**_summary(metrics), "epsilon": _epsilon(config, hyper, clock, lane)},
-    )
+    row = {**_summary(metrics), "epsilon": _epsilon(config, hyper, clock, lane)}
+    return clock, lane, episodes, row
 
 
 def _epsilon(config: Config, hyper: Hyper, clock: Clock, lane: Lane) -> Array:

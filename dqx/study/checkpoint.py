@@ -25,6 +25,8 @@ from dqx.study.folder import (
 from dqx.types import PyTree
 
 _EPISODES = ("lane", "step", "return", "length")
+# What an array takes in a file beside its numbers: the headers of both formats and twice its name.
+_ARRAY_BYTES = 250
 
 
 class Checkpoint(NamedTuple):
@@ -123,9 +125,10 @@ def delete(folder: Folder, chunk: int) -> None:
 
 
 def size(programs: Programs) -> int:
-    """Bytes of a chunk's checkpoint, metrics left out."""
+    """Bytes of a chunk's checkpoint before its first row of metrics and its first episode."""
     leaves = jax.tree.leaves(programs.shapes())
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    arrays = len(leaves) + len(METRICS) + len(_EPISODES)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + _ARRAY_BYTES * arrays
 
 
 def _named(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:

@@ -99,7 +99,7 @@ def test_disk_is_what_the_finished_study_takes(tmp_path):
 
 
 def test_a_checkpoint_is_as_large_as_predicted(tmp_path):
-    """The estimate counts the state alone, the file holds names and rows of metrics as well."""
+    """The estimate counts the state and names, the file holds rows and episodes as well."""
     plan = {"seeds": 8, "base": BASE}
     (group,) = dry_run(plan, timed=False).groups
     seen = []
@@ -110,7 +110,7 @@ def test_a_checkpoint_is_as_large_as_predicted(tmp_path):
         progress=lambda event: seen.append(sizes(tmp_path / "a")["checkpoints"]),
     )
     both = group.checkpoint_bytes * group.devices
-    assert group.devices == 2 and both <= max(seen) < 1.1 * both + 2 * 13_000
+    assert group.devices == 2 and both <= max(seen) < 1.1 * both
 
 
 def test_nothing_is_written_and_nothing_trained(tmp_path, monkeypatch):
