@@ -1,28 +1,96 @@
-"""Shared by the benchmarks: the machine's matrix-multiply peak, the manifest, and the table."""
+"""Shared by the benchmarks: chunks timed side by side, the machine's peak, manifest and table."""
 
-import json
 import os
 import platform
 import statistics
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jaxlib
+import numpy as np
 import psutil
+from jax import numpy as jnp
 
 import dqx
+from dqx import files
+from dqx.compute.programs import Programs
+from dqx.report import terminal
+from dqx.study.background import over_places
 
 
-def matmul_peak(devices: list[jax.Device], size: int = 2048, repeats: int = 8) -> float:
-    """Float32 matrix-multiply rate in FLOP/s over ``devices`` together, the median of ``repeats``.
+class SideBySide:
+    """Chunks of a configuration, each in a place and a thread of its own, as training runs them.
 
-    On a CPU one product uses the threads of all cores, so it is measured once, on the first
-    device; on accelerators one device is measured and counted as often as there are devices.
+    Args:
+        config: validated and rounded, with its chunk width.
+        hyper: of every seed.
+        places: as of ``select_devices``.
     """
-    x = jax.device_put(jnp.ones((size, size), jnp.float32), devices[0])
+
+    def __init__(self, config: dqx.Config, hyper: dqx.Hyper, places: Sequence[jax.Device]) -> None:
+        env = dqx.make_environment(config.env)
+        self.config, self.places, self.lanes = config, tuple(places), config.chunk_width
+        self.programs = {device: Programs(config, env, device, 0) for device in set(places)}
+        self._hyper = jax.tree.map(lambda x: np.full(self.lanes, x, np.float32), hyper)
+        self._states: list[Any] = []
+
+    def start(self, first_seed: int, chunks: int) -> None:
+        """Fresh lanes for so many chunks, at most as many as places, past their warm-up."""
+        self._states = [None] * chunks
+
+        def work(place: jax.Device, index: int) -> None:
+            programs, first = self.programs[place], first_seed + index * self.lanes
+            clock, lanes = programs.init(np.arange(first, first + self.lanes))
+            clock, lanes, _ = programs.warm_up(clock, lanes, self.config.learning_starts)
+            self._states[index] = clock, jax.block_until_ready(lanes), programs.place(self._hyper)
+
+        self._each(work)
+
+    def seconds(self, segments: int) -> float:
+        """From the common start of the chunks to the end of the last after so many segments."""
+        ready, times = threading.Barrier(len(self._states), timeout=600), []
+
+        def work(place: jax.Device, index: int) -> None:
+            programs, (clock, lanes, hypers) = self.programs[place], self._states[index]
+            programs.program("segment", self.config.log_period)  # not compiled while timed
+            ready.wait()
+            begun = time.perf_counter()
+            for _ in range(segments):
+                clock, lanes, episodes, metrics = programs.segment(
+                    clock, lanes, hypers, self.config.log_period
+                )
+                jax.block_until_ready((episodes, metrics))
+            times.append((begun, time.perf_counter()))
+            self._states[index] = clock, lanes, hypers
+
+        self._each(work)
+        return max(end for _, end in times) - min(begun for begun, _ in times)
+
+    def state(self, index: int) -> tuple[Any, Any]:
+        """Clock and lanes of a chunk."""
+        clock, lanes, _ = self._states[index]
+        return clock, lanes
+
+    @property
+    def compile_seconds(self) -> float:
+        return sum(programs.compile_seconds for programs in self.programs.values())
+
+    def _each(self, work: Any) -> None:
+        count = len(self._states)
+        over_places(self.places[:count], range(count), work)
+
+
+def matmul_peak(places: Sequence[jax.Device], size: int = 2048, repeats: int = 8) -> float:
+    """Float32 matrix-multiply rate in FLOP/s over ``places`` together, the median of ``repeats``.
+
+    On a CPU one product uses the threads of all cores, so it is measured once; on accelerators one
+    device is measured and counted as often as there are devices.
+    """
+    x = jax.device_put(jnp.ones((size, size), jnp.float32), places[0])
     product = jax.jit(lambda a: a @ a)
     product(x).block_until_ready()
     seconds = []
@@ -31,7 +99,7 @@ def matmul_peak(devices: list[jax.Device], size: int = 2048, repeats: int = 8) -
         product(x).block_until_ready()
         seconds.append(time.perf_counter() - started)
     rate = 2 * size**3 / statistics.median(seconds)
-    return rate if devices[0].platform == "cpu" else rate * len(devices)
+    return rate if places[0].platform == "cpu" else rate * len(places)
 
 
 def update_flops(config: dqx.Config, obs_size: int, num_actions: int) -> float:
@@ -49,7 +117,7 @@ def update_flops(config: dqx.Config, obs_size: int, num_actions: int) -> float:
     return forward + updates_a_step * config.batch_size * passes
 
 
-def manifest(devices: list[jax.Device]) -> dict[str, Any]:
+def manifest(places: Sequence[jax.Device]) -> dict[str, Any]:
     """What a figure depends on besides the code."""
     return {
         "dqx": dqx.__version__,
@@ -57,7 +125,7 @@ def manifest(devices: list[jax.Device]) -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "device": f"{len(devices)} x {devices[0].platform}: {devices[0].device_kind}",
+        "device": f"{len(places)} x {places[0].platform}: {places[0].device_kind}",
         "processor": _processor(),
         "cores": psutil.cpu_count(),
         "load_before": psutil.getloadavg()[0],
@@ -72,24 +140,15 @@ def median_and_spread(values: list[float]) -> tuple[float, float]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints rows of equal keys as aligned columns, numbers to the right."""
-    texts = [{k: f"{v:,.3g}" if isinstance(v, float) else f"{v:,}" if isinstance(v, int) else str(v)
-              for k, v in row.items()} for row in rows]  # fmt: skip
-    widths = {k: max(len(k), *(len(t[k]) for t in texts)) for k in rows[0]}
-    print("  ".join(k.rjust(w) for k, w in widths.items()))
-    for text in texts:
-        print("  ".join(text[k].rjust(w) for k, w in widths.items()), flush=True)
+    """Prints rows of equal keys as a Markdown table."""
+    print("\n".join(terminal.markdown(rows)), flush=True)
 
 
 def write_json(path: str | None, content: dict[str, Any]) -> None:
     """Writes a result file, whole or not at all; does nothing without a path."""
-    if path is None:
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".part")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    beside.replace(target)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(Path(path), content)
 
 
 def _processor() -> str:

@@ -7,8 +7,8 @@ The first table times the gradient of the wall-dodge article's network (nature_c
 batch of 32 uint8 frames of 40 x 40, for seeds side by side on one core: ``blocks`` as agents
 compute it, ``at once`` the same without taking seeds one after another, and ``plain``, XLA's
 convolution. The forms take turns, so that a busy machine slows all of them; ratios are medians over
-the turns. The second table times the training loop of ``Programs``, an update of batch 32 every
-four environment steps, compile time apart.
+the turns. The second table times the training loop, a thread and a chunk in every place, an update
+of batch 32 every four environment steps, compile time apart.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import Any
 
 import dqx
-import envs  # noqa: F401 (starts JAX with one CPU device a core, as training does)
 
 BATCH, SIDE, ACTIONS = 32, 40, 2
 HIDDEN = (100,)
@@ -58,8 +57,8 @@ def _compiled(form: str, num_seeds: int) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
 
-    from dqx.convolution import TORSOS, seed_by_seed
-    from dqx.networks import ConvNet
+    from dqx.core.convolution import TORSOS, seed_by_seed
+    from dqx.core.networks import ConvNet
 
     network = ConvNet(
         ACTIONS, HIDDEN, TORSOS["nature_cnn"], form="plain" if form == "plain" else "blocks"
@@ -85,47 +84,40 @@ def _compiled(form: str, num_seeds: int) -> Callable[[], Any]:
 
 def loop(env_name: str, form: str, num_seeds: int, repeats: int, devices: str | None) -> dict:
     """One row of the second table, and all rates."""
-    import jax
-    import numpy as np
-    from common import median_and_spread
+    from common import SideBySide, median_and_spread
 
-    from dqx.devices import select_devices
-    from dqx.parallel import Programs, chunk_width, enough_devices
+    from dqx.compute.devices import select_devices
+    from dqx.compute.programs import chunk_width
+    from dqx.settings import to_record
 
+    available = select_devices(devices)
     config = dataclasses.replace(
         LOOPS[env_name], env=env_name, convolution=form, train_period=4, batch_size=BATCH,
         replay_capacity=10_000, learning_starts=2_000, log_period=1_000, target_period=1_000,
         total_steps=100_000,
     )  # fmt: skip
+    width = min(num_seeds, chunk_width(config, available[0].platform))
+    config = dataclasses.replace(config, chunk_width=width)
     hyper = dqx.Hyper(learning_rate=1e-4)
     dqx.validate(config, hyper)
-    available = select_devices(devices)
-    width = min(num_seeds, chunk_width(config, available[0].platform))
-    used = enough_devices(available, num_seeds, width)
-    programs = Programs(config, dqx.make_environment(env_name), used, width, root_seed=0)
-    lanes_a_round = programs.num_lanes
-    hypers = programs.per_lane(jax.tree.map(lambda x: np.full(lanes_a_round, x, np.float32), hyper))
-    clock, lanes = programs.init(range(lanes_a_round))
-    clock, lanes, _ = programs.warm_up(clock, lanes, config.learning_starts)
-    rates = []
-    for _ in range(repeats + 1):
-        jax.block_until_ready(lanes)
-        started = time.perf_counter()
-        clock, lanes, *_ = programs.segment(clock, lanes, hypers, config.log_period)
-        jax.block_until_ready(lanes)
-        rates.append(lanes_a_round * config.log_period / (time.perf_counter() - started))
-    rate, spread = median_and_spread(rates[1:])  # the first one compiled
+    used = available[: -(-num_seeds // width)]
+    side_by_side = SideBySide(config, hyper, used)
+    side_by_side.start(0, len(used))
+    seeds = width * len(used)
+    times = [side_by_side.seconds(1) for _ in range(repeats + 1)][1:]  # the first warms caches
+    rates = [seeds * config.log_period / seconds for seconds in times]
+    rate, spread = median_and_spread(rates)
     row = {
         "environment": env_name,
         "form": form,
-        "seeds": lanes_a_round,
+        "seeds": seeds,
         "devices": len(used),
         "steps/s": int(rate),
-        "best": int(max(rates[1:])),
+        "best": int(max(rates)),
         "spread": f"{100 * spread:.0f}%",
-        "compile s": programs.compile_seconds,
+        "compile s": side_by_side.compile_seconds,
     }
-    return {"row": row, "rates": rates[1:], "config": dataclasses.asdict(config)}
+    return {"row": row, "rates": rates, **to_record(config, hyper)}
 
 
 def main() -> None:
@@ -139,10 +131,11 @@ def main() -> None:
     parser.add_argument("--json", help="write rows and manifest to this file")
     args = parser.parse_args()
 
-    import jax
     from common import manifest, print_table, write_json
 
-    record = manifest(jax.local_devices())
+    from dqx.compute.devices import select_devices
+
+    record = manifest(select_devices(args.devices))
     found = [gradients(int(seeds), args.repeats) for seeds in args.seeds.split(",")]
     print_table([result["row"] for result in found])
     repeats = max(3, args.repeats // 4)

@@ -181,9 +181,9 @@ def main() -> None:
 
     from common import manifest, print_table, write_json
 
-    from dqx.devices import select_devices
+    from dqx.compute.devices import select_devices
 
-    record = manifest(list(select_devices()))
+    record = manifest(select_devices())
     results: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="study-", dir=os.environ.get("TMPDIR")))
     try:

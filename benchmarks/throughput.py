@@ -4,10 +4,11 @@
     python benchmarks/throughput.py --seeds 512 --workloads cartpole/cleanrl
     python benchmarks/throughput.py --widths 1,2,4,8,16  # chunk widths side by side at 32 seeds
 
-Every row runs in a process of its own, so that its peak memory is its own. Steps are counted for
-the seeds asked for, padding left out, summed over them; a row is the median of several
-repetitions, each of every chunk in turn. ``of peak`` divides the arithmetic of the network's matrix
-products by the matrix-multiply peak, measured between the repetitions (the median again).
+Every row runs in a process of its own, so that its peak memory is its own. Chunks run as in
+training, in as many threads as there are places. Steps are counted for the seeds asked for, padding
+left out, summed over them; a row is the median of several repetitions, each of every chunk. ``of
+peak`` divides the arithmetic of the network's matrix products by the matrix-multiply peak, measured
+between the repetitions (the median again).
 """
 
 import argparse
@@ -16,7 +17,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from typing import Any
 
 WORKLOADS = ("cartpole/cleanrl", "mountain-car/toptal")
@@ -31,52 +31,45 @@ def measure(
     timed_steps: int | None = None,
 ) -> dict:
     """One row of the table."""
-    import jax
     import numpy as np
-    from common import manifest, matmul_peak, median_and_spread, update_flops
+    from common import SideBySide, manifest, matmul_peak, median_and_spread, update_flops
 
     import dqx
-    from dqx.devices import select_devices
-    from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs, enough_devices
+    from dqx.compute.devices import select_devices
+    from dqx.compute.programs import chunk_width
+    from dqx.settings import rounded, to_record
 
     config, hyper = dqx.preset(workload)
-    env = dqx.make_environment(config.env)
     available = select_devices(devices)
-    record = manifest(list(available))
+    record = manifest(available)
     platform = available[0].platform
     if width is None:
-        width = 1 if num_seeds == 1 and platform == "cpu" else DEFAULT_CHUNK_WIDTH[platform]
-    used = enough_devices(available, num_seeds, width)
-    programs = Programs(config, env, used, width, root_seed=0)
-    lanes_a_round = programs.num_lanes
-    rounds = -(-num_seeds // lanes_a_round)
-    hypers = programs.per_lane(jax.tree.map(lambda x: np.full(lanes_a_round, x, np.float32), hyper))
+        width = 1 if num_seeds == 1 and platform == "cpu" else chunk_width(config, platform)
+    config, _ = rounded(dataclasses.replace(config, chunk_width=width))
+    chunks = -(-num_seeds // width)
+    used = available[:chunks]
+    side_by_side = SideBySide(config, hyper, used)
     steps = config.log_period  # segments of the length that training uses
 
-    def all_rounds(segments: int) -> float:
-        """Seconds that the segments take, for chunk after chunk as training runs them."""
+    def all_chunks(segments: int) -> float:
+        """Seconds that the segments take, for as many chunks at a time as there are places."""
         seconds = 0.0
-        for first in range(0, rounds * lanes_a_round, lanes_a_round):
-            clock, lanes = programs.init(range(first, first + lanes_a_round))
-            clock, lanes, _ = programs.warm_up(clock, lanes, config.learning_starts)
-            jax.block_until_ready(lanes)
-            started = time.perf_counter()
-            for _ in range(segments):
-                clock, lanes, episodes, metrics = programs.segment(clock, lanes, hypers, steps)
-                jax.block_until_ready((episodes, metrics))
-            seconds += time.perf_counter() - started
+        for first in range(0, chunks, len(used)):
+            side_by_side.start(first * width, min(len(used), chunks - first))
+            seconds += side_by_side.seconds(segments)
         return seconds
 
-    all_rounds(1)
-    segments = max(1, round(1.5 / all_rounds(1)))
+    all_chunks(1)
+    segments = max(1, round(1.5 / all_chunks(1)))
     if timed_steps is not None:
-        segments = timed_steps // steps
-    peaks, rates = [matmul_peak(list(available))], []
+        segments = max(1, timed_steps // steps)
+    peaks, rates = [matmul_peak(available)], []
     for _ in range(repeats):
-        rates.append(num_seeds * steps * segments / all_rounds(segments))
-        peaks.append(matmul_peak(list(available)))
+        rates.append(num_seeds * steps * segments / all_chunks(segments))
+        peaks.append(matmul_peak(available))
     rate, spread = median_and_spread(rates)
     peak, _ = median_and_spread(peaks)
+    env = dqx.make_environment(config.env)
     obs_size = env.num_categories or int(np.prod(env.obs_shape))
     flops = update_flops(config, obs_size, env.num_actions)
     row = {
@@ -90,12 +83,9 @@ def measure(
         "memory MiB": _peak_memory(used),
         "peak GFLOP/s": int(peak / 1e9),
         "of peak": rate * flops / peak,
-        "compile s": programs.compile_seconds,
+        "compile s": side_by_side.compile_seconds,
     }
-    settings = {
-        "config": dataclasses.asdict(config),
-        "hyper": {k: str(v) for k, v in dataclasses.asdict(hyper).items()},
-    }
+    settings = to_record(config, hyper)
     return {"row": row, "rates": rates, "peaks": peaks, "manifest": record, **settings}
 
 

@@ -12,27 +12,58 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqx import (
-        convolution,
-        exploration,
-        losses,
-        networks,
-        output,
-        plots,
-        replay,
-        stats,
-        study,
-        tabular,
+    from dqx import agents, stats, study
+    from dqx.compute.build import make_agent, make_trainer
+    from dqx.compute.cache import enable as use_cache
+    from dqx.core import convolution, exploration, losses, networks, replay, tabular
+    from dqx.core.agent import Agent
+    from dqx.core.environment import Environment, adapt, make_environment
+    from dqx.core.loop import Trainer
+    from dqx.core.replay import Replay, make_replay
+    from dqx.core.types import Transition
+    from dqx.report import plots
+    from dqx.run import TrainResult, train
+    from dqx.settings import (
+        Config,
+        ConfigError,
+        Hyper,
+        override,
+        preset,
+        preset_names,
+        validate,
     )
-    from dqx.agent import Agent, make_agent
-    from dqx.config import Config, ConfigError, Hyper, override, preset, preset_names, validate
-    from dqx.environment import Environment, adapt, make_environment
-    from dqx.loop import Trainer, make_trainer
-    from dqx.replay import Replay, make_replay
-    from dqx.run import Progress, TrainResult, train
-    from dqx.types import Transition
+    from dqx.study.results import load
+    from dqx.study.sinks import Progress, Sink
 
 __version__ = importlib.metadata.version("dqx")
+
+# Where each public name lives. They are loaded on first use: reading a result or asking for help
+# needs no JAX, and JAX takes a while to import.
+_HOMES = {
+    "compute.build": ("make_agent", "make_trainer"),
+    "core.agent": ("Agent",),
+    "core.environment": ("Environment", "adapt", "make_environment"),
+    "core.loop": ("Trainer",),
+    "core.replay": ("Replay", "make_replay"),
+    "core.types": ("Transition",),
+    "run": ("TrainResult", "train"),
+    "settings": (
+        "Config", "ConfigError", "Hyper", "override", "preset", "preset_names", "validate",
+    ),
+    "study.results": ("load",),
+    "study.sinks": ("Progress", "Sink"),
+}  # fmt: skip
+_HOME_OF = {name: (home, name) for home, names in _HOMES.items() for name in names}
+_HOME_OF["use_cache"] = ("compute.cache", "enable")
+_ROOMS = {
+    name: f"{room}{name}"
+    for room, names in {
+        "": ("agents", "stats", "study"),
+        "core.": ("convolution", "exploration", "losses", "networks", "replay", "tabular"),
+        "report.": ("plots",),
+    }.items()
+    for name in names
+}
 
 __all__ = [
     "Agent",
@@ -42,19 +73,21 @@ __all__ = [
     "Hyper",
     "Progress",
     "Replay",
+    "Sink",
     "TrainResult",
     "Trainer",
     "Transition",
     "adapt",
+    "agents",
     "convolution",
     "exploration",
+    "load",
     "losses",
     "make_agent",
     "make_environment",
     "make_replay",
     "make_trainer",
     "networks",
-    "output",
     "override",
     "plots",
     "preset",
@@ -64,28 +97,19 @@ __all__ = [
     "study",
     "tabular",
     "train",
+    "use_cache",
     "validate",
 ]
-
-# Loaded on first use: reading a result or asking for help needs no JAX, and JAX takes a while to
-# import.
-_HOMES = {
-    "agent": ("Agent", "make_agent"),
-    "config": ("Config", "ConfigError", "Hyper", "override", "preset", "preset_names", "validate"),
-    "environment": ("Environment", "adapt", "make_environment"),
-    "loop": ("Trainer", "make_trainer"),
-    "replay": ("Replay", "make_replay"),
-    "run": ("Progress", "TrainResult", "train"),
-    "types": ("Transition",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        value = getattr(importlib.import_module(f"dqx.{_HOME_OF[name]}"), name)
-    elif name in __all__:
-        value = importlib.import_module(f"dqx.{name}")
+        home, attribute = _HOME_OF[name]
+        if home == "settings":
+            importlib.import_module("dqx.core.types")  # which makes a pytree of `Hyper`
+        value = getattr(importlib.import_module(f"dqx.{home}"), attribute)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"dqx.{_ROOMS[name]}")
     else:
         raise AttributeError(f"module 'dqx' has no attribute {name!r}; see dqx.__all__")
     globals()[name] = value

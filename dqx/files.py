@@ -4,6 +4,7 @@ A power cut or an interrupt leaves at most a name that starts with a dot and tha
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 # Below this much free space a run is refused: it is more than a run of a thousand small seeds
 # writes.
@@ -40,6 +41,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes strict JSON, whole or not at all: an infinity has to be the text ``"inf"`` already.
+
+    Raises:
+        OSError: when it cannot be written; nothing is left behind, an older file stays.
+        ValueError: for a number that is not finite.
+    """
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    with whole_file(path) as file:
+        file.write(f"{text}\n".encode())
 
 
 class Staging:

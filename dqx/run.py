@@ -1,47 +1,50 @@
-"""Training many seeds from the host: rounds of chunks, intervals of metrics, and the result."""
+"""What a user calls: `train` keeps a run in memory, `run` and `resume` keep studies in folders.
 
+All three are one road: a plan is settled, an engine trains it, a store keeps what comes out, and
+sinks watch.
+"""
+
+import contextlib
 import dataclasses
-import functools
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from dqx import memory
-from dqx.config import Config, Hyper, preset, validate
-from dqx.devices import free_bytes, select_devices
-from dqx.digest import digests
-from dqx.environment import make_environment
-from dqx.parallel import Programs, chunk_width, enough_devices, with_company
-from dqx.rounds import Chunk, ChunkResult, Round
-from dqx.seeds import check_root_seed, check_seeds
-from dqx.solution import check_solvable
-from dqx.types import PyTree
+from dqx.compute import trees
+from dqx.compute.devices import names_of, select_devices
+from dqx.compute.limits import resident_bytes
+from dqx.core.types import PyTree
+from dqx.files import Staging
+from dqx.report.picture import Picture
+from dqx.settings import Config, ConfigError, Hyper, from_record, override, preset
+from dqx.study import finish
+from dqx.study.engine import CHECKPOINT_SECONDS, Engine, Stopped
+from dqx.study.folder import Folder, Lock, StudyError, read_plan_record, write_sealed
+from dqx.study.host import peak_device_bytes
+from dqx.study.identity import identity
+from dqx.study.plan import Plan, read_plan, single
+from dqx.study.record import check_same_study, plan_of, plan_record
+from dqx.study.results import Study, load
+from dqx.study.schedule import settle
+from dqx.study.sinks import Callback, Progress, Sink, Sinks, opened
+from dqx.study.store import FolderStore, MemoryStore
 
 if TYPE_CHECKING:
     import pandas
 
+    from dqx.compute.trained import TrainedAgent
 
-class Progress(NamedTuple):
-    """Where a run is, given to its ``progress`` callback after every row of metrics.
+Devices = str | Sequence[jax.Device] | None
+OnProgress = Callable[[Progress], None] | None
 
-    Attributes:
-        steps: environment steps done, summed over the seeds asked for (padding left out).
-        total_steps: steps there are to do, summed alike.
-        seeds_done: seeds that have finished.
-        step: of the chunks under way, environment steps a seed.
-        row: the last row of metrics of the seeds under way, ``{name: [seeds]}``.
-        compile_seconds: spent compiling so far.
-    """
 
-    steps: int
-    total_steps: int
-    seeds_done: int
-    step: int
-    row: dict[str, np.ndarray]
-    compile_seconds: float
+class StudyInterrupted(KeyboardInterrupt):
+    """Ctrl-C or a termination signal; says what is kept and how to go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class TrainResult:
     """What training gives.
 
     Attributes:
-        config: as trained, with ``chunk_width`` filled in.
+        config: as trained: rounded, with ``chunk_width`` filled in.
         hyper: as trained.
         seeds: int64 ``[S]``.
         metrics: ``"step"`` int64 ``[K]``, and for every other name an array ``[S, K]``: NaN where
@@ -61,8 +64,10 @@ class TrainResult:
             never.
         digests: S times the SHA-256 of a seed's metrics and final parameters: equal digests mean
             equal bits.
+        scores: float64 ``[S]``: the last exact return where it is measured, else the last greedy
+            one, else that of training.
         root_seed: of the key that every seed's key is folded from.
-        devices: the devices used, in words.
+        devices: the places where chunks ran, in words.
         device_kind: platform and kind of the devices.
         compile_seconds: wall time spent compiling, and solving for exact metrics.
         run_seconds: wall time of everything else.
@@ -76,168 +81,306 @@ class TrainResult:
     params: PyTree
     diverged_at: np.ndarray
     digests: tuple[str, ...]
+    scores: np.ndarray
     root_seed: int
     devices: tuple[str, ...]
     device_kind: str
     compile_seconds: float
     run_seconds: float
 
+    def agent(self, seed: int | None = None) -> "TrainedAgent":
+        """The trained agent of a seed, of the first if left out.
+
+        Raises:
+            ConfigError: if the seed was not trained.
+        """
+        from dqx.compute.trained import TrainedAgent
+
+        seed = int(self.seeds[0]) if seed is None else seed
+        if seed not in self.seeds:
+            raise ConfigError(f"seed {seed} was not trained: see `seeds`")
+        index = int(np.flatnonzero(self.seeds == seed)[0])
+        return TrainedAgent(self.config, jax.tree.map(lambda x: x[index], self.params))
+
 
 def train(
-    config: Config | str,
-    hyper: Hyper | None = None,
+    config: Config | str | Mapping[str, Any],
+    hyper: Hyper | Mapping[str, Any] | None = None,
     seeds: Iterable[int] | int = 1,
     *,
     root_seed: int = 0,
-    devices: str | Sequence[jax.Device] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    devices: Devices = None,
+    progress: OnProgress = None,
+    sinks: Sequence[Sink] = (),
 ) -> TrainResult:
-    """Trains a configuration on many seeds.
+    """Trains a configuration on many seeds and keeps everything in memory.
 
-    Seeds run in chunks of a fixed width, one chunk a device at a time, the last one padded: the
-    numbers of a seed depend on the configuration, the hyperparameters, the seed, the root seed, the
-    chunk width, the kind of device and the versions of the software, and on nothing else.
+    Seeds run in chunks of a fixed width, one chunk a core or GPU at a time, the last one padded:
+    the numbers of a seed depend on the configuration, the hyperparameters, the seed, the root seed,
+    the chunk width, the kind of device and the versions of the software, and on nothing else.
 
     Args:
-        config: a `Config`, or the name of a preset.
-        hyper: its hyperparameters; those of the preset, or the defaults of `Hyper`, if left out.
+        config: a `Config`, the name of a preset, or the ``config`` of a manifest.
+        hyper: its hyperparameters, a `Hyper` or the ``hyper`` of a manifest; those of the preset,
+            or the defaults of `Hyper`, if left out.
         seeds: seed numbers, or how many (0, 1, 2, ...).
         root_seed: another one gives other curves for the same seed numbers.
-        devices: see ``dqx.devices.select_devices``; all GPUs or all CPU cores if left out.
-        progress: called after every row of metrics.
+        devices: see ``dqx.compute.devices.select_devices``; all GPUs or CPU cores if left out.
+        progress: called with a `Progress` after every row of metrics.
+        sinks: that watch, see `Sink`.
 
     Raises:
         ConfigError: before anything compiles, for a configuration that cannot work.
     """
-    if isinstance(config, str):
-        config, preset_hyper = preset(config)
-        hyper = hyper or preset_hyper
-    hyper = hyper or Hyper()
-    validate(config, hyper)
-    seed_numbers = check_seeds(seeds)
-    check_root_seed(root_seed)
-    env = make_environment(config.env)
-    available = select_devices(devices)
-    platform = available[0].platform
-    started = time.perf_counter()
-    check_solvable(config, [float(hyper.gamma)])
-    solving = time.perf_counter() - started if config.exact_metrics else 0.0
-    width = chunk_width(config, platform)
-    config = dataclasses.replace(config, chunk_width=width)
-    used = enough_devices(available, len(seed_numbers), width)
-    held = len(with_company(used))
-    # A narrower chunk could use more devices: what is proposed has to fit on all of them.
-    most_devices = max(held, min(len(available), len(seed_numbers)))
-    memory.check(config, env, width * held, most_devices, free_bytes(used))
-    started = time.perf_counter()
-    programs = programs_for(config, used, root_seed)
-    compiled_before = programs.compile_seconds
-    report = _Reporter(config, len(seed_numbers), programs, progress)
-    results: list[ChunkResult] = []
-    for first in range(0, len(seed_numbers), programs.num_lanes):
-        numbers = seed_numbers[first : first + programs.num_lanes]
-        chunks = [
-            Chunk(part, per_seed(hyper, len(part)))
-            for part in np.split(numbers, range(width, len(numbers), width))
-        ]
-        under_way = Round(programs, config, chunks, report)
-        while not under_way.finished:
-            under_way.advance()
-        results += under_way.results()
-    seconds = time.perf_counter() - started
-    steps = row_steps(config)
-    metrics = _join([result.metrics for result in results])
-    params = _join([result.params for result in results])
-    return TrainResult(
-        config=config,
-        hyper=hyper,
-        seeds=seed_numbers,
-        metrics={"step": steps, **metrics},
-        episodes=_episode_frame(results),
-        params=params,
-        diverged_at=_join([result.diverged_at for result in results]),
-        digests=digests(steps, metrics, params),
-        root_seed=root_seed,
-        devices=tuple(str(device) for device in used),
-        device_kind=f"{platform}: {used[0].device_kind}",
-        compile_seconds=solving + programs.compile_seconds - compiled_before,
-        run_seconds=seconds - (programs.compile_seconds - compiled_before),
-    )
+    config, hyper = _settings(config, hyper)
+    plan = single("train", config, hyper, seeds, root_seed=root_seed)
+    places, store = select_devices(devices), MemoryStore()
+    with opened(_watching(sinks, progress), plan) as watching:
+        plan, seconds = _settled(plan, places, watching)
+        engine = Engine(plan, store, places, watching, compile_seconds=seconds)
+        try:
+            engine.run()
+        except Stopped:
+            raise KeyboardInterrupt("interrupted; nothing is kept") from None
+    return _result(plan, engine, store)
 
 
-def programs_for(config: Config, devices: tuple[jax.Device, ...], root_seed: int) -> Programs:
-    """The programs of a configuration, the same object for the same arguments.
+def run(
+    plan: str | os.PathLike[str] | Mapping[str, Any] | Plan,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    devices: Devices = None,
+    overwrite: bool = False,
+    go_on: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    replay_checkpoint: bool = True,
+    command: str | None = None,
+    progress: OnProgress = None,
+    sinks: Sequence[Sink] | None = None,
+) -> Study:
+    """Trains a study from its beginning.
 
-    Runs that differ in hyperparameters, seeds or budget share them and compile once.
+    Args:
+        plan: a TOML file, a dictionary of the same form, or a `Plan`.
+        out: the folder to write; ``runs/NAME`` if left out. It must not exist, or be empty.
+        devices: see ``dqx.compute.devices.select_devices``; all GPUs or CPU cores if left out.
+        overwrite: replace an older study in that folder.
+        go_on: if the folder holds this very study, go on with it, or only load it if it is
+            finished.
+        checkpoint_seconds: least time between checkpoints of the chunks under way.
+        replay_checkpoint: write such checkpoints at all. They hold the replay and may be large;
+            without them an interrupted chunk starts again from its beginning, with the same bits.
+        command: the command line, for the record.
+        progress: called with a `Progress` after every row of metrics.
+        sinks: that watch, see `Sink`; one that draws the learning curves if left out.
+
+    Returns:
+        The study, as `load` gives it.
+
+    Raises:
+        StudyError: for a plan or folder that cannot be used, or files that cannot be written.
+        ConfigError: for a configuration that cannot work, before anything is written.
+        StudyInterrupted: after Ctrl-C; `resume` goes on.
     """
-    # What is not compiled in, all of it set to one value.
-    compiled_in = dataclasses.replace(
-        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
+    plan = read_plan(plan)
+    path = Path(out) if out is not None else Path("runs") / plan.name
+    given = plan_record(plan, {}, command)
+    if go_on and finish.holds(Folder(path), given):
+        if load(path).finished and finish.has_manifest(Folder(path)):
+            return load(path)
+        return resume(
+            path,
+            devices=devices,
+            checkpoint_seconds=checkpoint_seconds,
+            replay_checkpoint=replay_checkpoint,
+            progress=progress,
+            sinks=sinks,
+        )
+
+    def replaces(target: Path) -> bool:
+        return finish.replaces(target, given, overwrite)
+
+    with Staging(path, replaces):
+        pass  # a folder that cannot be written is known before anything compiles
+    with opened(_watching(sinks, progress), plan) as watching:
+        places = select_devices(devices)
+        plan, seconds = _settled(plan, places, watching)
+        record = plan_record(plan, identity(places, _agents(plan)), command)
+        folder = _new_folder(path, replaces, record)
+        least = checkpoint_seconds if replay_checkpoint else float("inf")
+        return _train(folder, record, plan, places, watching, least, seconds)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    *,
+    devices: Devices = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    replay_checkpoint: bool = True,
+    progress: OnProgress = None,
+    sinks: Sequence[Sink] | None = None,
+) -> Study:
+    """Goes on with a study that was stopped or killed, or repairs a damaged one.
+
+    Every file of finished chunks is checked; what is damaged is reported as a `StudyWarning` and
+    trained again. The number of devices may differ from before, their kind may not.
+
+    Args:
+        path: the study's folder.
+        devices: as of `run`.
+        checkpoint_seconds: as of `run`.
+        replay_checkpoint: as of `run`.
+        progress: as of `run`.
+        sinks: as of `run`.
+
+    Raises:
+        StudyError: if there is no study, another process works on it, or it was made by software or
+            on a kind of device with which the same bits cannot be expected; shows both sides.
+        StudyInterrupted: after Ctrl-C.
+    """
+    folder = Folder(path)
+    record = read_plan_record(folder)
+    plan, places = plan_of(folder, record), select_devices(devices)
+    check_same_study(folder, record, identity(places, _agents(plan)))
+    least = checkpoint_seconds if replay_checkpoint else float("inf")
+    with opened(_watching(sinks, progress), plan) as watching:
+        return _train(folder, record, plan, places, watching, least)
+
+
+def _settings(
+    config: Config | str | Mapping[str, Any], hyper: Hyper | Mapping[str, Any] | None
+) -> tuple[Config, Hyper]:
+    if isinstance(config, str):
+        config, usual = preset(config)
+    elif isinstance(config, Mapping):
+        config, usual = from_record(config)
+    else:
+        usual = Hyper()
+    if isinstance(hyper, Mapping):
+        config, hyper = override(config, Hyper(), **hyper)
+    return config, usual if hyper is None else hyper
+
+
+def _watching(sinks: Sequence[Sink] | None, progress: OnProgress) -> list[Sink]:
+    given: Sequence[Sink] = [Picture()] if sinks is None else sinks
+    return [*given, *([Callback(progress)] if progress is not None else [])]
+
+
+def _settled(plan: Plan, places: Sequence[jax.Device], sinks: Sinks) -> tuple[Plan, float]:
+    """The settled plan, and the seconds that it took, most of them for compiling."""
+    started = time.perf_counter()
+    return settle(plan, places, sinks.phase), time.perf_counter() - started
+
+
+def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[str, Any]) -> Folder:
+    """A study's folder with its plan, whole or not at all."""
+    with Staging(path, replaces) as staging:
+        folder = Folder(staging.folder)
+        try:
+            folder.make()
+            write_sealed(folder.plan, record)
+            staging.commit()
+        except OSError as error:
+            raise StudyError(
+                f"cannot write {path}: {error.strerror or error}; choose another folder"
+            ) from error
+    return Folder(staging.target)
+
+
+def _agents(plan: Plan) -> set[str]:
+    return {point.config.agent for point in plan.points}
+
+
+def _train(
+    folder: Folder,
+    record: Mapping[str, Any],
+    plan: Plan,
+    places: Sequence[jax.Device],
+    sinks: Sinks,
+    least_seconds: float,
+    compile_seconds: float = 0.0,
+) -> Study:
+    """Trains what is missing in a study's folder, and writes its manifest."""
+    seal = record["sha256"]
+    with _explained(folder, least_seconds), Lock(folder):
+        if read_plan_record(folder)["sha256"] != seal:
+            raise StudyError(f"{folder.path} was replaced by another process: start again")
+        folder.make()
+        store = FolderStore(folder, seal)
+        engine = Engine(plan, store, places, sinks, least_seconds, compile_seconds)
+        if engine.run() or not finish.has_manifest(folder, seal):
+            finish.write_manifest(folder, _facts(engine))
+        study = load(folder.path)
+        sinks.complete(study)
+    return study
+
+
+def _facts(engine: Engine) -> dict[str, Any]:
+    """What the manifest tells of how a study was trained, by the process that ended it."""
+    progress = engine.tally.progress()
+    return {
+        "steps": progress.total_steps,
+        "steps_per_second": progress.steps_per_second,
+        "compile_seconds": progress.compile_seconds,
+        "run_seconds": engine.tally.seconds,
+        "compiled": engine.compiled,
+        "checkpoint_seconds": engine.checkpoint_seconds,
+        "devices": list(names_of(engine.used)),
+        "peak_memory_bytes": resident_bytes(),
+        "peak_device_memory_bytes": peak_device_bytes(tuple(str(d) for d in engine.used)),
+    }
+
+
+@contextlib.contextmanager
+def _explained(folder: Folder, least_seconds: float) -> Iterator[None]:
+    """Says of what stops a study what is kept and how to go on."""
+    again = f"dqx study resume {folder.path}"
+    try:
+        yield
+    except Stopped:
+        kept = "what is finished" if least_seconds == float("inf") else "everything so far"
+        raise StudyInterrupted(
+            f"interrupted; {kept} is in {folder.path}. Go on with: {again}"
+        ) from None
+    except KeyboardInterrupt:
+        raise StudyInterrupted(
+            f"interrupted at once; {again} goes on from what was last written"
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"cannot write {error.filename or folder.path}: {error.strerror or error}; nothing "
+            f"that was finished is lost. When that is mended: {again}"
+        ) from error
+
+
+def _result(plan: Plan, engine: Engine, store: MemoryStore) -> TrainResult:
+    results = [store.results[index] for index in sorted(store.results)]
+    runs = [run for index in sorted(store.runs) for run in store.runs[index]]
+    (point,) = plan.points
+    seconds = engine.tally.seconds
+    scores = [np.nan if run["score"] is None else run["score"] for run in runs]
+    return TrainResult(
+        config=point.config,
+        hyper=point.hyper,
+        seeds=np.array(plan.seeds, np.int64),
+        metrics={"step": results[0].steps, **trees.joined([r.metrics for r in results])},
+        episodes=_episode_frame([(r.seeds, r.episodes) for r in results]),
+        params=trees.joined([r.params for r in results]),
+        diverged_at=trees.joined([r.diverged_at for r in results]),
+        digests=tuple(run["digest"] for run in runs),
+        scores=np.array(scores, np.float64),
+        root_seed=plan.root_seed,
+        devices=names_of(engine.used),
+        device_kind=f"{engine.used[0].platform}: {engine.used[0].device_kind}",
+        compile_seconds=engine.tally.progress().compile_seconds,
+        run_seconds=seconds,
     )
-    return _cached_programs(compiled_in, devices, root_seed)
 
 
-@functools.lru_cache(maxsize=4)
-def _cached_programs(config: Config, devices: tuple[jax.Device, ...], root_seed: int) -> Programs:
-    assert config.chunk_width is not None  # filled in by the caller
-    env = make_environment(config.env)
-    return Programs(config, env, devices, config.chunk_width, root_seed)
-
-
-def per_seed(hyper: Hyper, count: int) -> Hyper:
-    """The same hyperparameters for ``count`` seeds, float32 ``[count]``."""
-    return jax.tree.map(lambda x: np.full(count, x, np.float32), hyper)
-
-
-def row_steps(config: Config) -> np.ndarray:
-    """The environment steps at which a run of ``config`` gives a row of metrics, int64 ``[K]``."""
-    return np.arange(config.log_period, config.total_steps + 1, config.log_period, dtype=np.int64)
-
-
-class _Reporter:
-    """Adds up the steps of the seeds asked for and hands them to the progress callback."""
-
-    def __init__(
-        self,
-        config: Config,
-        num_seeds: int,
-        programs: Programs,
-        callback: Callable[[Progress], None] | None,
-    ) -> None:
-        self._total, self._num_seeds = config.total_steps, num_seeds
-        self._programs, self._compiled_before = programs, programs.compile_seconds
-        self._callback = callback
-        self._seeds_done = 0
-
-    def __call__(self, step: int, row: dict[str, np.ndarray]) -> None:
-        under_way = len(row["episode_count"])
-        steps = self._seeds_done * self._total + step * under_way
-        if step == self._total:
-            self._seeds_done += under_way
-        if self._callback is not None:
-            event = Progress(
-                steps=steps,
-                total_steps=self._total * self._num_seeds,
-                seeds_done=self._seeds_done,
-                step=step,
-                row=row,
-                compile_seconds=self._programs.compile_seconds - self._compiled_before,
-            )
-            self._callback(event)
-
-
-def _join(parts: list[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-
-def _episode_frame(results: list[ChunkResult]) -> "pandas.DataFrame":
+def _episode_frame(chunks: Sequence[tuple[np.ndarray, Any]]) -> "pandas.DataFrame":
     import pandas  # here, because it takes half a second and only results need it
 
-    lists: list[list[np.ndarray]] = [[], [], [], []]
-    for result in results:
-        lane, *rest = result.episodes
-        for column, values in zip(lists, (result.seeds[lane], *rest), strict=True):
-            column.append(values)
+    columns = [(seeds[lane], *rest) for seeds, (lane, *rest) in chunks]
     names = ("seed", "step", "return", "length")
-    columns = (np.concatenate(column) for column in lists)
-    return pandas.DataFrame(dict(zip(names, columns, strict=True)))
+    joined = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return pandas.DataFrame(dict(zip(names, joined, strict=True)))

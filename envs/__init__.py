@@ -1,10 +1,12 @@
 """JAX environments as pure functions, and one `make` for these and all of gymnax's."""
 
-from envs._cores import split_cpu_into_cores
+from envs._lazy import loaded_later
 
-split_cpu_into_cores()
+# gymnax imports it for pictures of one of its games, and it takes as long to load as JAX.
+with loaded_later("seaborn"):
+    from gymnax.environments import spaces
 
-# ruff: noqa: E402, I001 (importing gymnax starts JAX, so the cores come first)
+# ruff: noqa: E402 (gymnax comes first)
 from envs import exact, tabular
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
@@ -12,7 +14,6 @@ from envs.mountain_car import MountainCar
 from envs.registry import make, names, own_names
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
-from gymnax.environments import spaces
 
 __all__ = [
     "CartPole",

@@ -4,10 +4,8 @@ python scripts/double_dqn.py --seeds 32
 """
 
 import argparse
-import dataclasses
 
 import dqx
-from dqx import stats
 
 
 def main() -> None:
@@ -28,18 +26,16 @@ def main() -> None:
 
 def compare(preset: str, seeds: int, steps: int | None) -> None:
     """Trains both settings for so many steps, those of the preset if it is None."""
-    config, hyper = dqx.preset(preset)
-    if steps is not None:
-        config = dataclasses.replace(config, total_steps=steps)
-    final = {}
+    given = {} if steps is None else {"total_steps": steps}
+    scores = {}
     for double in (False, True):
-        result = dqx.train(dataclasses.replace(config, double=double), hyper, seeds=seeds)
-        final[double] = result.metrics["eval_return"][:, -1]
-        s = stats.summarize(final[double])
+        config, hyper = dqx.override(*dqx.preset(preset), double=double, **given)
+        scores[double] = dqx.train(config, hyper, seeds=seeds).scores
+        s = dqx.stats.summarize(scores[double])
         print(
             f"double = {double!s:5}  IQM {s.iqm:6.1f}  95 % interval {s.low:6.1f} to {s.high:6.1f}"
         )
-    better = stats.probability_of_improvement(final[True], final[False], paired=True)
+    better = dqx.stats.probability_of_improvement(scores[True], scores[False], paired=True)
     print(
         f"P(double beats single on the same seed) = {better.value:.2f}, "
         f"95 % interval {better.low:.2f} to {better.high:.2f}"

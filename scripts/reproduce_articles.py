@@ -2,22 +2,22 @@
 
     python scripts/reproduce_articles.py                        # all, about an hour on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
+    python scripts/reproduce_articles.py --bars                 # those with a bar; fails below it
 
-Each preset is a study in a folder of --out; started again, the script goes on where it was. The
-return is that of the last greedy evaluation: exact, over all starts, where the preset measures
-exact metrics, else the mean of some episodes of each seed. Intervals are 95 % bootstrap intervals
-over seeds. Wall seconds are those of compiling and of all steps at the rate of the last sitting.
-The table of the presets asked for, a picture of their learning curves and one of the episodes
-until CartPole-v0 counts as solved are left in --out.
+Each preset is a study in a folder of --out; started again, the script goes on where it was. Seeds,
+claim and bar are the preset's own. The return is the score of a run, that of its last greedy
+evaluation: exact, over all starts, where the preset measures exact metrics, else the mean of some
+episodes of each seed. Intervals are 95 % bootstrap intervals over seeds. Wall seconds are those of
+compiling and of all steps at the rate of the last sitting. The table of the presets asked for, a
+picture of their learning curves and one of the episodes until CartPole-v0 counts as solved are left
+in --out.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,34 +26,11 @@ from matplotlib.ticker import LogLocator
 
 import dqx
 import dqx.study
-from dqx import stats
-from dqx.files import OutputError, whole_file
-from dqx.study.plan import point_of
-from dqx.study.view import view
+from dqx.files import OutputError, whole_file, write_json
+from dqx.report.terminal import markdown
+from dqx.report.view import view
+from dqx.settings import preset_about
 
-
-class Source(NamedTuple):
-    """How many seeds of a preset are trained, and what its source says that it reaches."""
-
-    seeds: int
-    claim: str
-
-
-SOURCES = {
-    "wall-dodge": Source(16, ""),
-    "wall-dodge/road-env": Source(8, "steers to the holes, “sooner or later crashes”"),
-    "wall-dodge-80": Source(8, ""),
-    "taxi": Source(32, ""),
-    "taxi/rubiks-code": Source(32, "no number"),
-    "taxi/tabular": Source(32, "no number"),
-    "mountain-car": Source(32, ""),
-    "mountain-car/toptal": Source(64, "-136.75 (1 run, at 120,000 steps)"),
-    "mountain-car/zoo": Source(32, "-100.8 ± 9.9 (1 run)"),
-    "cartpole": Source(32, ""),
-    "cartpole/cleanrl": Source(32, "498.4 ± 2.3 (3 runs, in training)"),
-    "cartpole/keras-rl": Source(64, "no number"),
-    "cartpole/double-dqn": Source(64, "solved after 51 episodes (1 run)"),
-}
 # Trained for so many steps in search of the first 100 episodes with a mean return of 195.
 SOLVING = {"cartpole/keras-rl": 200_000, "cartpole/double-dqn": 200_000}
 SOLVED, WINDOW, ARTICLE_EPISODES = 195.0, 100, 51
@@ -62,55 +39,68 @@ SOLVED, WINDOW, ARTICLE_EPISODES = 195.0, 100, 51
 def main() -> int:
     """Trains what is missing and writes the table and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", default=",".join(SOURCES), help="by commas; default: all")
-    parser.add_argument("--seeds", type=int, help="of every preset (default: as in the table)")
+    parser.add_argument("--presets", help="by commas; default: all, with --bars those with a bar")
+    parser.add_argument("--seeds", type=int, help="of every preset (default: the preset's own)")
+    parser.add_argument("--bars", action="store_true", help="fail if a preset misses its bar")
     parser.add_argument("--out", type=Path, default=Path("runs/articles"))
     parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     args = parser.parse_args()
-    chosen = [name.strip() for name in args.presets.split(",")]
-    for name in chosen:
-        if name not in SOURCES:
-            parser.error(f"unknown preset {name!r}; there are: {', '.join(SOURCES)}")
     if args.seeds is not None and args.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {args.seeds}")
     try:
-        return reproduce(chosen, args)
-    except (dqx.ConfigError, dqx.study.StudyError, OutputError, OSError) as error:
+        return reproduce(chosen(args.presets, args.bars), args)
+    except (dqx.ConfigError, OutputError, OSError) as error:
         parser.error(str(error))
 
 
-def reproduce(chosen: list[str], args: argparse.Namespace) -> int:
-    """Trains the chosen presets one after the other; 130 after Ctrl-C."""
+def chosen(names: str | None, bars: bool) -> list[str]:
+    """The presets asked for: all that are measured, or that have a bar, unless they are named."""
+    if names is None:
+        about = {name: preset_about(name) for name in dqx.preset_names()}
+        wanted = [name for name in about if about[name].seeds is not None]
+        return [name for name in wanted if about[name].bar is not None or not bars]
+    found = [name.strip() for name in names.split(",")]
+    for name in found:
+        if bars and preset_about(name).bar is None:
+            raise dqx.ConfigError(f"preset {name} has no bar: leave it out, or --bars")
+    return found
+
+
+def reproduce(names: list[str], args: argparse.Namespace) -> int:
+    """Trains presets one after the other; 130 after Ctrl-C, 1 if one misses its bar."""
     rows, curves, solved = [], {}, {}
     try:
-        for name in chosen:
-            study = trained(name, {}, args)
-            rows.append(row(name, study))
-            curves[name] = study
+        for name in names:
+            curves[name] = trained(name, {}, args)
+            rows.append(row(name, curves[name]))
             if name in SOLVING:
                 longer = trained(name, {"total_steps": SOLVING[name]}, args)
                 solved[name] = np.array([until_solved(e) for e in episodes_of(longer)])
     except dqx.study.StudyInterrupted as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         return 130
-    text = "\n".join([table(rows), *(solved_words(name, f) for name, f in solved.items())])
+    words = [solved_words(name, found) for name, found in solved.items()]
+    text = "\n".join([*markdown(rows), *words])
     print(text)
+    with whole_file(args.out / "articles.md") as file:
+        file.write(f"{text}\n".encode())
     record = {
         "rows": rows,
-        "final_return": {name: numbers(returns(s)[:, -1]) for name, s in curves.items()},
+        "scores": {name: numbers(study.scores()) for name, study in curves.items()},
         "until_solved": {name: [numbers(seed) for seed in f] for name, f in solved.items()},
         "identity": {name: study.plan["identity"] for name, study in curves.items()},
     }
-    for suffix, content in {"md": text, "json": json.dumps(record, indent=1)}.items():
-        with whole_file(args.out / f"articles.{suffix}") as file:
-            file.write(f"{content}\n".encode())
+    write_json(args.out / "articles.json", record)
     draw_curves(args.out / "articles.png", curves)
     print(f"picture: {args.out / 'articles.png'}")
     if solved:
         draw_solved(args.out / "solved.png", solved)
         print(f"picture: {args.out / 'solved.png'}")
-    return 0
+    missed = missed_bars(curves) if args.bars else []
+    if missed:
+        print(f"below the bar: {', '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
@@ -120,65 +110,45 @@ def numbers(values: np.ndarray) -> list[float | None]:
 
 def trained(name: str, changes: Mapping[str, Any], args: argparse.Namespace) -> dqx.study.Study:
     """The finished study of a preset; begun or gone on with if it is not there yet."""
-    seeds = args.seeds or SOURCES[name].seeds
+    seeds = args.seeds or preset_about(name).seeds or 32
     label = name.replace("/", "-") + "".join(f"-{value}" for value in changes.values())
     plan = {"name": label, "seeds": seeds, "base": {"preset": name, **changes}}
-    folder = args.out / f"{label}-{seeds}"
-    with view(sys.stderr, args.quiet) as show:
-        if not (folder / "plan.json").exists():
-            return dqx.study.run(plan, folder, devices=args.devices, progress=show)
-        kept = dqx.study.load(folder)
-        asked, stored = dqx.study.read_plan(plan).points[0], settings(kept)
-        config = dataclasses.replace(asked.config, chunk_width=stored.config.chunk_width)
-        if (config, asked.hyper) != (stored.config, stored.hyper):
-            raise dqx.study.StudyError(
-                f"{folder} was trained with other settings of {name}: choose another --out"
-            )
-        if kept.finished and (folder / "manifest.json").exists():
-            return kept
-        return dqx.study.resume(folder, devices=args.devices, progress=show)
+    return dqx.study.run(
+        plan,
+        args.out / f"{label}-{seeds}".replace(":", "-"),
+        devices=args.devices,
+        go_on=True,
+        sinks=[view(label, sys.stderr, args.quiet)],
+    )
 
 
-def settings(study: dqx.study.Study) -> dqx.study.Point:
-    """The one configuration of a study."""
-    return point_of(study.plan["points"][0])
-
-
-def returns(study: dqx.study.Study) -> np.ndarray:
-    """Greedy returns of the evaluations, ``[S, K]``, exact where they were measured so."""
-    exact = settings(study).config.exact_metrics
-    return study.to_arrays("exact_return" if exact else "eval_return")[0]
+def missed_bars(studies: Mapping[str, dqx.study.Study]) -> list[str]:
+    """The presets whose IQM is below their bar; a seed without a finite score misses it too."""
+    missed = []
+    for name, study in studies.items():
+        bar, scores = preset_about(name).bar, study.scores()
+        if bar is not None and not (np.isfinite(scores).all() and dqx.stats.iqm(scores) >= bar):
+            missed.append(name)
+    return missed
 
 
 def row(name: str, study: dqx.study.Study) -> dict[str, Any]:
     """The table's row of one preset."""
     seeds, kept = len(study.seeds), study.manifest
-    s = stats.summarize(returns(study)[:, -1])
+    s = dqx.stats.summarize(study.scores())
     rate = kept["steps_per_second"]  # null where the last sitting had no steps left
     seconds = kept["steps"] / rate + kept["compile_seconds"] if rate else np.nan
     return {
         "preset": name,
         "seeds": seeds,
-        "steps": settings(study).config.total_steps,
+        "steps": study.point()[0].total_steps,
         "IQM": f"{s.iqm:.2f}",
         "95 % interval": f"{s.low:.2f} to {s.high:.2f}" if s.n > 1 else "n/a",
-        "claim of the source": SOURCES[name].claim or "our own",
+        "claim of the source": preset_about(name).claim or "our own",
         "wall s": f"{seconds:,.0f}" if rate else "n/a",
         "s a seed": f"{seconds / seeds:.1f}" if rate else "n/a",
         "diverged": sum(run["diverged_at"] >= 0 for run in study.runs),
     }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a Markdown table whose columns are aligned."""
-    shown = [{k: f"{v:,}" if isinstance(v, int) else str(v) for k, v in r.items()} for r in rows]
-    widths = {key: max(len(key), *(len(r[key]) for r in shown)) for key in shown[0]}
-
-    def line(cells: Mapping[str, str]) -> str:
-        return "| " + " | ".join(cells[key].ljust(width) for key, width in widths.items()) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths.values()) + "|"
-    return "\n".join([line({key: key for key in widths}), rule, *map(line, shown)])
 
 
 def episodes_of(study: dqx.study.Study) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -251,7 +221,7 @@ def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
     """The learning curves of the presets, a panel for each environment."""
     panels: dict[str, list[str]] = {}
     for name, study in studies.items():
-        panels.setdefault(settings(study).config.env, []).append(name)
+        panels.setdefault(study.point()[0].env, []).append(name)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")
@@ -274,14 +244,15 @@ def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
 
 
 def _draw_curve(axis: Axes, name: str, study: dqx.study.Study) -> None:
-    values = returns(study)
+    exact = study.point()[0].exact_metrics
+    values = study.to_arrays("exact_return" if exact else "eval_return")[0]
     there = np.isfinite(values).any(axis=0)
     values, steps = values[:, there], study.steps[there] / 1000
-    center = stats.iqm(values)
+    center = dqx.stats.iqm(values)
     (line,) = axis.plot(steps, center, marker=".", label=name)
     if len(values) == 1:
         return
-    low, high = stats.bootstrap_interval(values)
+    low, high = dqx.stats.bootstrap_interval(values)
     if len(steps) == 1:
         around = [center - low, high - center]
         axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import dqx
 import dqx.study
-from dqx.config import parse_field
+from dqx.settings import parse_assignments
 
 SAMPLES = (2, 3, 5, 10, 20, 30, 50)
 DRAWS = 20_000
@@ -59,32 +59,26 @@ def main() -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Trains what is missing, then draws small samples from the many seeds."""
-    values = [parse_field(args.field, text) for text in args.values]
+    name = args.field
+    values = [parse_assignments([f"{name}={text}"], "--values")[name] for text in args.values]
     plan = {
         "name": "seed-variance",
         "seeds": args.seeds,
         "base": {"preset": args.preset},
-        "grid": {args.field: values},
+        "grid": {name: values},
     }
-    if (args.out / "plan.json").exists():
-        study = dqx.study.load(args.out)
-        kept = [point["varied"].get(args.field) for point in study.plan["points"]]
-        if (list(study.seeds), kept) != (list(range(args.seeds)), values):
-            raise dqx.study.StudyError(f"{args.out} holds another study: choose another --out")
-        study = study if study.finished else dqx.study.resume(args.out)
-    else:
-        study = dqx.study.run(plan, args.out)
-    final = study.to_arrays("eval_return")[:, :, -1]
-    best, other = np.argsort(-final.mean(axis=1))
-    for row in (best, other):
-        s = dqx.stats.summarize(final[row])
-        print(f"{study.configs[row]}: mean {s.mean:.1f}, IQM {s.iqm:.1f}, of {s.n} seeds")
+    study = dqx.study.run(plan, args.out, go_on=True)
+    found = {name: study.scores(name) for name in study.configs}
+    worse, better = sorted(found, key=lambda name: found[name].mean())
+    for name in (better, worse):
+        s = dqx.stats.summarize(found[name])
+        print(f"{name}: mean {s.mean:.1f}, IQM {s.iqm:.1f}, of {s.n} seeds")
     rng = np.random.default_rng(0)
     sizes = [count for count in SAMPLES if count <= args.seeds]
-    errors = {count: wrong(final[best], final[other], count, rng) for count in sizes}
+    errors = {count: wrong(found[better], found[worse], count, rng) for count in sizes}
     for count, error in errors.items():
         print(f"{count:3} seeds of each rank them wrongly {100 * error:4.1f} % of the time")
-    draw(args.out / "seed_variance.png", dict(zip(study.configs, final, strict=True)), errors)
+    draw(args.out / "seed_variance.png", found, errors)
     print(f"picture: {args.out / 'seed_variance.png'}")
 
 

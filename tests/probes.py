@@ -14,6 +14,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 import dqx
+from tests.shared import quickly
 
 TIME_LIMIT = 5
 
@@ -210,8 +211,7 @@ def run_trainer(trainer, hyper, keys, warm_up, steps):
         episodes = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), early, late)
         return clock, lanes, episodes, metrics
 
-    run = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
-    return jax.tree.map(_numpy, run(keys))
+    return jax.tree.map(_numpy, quickly(run)(keys))
 
 
 def _numpy(x):

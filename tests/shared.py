@@ -1,4 +1,6 @@
-"""A tiny training configuration; `dqx.run` compiles it once for all tests that train it."""
+"""A tiny training configuration, compiled once for all tests that train it; quick compiling."""
+
+import jax
 
 import dqx
 
@@ -19,3 +21,8 @@ TINY = dqx.Config(
     chunk_width=WIDTH,
 )
 HYPER = dqx.Hyper(learning_rate=1e-2, epsilon_steps=400.0)
+
+
+def quickly(function, **options):
+    """``jax.jit`` in a hurry: for what runs a few times, and whose last bits do not matter."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **options)

@@ -13,8 +13,9 @@ import pytest
 
 import dqx
 import dqx.study
-from dqx.agent import epsilon_at
-from dqx.config import CONFIG_FIELDS
+from dqx.agents.kit import epsilon_at
+from dqx.core.agent import Now
+from dqx.settings import preset_about, setting
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_articles.py"
 
@@ -25,39 +26,41 @@ STATED = {
         "activation": "relu",
         "scale_pixels": False, "optimizer": "adam", "learning_rate": 1e-6, "loss": "keras_mse",
         "gamma": 0.95, "replay_capacity": 2_000, "updates_per_train": 32, "batch_size": 1,
-        "double": False, "exploration": "per_episode", "epsilon_start": 1.0, "epsilon_decay": 0.995,
-        "epsilon_end": 0.01, "initializer": "glorot_uniform", "optimizer_epsilon": 1e-7,
+        "double": False, "epsilon_schedule": "per_episode", "epsilon_start": 1.0,
+        "epsilon_decay": 0.995, "epsilon_end": 0.01, "initializer": "glorot_uniform",
+        "optimizer_epsilon": 1e-7,
     },
     "taxi/rubiks-code": {
         "env": "Taxi-v4", "network": "embedding", "embedding_size": 10, "hidden_sizes": (50, 50),
         "activation": "relu", "optimizer": "adam", "learning_rate": 0.01, "loss": "keras_mse",
-        "gamma": 0.6, "exploration": "constant", "epsilon_start": 0.1, "replay_capacity": 2_000,
-        "batch_size": 32, "train_period": 1, "double": False, "tau": 1.0, "num_envs": 1,
-        "initializer": "glorot_uniform", "optimizer_epsilon": 1e-7,
+        "gamma": 0.6, "epsilon_schedule": "constant", "epsilon_start": 0.1,
+        "replay_capacity": 2_000, "batch_size": 32, "train_period": 1, "double": False, "tau": 1.0,
+        "num_envs": 1, "initializer": "glorot_uniform", "optimizer_epsilon": 1e-7,
     },
     "taxi/tabular": {
-        "env": "Taxi-v4", "network": "table", "initial_q": 0.0, "sampling": "newest",
-        "policy": "epsilon_greedy", "exploration": "constant", "visit_power": 0.0,
+        "env": "Taxi-v4", "agent": "tabular", "initial_q": 0.0, "sampling": "newest",
+        "policy": "epsilon_greedy", "epsilon_schedule": "constant", "visit_power": 0.0,
         "train_period": 1, "batch_size": 1, "num_envs": 1,
     },
     "mountain-car/toptal": {
         "env": "MountainCar-v0", "hidden_sizes": (32, 32), "activation": "relu",
         "optimizer": "adam", "learning_rate": 1e-3, "max_grad_norm": 1.0, "loss": "keras_mse",
-        "gamma": 0.99, "exploration": "constant", "epsilon_start": 0.01, "replay_capacity": 50_000,
-        "batch_size": 64, "learning_starts": 2_000, "train_period": 1, "target_period": 1_000,
-        "total_steps": 200_000, "log_period": 2_000, "eval_period": 20_000, "eval_states": 10_000,
-        "double": False, "tau": 1.0, "optimizer_epsilon": 1e-7,
+        "gamma": 0.99, "epsilon_schedule": "constant", "epsilon_start": 0.01,
+        "replay_capacity": 50_000, "batch_size": 64, "learning_starts": 2_000, "train_period": 1,
+        "target_period": 1_000, "total_steps": 200_000, "log_period": 2_000, "eval_period": 20_000,
+        "eval_states": 10_000, "double": False, "tau": 1.0, "optimizer_epsilon": 1e-7,
     },
     "mountain-car/zoo": {
         "env": "MountainCar-v0", "hidden_sizes": (256, 256), "optimizer": "adam",
         "learning_rate": 4e-3, "batch_size": 128, "replay_capacity": 10_000, "gamma": 0.98,
         "target_period": 600, "train_period": 16, "updates_per_train": 8, "loss": "huber",
-        "huber_delta": 1.0, "max_grad_norm": 10.0, "exploration": "linear", "epsilon_start": 1.0,
-        "epsilon_end": 0.07, "epsilon_steps": 24_000.0, "total_steps": 120_000, "double": False,
+        "huber_delta": 1.0, "max_grad_norm": 10.0, "epsilon_schedule": "linear",
+        "epsilon_start": 1.0, "epsilon_end": 0.07, "epsilon_steps": 24_000.0,
+        "total_steps": 120_000, "double": False,
     },
     "cartpole/keras-rl": {
         "env": "CartPole-v0", "hidden_sizes": (16,), "activation": "relu", "optimizer": "adam",
-        "learning_rate": 1e-3, "gamma": 0.99, "exploration": "constant", "epsilon_start": 0.1,
+        "learning_rate": 1e-3, "gamma": 0.99, "epsilon_schedule": "constant", "epsilon_start": 0.1,
         "replay_capacity": 50_000, "batch_size": 32, "learning_starts": 10, "train_period": 1,
         "tau": 0.01, "target_period": 1, "loss": "huber", "huber_delta": math.inf,
         "total_steps": 5_000, "eval_episodes": 5, "double": True, "optimizer_epsilon": 1e-7,
@@ -83,7 +86,7 @@ def script():
 def test_a_preset_is_what_its_article_states(name):
     config, hyper = dqx.preset(name)
     for field, value in STATED[name].items():
-        owner = config if field in CONFIG_FIELDS else hyper
+        owner = hyper if setting(field).traced else config
         assert getattr(owner, field) == value, field
 
 
@@ -91,17 +94,16 @@ def test_exploration_of_the_article_on_double_dqn():
     config, hyper = dqx.preset("cartpole/double-dqn")
     for step in (0, 100, 1_000, 5_000):
         expected = 0.1 + 0.7 * math.exp(-0.00075 * step)
-        assert float(epsilon_at(config, hyper, step, 0)) == pytest.approx(expected, rel=1e-5)
+        now = Now(hyper, step, updates=step, episodes=0)
+        assert float(epsilon_at(config, now)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", dqx.preset_names())
-def test_every_preset_ends_with_an_evaluation(name):
-    config, _ = dqx.preset(name)
-    assert config.total_steps % config.eval_period == 0
-
-
-def test_the_table_has_every_preset(script):
-    assert set(script.SOURCES) == set(dqx.preset_names())
+def test_every_preset_says_what_it_is_and_is_measured_on_seeds(name):
+    about = preset_about(name)
+    assert about.about.endswith(".") and isinstance(about.seeds, int) and about.seeds >= 8
+    assert (about.source == "our own") == (about.claim == "")
+    assert about.source == "our own" or about.source.split(" ")[-1] in about.about
 
 
 def solved(script, totals):
@@ -130,16 +132,6 @@ def test_seeds_that_never_solve_it_count_as_later_than_all_others(script):
     assert "\n" not in script.solved_words("cartpole/keras-rl", found[6:]).strip()
 
 
-def test_the_table_lines_up(script):
-    rows = [{"preset": "a", "seeds": 12_345}, {"preset": "longer", "seeds": 1}]
-    assert script.table(rows).splitlines() == [
-        "| preset | seeds  |",
-        "|--------|--------|",
-        "| a      | 12,345 |",
-        "| longer | 1      |",
-    ]
-
-
 def call(*arguments):
     return subprocess.run(
         [sys.executable, SCRIPT, *map(str, arguments)],
@@ -159,31 +151,60 @@ def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
     assert "of 2 seeds within 200,000 steps" in first.stdout
     assert (tmp_path / "articles.md").read_text() in first.stdout
     record = json.loads((tmp_path / "articles.json").read_text())
-    assert len(record["final_return"]["cartpole/keras-rl"]) == 2
+    assert len(record["scores"]["cartpole/keras-rl"]) == 2
     for name in ("articles.png", "solved.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_results_of_other_settings_are_not_taken_for_those_of_a_preset(
-    script, tmp_path, monkeypatch
-):
-    args = SimpleNamespace(seeds=2, out=tmp_path, quiet=True, devices="cpu:1")
-    shorter = {"total_steps": 1_000, "log_period": 500, "eval_period": 500}
-    monkeypatch.setattr(script, "SOLVING", {})
-    first = script.trained("cartpole/keras-rl", shorter, args)
-    again = script.trained("cartpole/keras-rl", shorter, args)
-    assert again.digests == first.digests
+SHORT = {"total_steps": 1_000, "log_period": 500, "eval_period": 500}
+
+
+def trained(script, folder, name, changes):
+    """A study as the script trains it, of two seeds."""
+    args = SimpleNamespace(seeds=2, out=folder, quiet=True, devices="cpu:1")
+    return script.trained(name, changes, args)
+
+
+def test_results_of_other_settings_are_not_taken_for_those_of_a_preset(script, tmp_path):
+    first = trained(script, tmp_path, "cartpole/keras-rl", SHORT)
+    again = trained(script, tmp_path, "cartpole/keras-rl", SHORT)
+    assert again.digests == first.digests and again.manifest == first.manifest
+    plan = json.loads((first.path / "plan.json").read_text())
+    assert plan["seeds"] == [0, 1] and plan["points"][0]["config"]["total_steps"] == 1_000
     (folder,) = tmp_path.iterdir()
     folder.rename(tmp_path / folder.name.replace("-500-500", "-500-1000"))
-    with pytest.raises(dqx.study.StudyError, match="other settings of cartpole/keras-rl: choose"):
-        script.trained("cartpole/keras-rl", {**shorter, "eval_period": 1_000}, args)
+    with pytest.raises(dqx.study.StudyError, match="holds another plan: .*eval_period of .* 1000"):
+        trained(script, tmp_path, "cartpole/keras-rl", {**SHORT, "eval_period": 1_000})
+
+
+def test_bars_are_those_of_the_presets(script, tmp_path):
+    presets = script.chosen(None, bars=True)
+    assert {name: preset_about(name).bar for name in presets} == {
+        "cartpole": 475, "cartpole/cleanrl": 490, "mountain-car": -115, "taxi": 7.8,
+        "taxi/tabular": 7.9, "wall-dodge": 48, "wall-dodge-80": 36,
+    }  # fmt: skip
+    assert script.chosen(None, bars=False) == list(dqx.preset_names())
+    assert script.chosen(" taxi,cartpole ", bars=True) == ["taxi", "cartpole"]
+    with pytest.raises(dqx.ConfigError, match="taxi/rubiks-code has no bar"):
+        script.chosen("taxi/rubiks-code", bars=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "missed"),
+    [([474.0, 475.9], ["cartpole"]), ([474.0, 476.0], []), ([500.0, np.nan], ["cartpole"])],
+)
+def test_a_bar_is_missed_below_it_and_by_what_is_not_finite(script, scores, missed):
+    def study(values):
+        return SimpleNamespace(scores=lambda: np.array(values))
+
+    found = script.missed_bars({"cartpole": study(scores), "cartpole/keras-rl": study([0.0])})
+    assert found == missed
 
 
 def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
     """A step size of 1e30 ends in parameters that are not finite; the taxi then drives south."""
-    args = SimpleNamespace(seeds=2, out=tmp_path, quiet=True, devices="cpu:1")
     changes = {"learning_rate": 1e30, "total_steps": 4_000, "eval_period": 4_000}
-    row = script.row("taxi", script.trained("taxi", changes, args))
+    row = script.row("taxi", trained(script, tmp_path, "taxi", changes))
     assert row["diverged"] == 2
     assert row["IQM"] == "-200.00" and row["95 % interval"] == "-200.00 to -200.00"
 
@@ -191,7 +212,8 @@ def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--presets", "cartpol"), "unknown preset 'cartpol'; there are: "),
+        (("--presets", "cartpol"), "unknown preset 'cartpol'; the closest are cartpole"),
+        (("--presets", "taxi/rubiks-code", "--bars"), "taxi/rubiks-code has no bar"),
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("--out", SCRIPT / "x"), "cannot write in"),
     ],

@@ -1,12 +1,20 @@
 """The benchmarks' arithmetic and the scripts: what they print rests on these."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import dqx
+from dqx.compute.devices import select_devices
+from dqx.compute.digest import flatten
+from dqx.settings import to_record
+from tests.shared import HYPER, TINY, WIDTH
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,14 +50,43 @@ def test_double_dqn_needs_one_forward_pass_more(common):
     assert common.update_flops(config, 4, 2) == pytest.approx(expected)
 
 
+def test_chunks_are_timed_side_by_side_as_training_runs_them(common):
+    """What is timed are the very steps of training: the parameters come out with the same bits."""
+    places = select_devices("cpu:2")
+    timed = common.SideBySide(TINY, HYPER, places)
+    timed.start(3, 2)
+    seconds = timed.seconds(2) + timed.seconds(1)
+    assert 0 < seconds < timed.compile_seconds
+    steps = TINY.learning_starts + 3 * TINY.log_period
+    result = dqx.train(dataclasses.replace(TINY, total_steps=steps), HYPER, range(3, 3 + 2 * WIDTH))
+    found = [flatten(jax.tree.map(np.asarray, timed.state(i)[1].agent.params)) for i in range(2)]
+    for name, values in flatten(result.params).items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in found]), values)
+    assert [int(timed.state(i)[0].step) for i in range(2)] == [steps, steps]
+
+
+def test_results_are_strict_json(common, tmp_path):
+    common.write_json(str(tmp_path / "new" / "a.json"), {"rate": 1.5, **to_record(TINY, HYPER)})
+    record = json.loads((tmp_path / "new" / "a.json").read_text(), parse_constant=pytest.fail)
+    assert record["rate"] == 1.5 and record["hyper"]["max_grad_norm"] == "inf"
+    common.write_json(None, {})
+
+
+@pytest.mark.parametrize("name", ["throughput", "pixels", "study"])
+def test_help_of_the_benchmarks(name):
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "--json" in done.stdout and "{" not in done.stdout.replace("{many,speed,kill,load}", "")
+
+
 def test_the_seed_variance_script_goes_on_where_it_was(tmp_path):
     out = tmp_path / "study"
     command = [sys.executable, ROOT / "scripts" / "seed_variance.py", "--seeds", "8"]
     command += ["--preset", "cartpole", "--out", out, "--values", "1e-3", "1e-9"]
     shorten = (
-        "import runpy, sys, dqx; p = dqx.study.run; "
-        "dqx.study.run = lambda plan, out: p(plan | {'base': plan['base'] | "
-        "{'total_steps': 10_000}}, out); sys.argv = sys.argv[1:]; "
+        "import runpy, sys, dqx; run = dqx.study.run; "
+        "dqx.study.run = lambda plan, out, **given: run(plan | {'base': plan['base'] | "
+        "{'total_steps': 10_000}}, out, **given); sys.argv = sys.argv[1:]; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     for _ in range(2):

@@ -61,7 +61,7 @@ from importlib.resources import files
 print(json.dumps({
     "dqx": dqx.__file__, "envs": envs.__file__, "version": importlib.metadata.version("dqx"),
     "typed": [files(p).joinpath("py.typed").is_file() for p in ("dqx", "envs")],
-    "presets": sorted(f.name for f in files("dqx").joinpath("presets").iterdir()),
+    "presets": sorted(f.name for f in files("dqx").joinpath("settings", "presets").iterdir()),
 }))
 """
     seen = json.loads(run(installed / "bin" / "python", "-c", code, cwd=tmp_path))
@@ -69,7 +69,9 @@ print(json.dumps({
     assert Path(seen["envs"]).is_relative_to(installed)
     assert seen["version"] == PROJECT["version"]
     assert seen["typed"] == [True, True]
-    in_checkout = sorted(path.name for path in (ROOT / "dqx" / "presets").glob("*.toml"))
+    in_checkout = sorted(
+        path.name for path in (ROOT / "dqx" / "settings" / "presets").glob("*.toml")
+    )
     assert "cartpole.toml" in in_checkout
     assert [name for name in seen["presets"] if name.endswith(".toml")] == in_checkout
 
@@ -79,10 +81,10 @@ def test_wheel_trains_two_seeds_outside_the_repository(installed: Path, tmp_path
     dqx = installed / "bin" / "dqx"
     periods = ["learning_starts=1000", "log_period=1000", "eval_period=2000"]
     size = ["--seeds", "2", "--steps", "4000", "--set", *periods]
-    run(dqx, "train", "cartpole", *size, "--quiet", "--out", out, cwd=tmp_path)
+    run(dqx, "train", "cartpole", *size, "--quiet", "--no-cache", "--out", out, cwd=tmp_path)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["seeds"] == [0, 1]
-    assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     code = f"""
 import json, pandas
 table = pandas.read_parquet({str(out / "metrics")!r})

@@ -10,13 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dqx.run import StudyInterrupted, resume, run
     from dqx.study.certify import Certificate, Check, verify
-    from dqx.study.engine import StudyInterrupted, StudyWarning, resume, run
     from dqx.study.estimate import Estimate, dry_run
     from dqx.study.folder import StudyError
     from dqx.study.plan import Plan, Point, read_plan
     from dqx.study.results import Study, load
-    from dqx.study.tally import Standing, StudyProgress
+    from dqx.study.sinks import Progress, Row, Sink
+    from dqx.study.store import StudyWarning
 
 __all__ = [
     "Certificate",
@@ -24,11 +25,12 @@ __all__ = [
     "Estimate",
     "Plan",
     "Point",
-    "Standing",
+    "Progress",
+    "Row",
+    "Sink",
     "Study",
     "StudyError",
     "StudyInterrupted",
-    "StudyProgress",
     "StudyWarning",
     "dry_run",
     "load",
@@ -40,13 +42,14 @@ __all__ = [
 
 # Loaded on first use: reading a study needs no JAX.
 _HOMES = {
-    "engine": ("StudyInterrupted", "StudyWarning", "resume", "run"),
-    "estimate": ("Estimate", "dry_run"),
-    "folder": ("StudyError",),
-    "plan": ("Plan", "Point", "read_plan"),
-    "results": ("Study", "load"),
-    "tally": ("Standing", "StudyProgress"),
-    "certify": ("Certificate", "Check", "verify"),
+    "run": ("StudyInterrupted", "resume", "run"),
+    "study.estimate": ("Estimate", "dry_run"),
+    "study.folder": ("StudyError",),
+    "study.plan": ("Plan", "Point", "read_plan"),
+    "study.results": ("Study", "load"),
+    "study.sinks": ("Progress", "Row", "Sink"),
+    "study.store": ("StudyWarning",),
+    "study.certify": ("Certificate", "Check", "verify"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -54,7 +57,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'dqx.study' has no attribute {name!r}; see its __all__")
-    value = getattr(importlib.import_module(f"dqx.study.{_HOME_OF[name]}"), name)
+    value = getattr(importlib.import_module(f"dqx.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
 

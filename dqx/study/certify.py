@@ -4,7 +4,8 @@ import dataclasses
 import datetime
 import platform
 import secrets
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +13,19 @@ import jax
 import numpy as np
 
 from dqx import stats
-from dqx.config import ConfigError
-from dqx.devices import select_devices
-from dqx.digest import digest, flatten
-from dqx.rounds import Chunk, ChunkResult, Round
-from dqx.run import per_seed, programs_for, row_steps
+from dqx.compute.devices import select_devices
+from dqx.compute.digest import digest, flatten
+from dqx.compute.programs import programs_for
+from dqx.compute.score import score
+from dqx.compute.session import ChunkResult, Session
+from dqx.settings import ConfigError
+from dqx.study.background import over_places, stopping
 from dqx.study.folder import Folder, StudyError, plain, write_sealed
 from dqx.study.identity import differences, identity
-from dqx.study.plan import Point
+from dqx.study.plan import Plan, Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study, load
-from dqx.study.schedule import fitting_devices
-from dqx.study.store import final_returns
+from dqx.study.schedule import Task, fitting_places
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
 
@@ -38,8 +40,8 @@ class Check(NamedTuple):
         found: the digest now.
         verdict: ``"identical"``, ``"different"`` or ``"not comparable"``.
         detail: where and by how much it differs; empty if it does not.
-        stored_return: final return in the study.
-        found_return: final return now.
+        stored_score: score in the study.
+        found_score: score now.
     """
 
     config: str
@@ -48,8 +50,8 @@ class Check(NamedTuple):
     found: str
     verdict: str
     detail: str
-    stored_return: float
-    found_return: float
+    stored_score: float
+    found_score: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Certificate:
         checks: the runs, one by one.
         runs: finished runs of the study.
         differences: how software and device differ from the study's, in words.
-        statistics: in words, where not comparable: how far the final returns lie apart.
+        statistics: in words, where not comparable: how far the scores lie apart.
     """
 
     verdict: str
@@ -103,74 +105,94 @@ def verify(
         raise StudyError(f"no run of {study.path} is finished: there is nothing to verify")
     if sample is not None and sample < 1:
         raise ConfigError(f"sample must be at least 1, got {sample}")
-    available = select_devices(devices)
-    present = identity(available)
+    plan = plan_of(Folder(study.path), study.plan)
+    places = select_devices(devices)
+    present = identity(places, {point.config.agent for point in plan.points})
     apart = tuple(differences(study.plan["identity"], present))
-    drawn_by = secrets.randbits(32) if pick is None else pick
-    chosen = _chosen(study, sample, drawn_by)
-    checks = []
-    for run, point, result in _trained(study, chosen, available):
-        checks.append(_check(study, run, point, result, bool(apart)))
+    pick = secrets.randbits(32) if pick is None else pick
+    chosen = _chosen(study, sample, pick)
+    checks: dict[int, Check] = {}
+    for number, point, result in _trained(plan, chosen, places):
+        checks[number] = _check(study, chosen[number], point, result, bool(apart))
         if progress is not None:
             progress(len(checks), len(chosen))
+    certificate = _certificate(study, [checks[i] for i in sorted(checks)], apart)
+    _write(study, certificate, present, pick)
+    return certificate
+
+
+def _certificate(study: Study, checks: list[Check], apart: tuple[str, ...]) -> Certificate:
     verdicts = {check.verdict for check in checks}
     # Elsewhere only damage is called different.
     verdict = next(v for v in (DIFFERENT, INCOMPARABLE, IDENTICAL) if v in verdicts)
-    certificate = Certificate(
+    return Certificate(
         verdict=verdict,
         checks=tuple(checks),
         runs=len(study.runs),
         differences=apart,
         statistics=_compared(checks) if INCOMPARABLE in verdicts else "",
     )
-    _write(study, certificate, present, drawn_by)
-    return certificate
 
 
-def _chosen(study: Study, sample: int | None, drawn_by: int) -> list[dict[str, Any]]:
+def _chosen(study: Study, sample: int | None, pick: int) -> list[dict[str, Any]]:
     if sample is None or sample >= len(study.runs):
         return study.runs
-    rows = np.random.default_rng(drawn_by).choice(len(study.runs), sample, replace=False)
+    rows = np.random.default_rng(pick).choice(len(study.runs), sample, replace=False)
     return [study.runs[row] for row in sorted(rows)]
 
 
-def _trained(study: Study, chosen: list[dict[str, Any]], available: Sequence[jax.Device]) -> Any:
-    """Yields each run with its point and its new result; one run a chunk, one chunk a device."""
-    plan = plan_of(Folder(study.path), study.plan)
+def _trained(
+    plan: Plan, chosen: list[dict[str, Any]], places: Sequence[jax.Device]
+) -> Iterator[tuple[int, Point, ChunkResult]]:
+    """Yields the number of each run with its point and its new result, as they are trained.
+
+    Every run has a chunk to itself.
+    """
     points = {point.name: point for point in plan.points}
-    by_config: dict[Any, list[dict[str, Any]]] = {}
-    for run in chosen:
-        by_config.setdefault(points[run["config"]].config, []).append(run)
-    for config, runs in by_config.items():
-        used = fitting_devices(config, available, len(runs))
-        programs = programs_for(config, used, plan.root_seed)
-        for first in range(0, len(runs), len(used)):
-            batch = runs[first : first + len(used)]
-            chunks = [
-                Chunk(np.array([r["seed"]]), per_seed(points[r["config"]].hyper, 1)) for r in batch
-            ]
-            under_way = Round(programs, config, chunks)
-            while not under_way.finished:
-                under_way.advance()
-            for run, result in zip(batch, under_way.results(), strict=True):
-                yield run, points[run["config"]], result
+    by_config: dict[Any, list[Task]] = {}
+    for number, run in enumerate(chosen):
+        point = points[run["config"]]
+        task = Task(number, (point,), np.array([run["seed"]]))
+        by_config.setdefault(point.config, []).append(task)
+    found: list[tuple[int, Point, ChunkResult]] = []
+    with stopping() as stop:
+        for config, tasks in by_config.items():
+            programs = {d: programs_for(config, d, plan.root_seed) for d in set(places)}
+            used = fitting_places(programs[places[0]], config, places, len(tasks))
+
+            def work(place: jax.Device, task: Task, programs: Any = programs) -> None:
+                session = Session(programs[place], task.config, task.chunk)
+                found.append((task.number, task.points[0], _to_the_end(session, stop)))
+
+            # So many at a time that progress can be told in between.
+            for first in range(0, len(tasks), len(used)):
+                over_places(used, tasks[first : first + len(used)], work, stop)
+                yield from found
+                found.clear()
+
+
+def _to_the_end(session: Session, stop: threading.Event) -> ChunkResult:
+    while not session.finished:
+        if stop.is_set():
+            raise KeyboardInterrupt("interrupted; no certificate is written")
+        session.advance()
+    return session.result()
 
 
 def _check(
     study: Study, run: dict[str, Any], point: Point, result: ChunkResult, foreign: bool
 ) -> Check:
-    steps = row_steps(point.config)
+    steps = result.steps
     metrics = {name: values[0] for name, values in result.metrics.items()}
     params = {name: values[0] for name, values in flatten(result.params).items()}
     found = digest(steps, metrics, params)
-    stored_return = run["final_return"]
     common = {
         "config": run["config"],
         "seed": run["seed"],
         "stored": run["digest"],
         "found": found,
-        "stored_return": float("nan") if stored_return is None else stored_return,
-        "found_return": float(final_returns(point, result)[0]),
+        "stored_score": float("nan") if run["score"] is None else run["score"],
+        "found_score": float(score(point.config, result.metrics)[0]),
     }
     try:
         detail = _difference(study, run, steps, metrics, params)
@@ -231,34 +253,34 @@ def _gap(then: Any, now: Any) -> float:
 
 
 def _compared(checks: Sequence[Check]) -> str:
-    """Whether the final returns could be of the same kind, seed by seed."""
-    then = np.array([check.stored_return for check in checks])
-    now = np.array([check.found_return for check in checks])
+    """Whether the scores could be of the same kind, seed by seed."""
+    then = np.array([check.stored_score for check in checks])
+    now = np.array([check.found_score for check in checks])
     both = np.isfinite(then) & np.isfinite(now)
     if both.sum() < 2:
-        return "fewer than two runs with finite returns: nothing can be said"
+        return "fewer than two runs with finite scores: nothing can be said"
     gap = stats.difference(now[both], then[both], np.mean, paired=True)
     value, low, high = float(gap.value), float(gap.low), float(gap.high)
     agrees = "could well be the same" if low <= 0 <= high else "are not the same"
     return (
-        f"final returns here are {value:+.3g} apart in the mean, 95 % interval {low:.3g} to "
+        f"scores here are {value:+.3g} apart in the mean, 95 % interval {low:.3g} to "
         f"{high:.3g} over {both.sum()} runs: they {agrees}"
     )
 
 
-def _write(study: Study, certificate: Certificate, present: dict[str, str], drawn_by: int) -> None:
+def _write(study: Study, certificate: Certificate, present: dict[str, str], pick: int) -> None:
     record = {
         "verdict": certificate.verdict,
         "checked": len(certificate.checks),
         "runs": certificate.runs,
-        "drawn_by": drawn_by,
+        "pick": pick,
         "differences": list(certificate.differences),
         "statistics": certificate.statistics,
         "checks": [
             {key: plain(value) for key, value in check._asdict().items()}
             for check in certificate.checks
         ],
-        "plan": study.plan["sha256"],
+        "plan_seal": study.plan["sha256"],
         "identity": present,
         "host": platform.node(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -6,13 +6,13 @@ moment there is a whole one.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from dqx.parallel import Programs
-from dqx.rounds import METRICS, Saved
+from dqx.compute import trees
+from dqx.compute.programs import Programs
+from dqx.compute.session import Saved, row_metrics
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -22,7 +22,6 @@ from dqx.study.folder import (
     write_arrays,
     write_sealed,
 )
-from dqx.types import PyTree
 
 _EPISODES = ("lane", "step", "return", "length")
 # What an array takes in a file beside its numbers: the headers of both formats and twice its name.
@@ -43,24 +42,24 @@ class Checkpoint(NamedTuple):
     snapshots: dict[int, Mark]
 
 
-def write(folder: Folder, plan: str, chunk: int, saved: Saved, snapshots: dict[int, Mark]) -> None:
+def write(folder: Folder, seal: str, chunk: int, saved: Saved, snapshots: dict[int, Mark]) -> None:
     """Writes the state of a chunk, then deletes the one before.
 
     Args:
         folder: of the study.
-        plan: the seal of its plan.
+        seal: of its plan.
         chunk: number of the chunk.
         saved: its state.
         snapshots: marks of the snapshots taken so far, by step.
     """
     step = int(saved.clock.step)
-    arrays = {**_named("clock", saved.clock), **_named("lanes", saved.lanes)}
+    arrays = {**trees.named("clock", saved.clock), **trees.named("lanes", saved.lanes)}
     arrays |= {f"metrics/{name}": values for name, values in saved.metrics.items()}
     arrays |= {f"episodes/{n}": c for n, c in zip(_EPISODES, saved.episodes, strict=True)}
     path = folder.checkpoints / f"{chunk:05d}-{step}.npz"
     mark = write_arrays(path, arrays)
     record = {
-        "plan": plan,
+        "plan_seal": seal,
         "chunk": chunk,
         "step": step,
         "arrays": mark._asdict(),
@@ -72,7 +71,7 @@ def write(folder: Folder, plan: str, chunk: int, saved: Saved, snapshots: dict[i
             other.unlink()
 
 
-def find(folder: Folder, plan: str, chunk: int) -> Checkpoint | None:
+def find(folder: Folder, seal: str, chunk: int) -> Checkpoint | None:
     """The checkpoint of a chunk, None if there is none.
 
     Raises:
@@ -84,7 +83,7 @@ def find(folder: Folder, plan: str, chunk: int) -> Checkpoint | None:
             raise StudyError(f"{arrays}: its record is missing, so it cannot be checked")
         return None
     record = read_sealed(path)
-    if record.get("plan") != plan or record.get("chunk") != chunk:
+    if record.get("plan_seal") != seal or record.get("chunk") != chunk:
         raise StudyError(f"{path}: it belongs to another study")
     snapshots = {int(step): Mark(**mark) for step, mark in record["snapshots"].items()}
     return Checkpoint(record["step"], Mark(**record["arrays"]), snapshots)
@@ -105,12 +104,12 @@ def read(folder: Folder, chunk: int, checkpoint: Checkpoint, programs: Programs)
     """
     path = folder.checkpoints / f"{chunk:05d}-{checkpoint.step}.npz"
     arrays = read_arrays(path, checkpoint.mark)
-    clock, lanes = programs.shapes()
+    clock, lanes = programs.shapes
     try:
         return Saved(
-            clock=_restored("clock", clock, arrays),
-            lanes=_restored("lanes", lanes, arrays),
-            metrics={name: arrays[f"metrics/{name}"] for name in METRICS},
+            clock=trees.from_named("clock", clock, arrays),
+            lanes=trees.from_named("lanes", lanes, arrays),
+            metrics={name: arrays[f"metrics/{name}"] for name in row_metrics(programs)},
             episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
         )
     except KeyError as error:
@@ -126,40 +125,5 @@ def delete(folder: Folder, chunk: int) -> None:
 
 def size(programs: Programs) -> int:
     """Bytes of a chunk's checkpoint before its first row of metrics and its first episode."""
-    leaves = jax.tree.leaves(programs.shapes())
-    arrays = len(leaves) + len(METRICS) + len(_EPISODES)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + _ARRAY_BYTES * arrays
-
-
-def _named(prefix: str, tree: PyTree) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {prefix + jax.tree_util.keystr(path): _plain(leaf) for path, leaf in leaves}
-
-
-def _restored(prefix: str, shapes: PyTree, arrays: dict[str, np.ndarray]) -> Any:
-    def leaf(path: Any, shape: jax.ShapeDtypeStruct) -> Any:
-        values = arrays[prefix + jax.tree_util.keystr(path)]
-        if _is_key(shape.dtype):
-            return jax.random.wrap_key_data(jax.numpy.asarray(values), impl=_implementation(shape))
-        return values.view(shape.dtype) if values.dtype != shape.dtype else values
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    """Keys as their data; numbers that NumPy's format does not know, such as bfloat16, as bits."""
-    if _is_key(leaf.dtype):
-        return np.asarray(jax.random.key_data(leaf))
-    leaf = np.asarray(leaf)
-    return leaf if leaf.dtype.kind in "biuf" else leaf.view(f"u{leaf.dtype.itemsize}")
-
-
-def _implementation(shape: jax.ShapeDtypeStruct) -> str:
-    """The name of the generator that keys of this shape belong to; only real keys tell it."""
-    found: list[str] = []
-    jax.eval_shape(lambda keys: found.append(str(jax.random.key_impl(keys))), shape)
-    return found[0]
-
-
-def _is_key(dtype: Any) -> bool:
-    return bool(jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key))
+    arrays = len(jax.tree.leaves(programs.shapes)) + len(row_metrics(programs)) + len(_EPISODES)
+    return trees.num_bytes(programs.shapes) + _ARRAY_BYTES * arrays

@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dqx.devices import free_bytes, select_devices
-from dqx.loop import Clock, Lane
-from dqx.memory import predict_chunk
-from dqx.parallel import Programs, with_company
-from dqx.rounds import METRICS
-from dqx.run import programs_for, row_steps
-from dqx.solution import solution_of
+from dqx.compute import trees
+from dqx.compute.devices import free_bytes, select_devices
+from dqx.compute.footprint import measure, state_of
+from dqx.compute.programs import Programs, programs_for
+from dqx.compute.session import intervals, row_metrics
+from dqx.compute.solution import solution_of
+from dqx.settings import row_steps
 from dqx.study import checkpoint
+from dqx.study.background import over_places
 from dqx.study.plan import Plan, read_plan
-from dqx.study.schedule import Group, Task, fitting_devices, groups, settle
+from dqx.study.schedule import Group, Task, fitting_places, groups, settle
 
 # A row of metrics and one of episodes as Parquet, measured; numbers compress a little.
 _METRIC_BYTES, _EPISODE_BYTES = 4, 8
@@ -34,8 +35,9 @@ class GroupEstimate(NamedTuple):
         runs: pairs of a configuration and a seed.
         width: seeds of a chunk.
         chunks: of that width.
-        devices: that work side by side.
-        chunk_bytes: predicted memory of a chunk.
+        devices: places where chunks work side by side.
+        chunk_bytes: memory of a chunk: its state alone if nothing was compiled, else all of it, as
+            XLA says.
         disk_bytes: of its results when finished; episodes at one in 100 steps.
         checkpoint_bytes: of a chunk's checkpoint.
         compile_seconds: measured; NaN if nothing was timed.
@@ -60,8 +62,8 @@ class Estimate(NamedTuple):
     Attributes:
         plan: with every chunk width filled in.
         groups: one a compiled program.
-        memory_bytes: predicted, of the chunks that work side by side in the largest group.
-        free_bytes: memory that is free now.
+        memory_bytes: of the chunks that work side by side in the largest group.
+        free_bytes: memory that is free now, under every limit there is.
         disk_bytes: of the results and the largest checkpoints together.
         seconds: predicted time; NaN if nothing was timed.
     """
@@ -80,6 +82,7 @@ def dry_run(
     devices: str | Sequence[jax.Device] | None = None,
     timed: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    phase: Callable[[str], None] = lambda text: None,
 ) -> Estimate:
     """Says what a study will take; compiles each program and times one segment of it.
 
@@ -88,25 +91,28 @@ def dry_run(
         devices: as of ``dqx.study.run``.
         timed: whether to compile and time at all.
         progress: ``progress(done, total)`` is called after every compiled program.
+        phase: called with what begins, before anything that may take a while.
 
     Raises:
         StudyError: for a plan that cannot be used.
         ConfigError: for a configuration that cannot work or does not fit in memory.
     """
-    available = select_devices(devices)
-    settled = settle(read_plan(plan), available)
+    places = select_devices(devices)
+    settled = settle(read_plan(plan), places, phase, compiles=timed)
     together = groups(settled)
-    found = []
+    if len(together) > 1:
+        phase("compiling...")
+    found: list[GroupEstimate] = []
+    counted: dict[Programs, float] = {}
     for group in together:
-        found.append(_estimate(settled, group, available, timed))
+        found.append(_estimate(settled, group, places, counted if timed else None))
         if progress is not None:
             progress(len(found), len(together))
-    held = [g.chunk_bytes * len(with_company(available[: g.devices])) for g in found]
     return Estimate(
         plan=settled,
         groups=tuple(found),
-        memory_bytes=max(held),
-        free_bytes=free_bytes(available),
+        memory_bytes=max(g.chunk_bytes * g.devices for g in found),
+        free_bytes=free_bytes(places).bytes,
         disk_bytes=_STUDY_BYTES
         + sum(g.disk_bytes for g in found)
         # A new checkpoint is written before the old one goes.
@@ -116,83 +122,94 @@ def dry_run(
 
 
 def _estimate(
-    plan: Plan, group: Group, available: Sequence[jax.Device], timed: bool
+    plan: Plan, group: Group, places: Sequence[jax.Device], counted: dict[Programs, float] | None
 ) -> GroupEstimate:
+    """What a group will take; ``counted`` is the time of compiling that other groups have."""
     config = group.config
-    used = fitting_devices(config, available, len(group.tasks))
-    programs = programs_for(config, used, plan.root_seed)
-    points = {point.name: None for task in group.tasks for point in task.points}
-    runs = sum(len(task.seeds) for task in group.tasks)
-    compile_seconds, round_seconds = _timed(programs, group) if timed else (np.nan, np.nan)
-    rounds = -(-len(group.tasks) // len(used))
+    programs = programs_for(config, places[0], plan.root_seed)
+    used = tuple(places[: len(group.tasks)])
+    need, compile_seconds, batch_seconds = state_of(programs, config), np.nan, np.nan
+    if counted is not None:
+        used = fitting_places(programs, config, places, len(group.tasks))
+        need = measure(programs, config)
+        # Also what was compiled before this call: the study will have to, in its own process.
+        compile_seconds = programs.compile_seconds - counted.get(programs, 0.0)
+        counted[programs] = programs.compile_seconds
+        batch_seconds = _timed(plan, group, used)
     return GroupEstimate(
-        points=tuple(points),
-        runs=runs,
+        points=tuple({point.name: None for task in group.tasks for point in task.points}),
+        runs=sum(len(task.seeds) for task in group.tasks),
         width=programs.width,
         chunks=len(group.tasks),
         devices=len(used),
-        chunk_bytes=predict_chunk(config, programs.env, programs.width),
+        chunk_bytes=need.total,
         disk_bytes=_disk_bytes(plan, group, programs),
         checkpoint_bytes=checkpoint.size(programs),
         compile_seconds=compile_seconds,
-        seconds=compile_seconds + rounds * round_seconds,
+        seconds=compile_seconds + -(-len(group.tasks) // len(used)) * batch_seconds,
     )
 
 
 def _disk_bytes(plan: Plan, group: Group, programs: Programs) -> int:
     """Bytes of a group's results."""
     config = group.config
-    _, lanes = programs.shapes()
-    leaves = jax.tree.leaves(lanes.agent.params)
-    params = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // programs.width
-    snapshots = config.total_steps // plan.snapshot_every if plan.snapshot_every else 0
-    metrics = len(row_steps(config)) * len(METRICS) * _METRIC_BYTES
+    params = trees.num_bytes(programs.shapes[1].agent.params) // programs.width
+    steps, every = row_steps(config), plan.snapshot_every
+    # At the first row at or after each multiple, so that rows far apart have fewer.
+    snapshots = len({step // every for step in steps if step >= every}) if every else 0
+    metrics = len(steps) * len(row_metrics(programs)) * _METRIC_BYTES
     episodes = config.total_steps // 100 * _EPISODE_BYTES
     run = params * (1 + snapshots) + metrics + episodes + _RECORD_BYTES
     chunk = _CHUNK_BYTES + snapshots * _SNAPSHOT_BYTES
     return run * sum(len(task.seeds) for task in group.tasks) + chunk * len(group.tasks)
 
 
-def _timed(programs: Programs, group: Group) -> tuple[float, float]:
-    """Seconds to compile, and to train one batch of chunks from start to end."""
-    config = group.config
-    before = programs.compile_seconds
-    batch = group.tasks[: len(programs.devices)]
-    chunk = batch[0].chunk
-    seeds = np.resize(chunk.seeds, programs.num_lanes)
-    hypers = jax.tree.map(lambda x: np.resize(x, programs.num_lanes), chunk.hypers)
-    placed = programs.per_lane(hypers)
+def _timed(plan: Plan, group: Group, used: Sequence[jax.Device]) -> float:
+    """Seconds to train chunks in all these places from start to end, from a part of it.
 
-    period, used = config.log_period, len(batch)
-    clock, lanes = programs.init(seeds)
-    # The first call of each compiles; the second of a segment is timed.
-    warm = min(config.learning_starts, period)
-    clock, lanes, _ = programs.warm_up(clock, lanes, warm, used)
-    clock, lanes, *_ = programs.segment(clock, lanes, placed, period, used)
-    jax.block_until_ready(lanes)
-    started = time.perf_counter()
-    clock, lanes, *_ = jax.block_until_ready(programs.segment(clock, lanes, placed, period, used))
-    taken = time.perf_counter() - started
-    evaluating = 0.0
-    if config.eval_period:
-        evaluating = _timed_evaluation(programs, batch, clock, lanes)
-        evaluating *= config.total_steps // config.eval_period
-    return programs.compile_seconds - before, taken * config.total_steps / period + evaluating
+    Every place trains at the same time, as they will.
+    """
+    found: list[float] = []
+
+    def work(place: jax.Device, task: Task) -> None:
+        found.append(_timed_chunk(programs_for(group.config, place, plan.root_seed), task))
+
+    over_places(used, group.tasks[: len(used)], work)
+    return max(found)
 
 
-def _timed_evaluation(
-    programs: Programs, batch: Sequence[Task], clock: Clock, lanes: Lane
-) -> float:
-    """Seconds of one evaluation of a batch of chunks."""
+def _timed_chunk(programs: Programs, task: Task) -> float:
+    """Seconds of a chunk, from its commonest piece of each kind and one evaluation."""
+    parts = intervals(task.config)
+    hypers = programs.place(trees.padded(task.chunk.hypers, programs.width))
+    clock, lanes = programs.init(trees.padded(task.chunk.seeds, programs.width))
+    seconds = 0.0
+    for kind in ("warm", "learn"):
+        pieces = [steps for part in parts for steps in getattr(part, kind)]
+        if not pieces:
+            continue
+        steps = max(set(pieces), key=pieces.count)
+        for _ in range(2):  # the second is timed
+            started = time.perf_counter()
+            if kind == "warm":
+                clock, lanes, _ = programs.warm_up(clock, lanes, steps)
+            else:
+                clock, lanes, *_ = programs.segment(clock, lanes, hypers, steps)
+            jax.block_until_ready(lanes)
+        seconds += (time.perf_counter() - started) * sum(pieces) / steps
+    evaluations = sum(part.evaluates for part in parts)
+    if evaluations:
+        seconds += evaluations * _timed_evaluation(programs, task, clock, lanes)
+    return seconds
 
-    def evaluate() -> None:
-        jax.block_until_ready(programs.evaluate(clock, lanes, len(batch)))
-        if programs.config.exact_metrics:
-            gammas = np.concatenate([task.chunk.hypers.gamma for task in batch])
-            q = np.asarray(programs.q_table(lanes, len(batch)))[: len(gammas)]
-            solution_of(programs.config.env).measure(q, gammas)
 
-    evaluate()
-    started = time.perf_counter()
-    evaluate()
+def _timed_evaluation(programs: Programs, task: Task, clock: Any, lanes: Any) -> float:
+    """Seconds of one evaluation of a chunk."""
+    for _ in range(2):  # the second is timed
+        started = time.perf_counter()
+        jax.block_until_ready(programs.evaluate(clock, lanes))
+        if task.config.exact_metrics:
+            gammas = np.asarray(task.chunk.hypers.gamma)
+            q = np.asarray(programs.q_table(lanes))[: len(gammas)]
+            solution_of(task.config.env).measure(q, gammas)
     return time.perf_counter() - started

@@ -1,10 +1,12 @@
-"""What a study's folder says of the study as a whole: progress, summary, picture."""
+"""What a study's folder says of the study as a whole: whether it may go, progress, manifest."""
 
 import contextlib
 import datetime
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dqx.files import whole_file
@@ -17,48 +19,81 @@ from dqx.study.folder import (
     read_sealed,
     write_sealed,
 )
-from dqx.study.tally import StudyProgress
+from dqx.study.record import plan_differences
+from dqx.study.sinks import Progress
 
 
-def may_replace(folder: Folder, given: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether an existing folder may be replaced by a new study.
+def replaces(target: Path, given: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether there is an old study to replace by a new one; False where there is nothing.
+
+    Args:
+        target: the folder.
+        given: the record of the new plan.
+        overwrite: whether an old study may go; nothing else ever may.
 
     Raises:
-        StudyError: if not, saying what it holds and what to do.
+        StudyError: if something is in the way, saying what it is and what to do.
     """
-    path = folder.path
-    if not folder.plan.is_file():
-        raise StudyError(f"{path} exists and holds no study: choose another folder")
-    working = holder(path)
-    if working is not None:
-        raise StudyError(f"{path} is being worked on by {working}: choose another folder")
-    if overwrite:
-        # Another program's plan.json must not cost its folder; a damaged one of ours may go.
-        with contextlib.suppress(OSError, ValueError):
-            content = json.loads(folder.plan.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and {"format", "points", "identity"} <= set(content):
-                return True
+    if not os.path.lexists(target):
+        return False
+    if not target.is_dir():
+        raise StudyError(f"{target} is a file: choose another folder")
+    try:
+        if not any(target.iterdir()):
+            return False
+    except OSError as error:
+        raise StudyError(f"cannot read {target}: {error.strerror}; choose another") from None
+    folder = Folder(target)
+    if not _is_ours(folder):
         raise StudyError(
-            f"{path} is not replaced, because its {folder.plan.name} is of no study: choose "
-            "another folder"
+            f"{target} exists and holds no study of dqx, so it is not replaced: choose another "
+            "folder"
         )
-    from dqx.study.record import plan_differences  # needs JAX, which `status` does not
-
+    working = holder(target)
+    if working is not None:
+        raise StudyError(f"{target} is being worked on by {working}: choose another folder")
+    if overwrite:
+        return True
+    if not folder.plan.exists():
+        raise StudyError(
+            f"{target} holds a run of dqx 0.1, which this version does not read: choose another "
+            "folder, or --overwrite to replace it"
+        )
     found = plan_differences(read_plan_record(folder), given)
     if found:
         raise StudyError(
-            f"{path} holds another plan: {'; '.join(found)}. Choose another folder, or --overwrite "
-            "to replace it"
+            f"{target} holds another plan: {'; '.join(found)}. Choose another folder, or "
+            "--overwrite to replace it"
         )
     raise StudyError(
-        f"{path} already holds this study: `dqx study resume {path}` goes on with it, --overwrite "
-        "replaces it"
+        f"{target} already holds this study: `dqx study resume {target}` goes on with it, "
+        "--overwrite replaces it"
     )
 
 
-def write_progress(folder: Folder, event: StudyProgress) -> None:
+def holds(folder: Folder, given: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a study of this very plan.
+
+    Raises:
+        StudyError: if its plan is damaged.
+    """
+    return folder.plan.is_file() and not plan_differences(read_plan_record(folder), given)
+
+
+def _is_ours(folder: Folder) -> bool:
+    """Whether dqx has written a folder, damaged or not: another program's must not be replaced."""
+    marks = ((folder.plan, {"format", "points", "identity"}), (folder.manifest, {"versions"}))
+    for path, keys in marks:  # the second is that of runs of dqx 0.1
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict) and keys <= set(content):
+                return True
+    return False
+
+
+def write_progress(folder: Folder, progress: Progress) -> None:
     """Writes ``progress.json``, which `dqx study status` reads."""
-    content = {key: plain(value) for key, value in event._asdict().items()}
+    content = {key: plain(value) for key, value in progress._asdict().items()}
     content["time"] = time.time()
     with whole_file(folder.progress) as file:
         file.write(json.dumps(content).encode())
@@ -73,41 +108,29 @@ def read_progress(folder: Folder) -> dict[str, Any]:
     return {}
 
 
-def write_summary(
-    folder: Folder, event: StudyProgress, compiled: Sequence[str], checkpoint_seconds: float
-) -> None:
-    """Writes the picture and ``manifest.json`` of a finished study.
-
-    Args:
-        folder: of the study.
-        event: its last numbers.
-        compiled: names of the programs that the last sitting compiled.
-        checkpoint_seconds: what its checkpoints took.
-    """
-    from dqx.study.picture import draw
+def write_manifest(folder: Folder, facts: Mapping[str, Any]) -> None:
+    """Writes ``manifest.json`` of a finished study: its plan, all runs, and ``facts``."""
     from dqx.study.results import load
 
-    study = load(folder.path)
-    draw(folder.path / "learning_curves.png", study)
-    record = read_plan_record(folder)
+    study, record = load(folder.path), read_plan_record(folder)
+    points = record["points"]
+    alone = {part: points[0][part] for part in ("config", "hyper")} if len(points) == 1 else {}
     write_sealed(
         folder.manifest,
         {
             **{key: value for key, value in record.items() if key != "sha256"},
-            "plan": record["sha256"],
+            "plan_seal": record["sha256"],
+            **alone,  # `dqx.train` takes them as they are
             "runs": study.runs,
-            "steps": event.total_steps,
-            "steps_per_second": plain(event.steps_per_second),
-            "compile_seconds": event.compile_seconds,
-            "compiled": list(compiled),
-            "checkpoint_seconds": checkpoint_seconds,
+            **{key: plain(value) for key, value in facts.items()},
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
     )
 
 
-def has_summary(folder: Folder, seal: str) -> bool:
+def has_manifest(folder: Folder, seal: str | None = None) -> bool:
     """Whether ``manifest.json`` is there, undamaged and of this plan."""
     with contextlib.suppress(StudyError):
-        return bool(read_sealed(folder.manifest).get("plan") == seal)
+        seal = read_plan_record(folder)["sha256"] if seal is None else seal
+        return bool(read_sealed(folder.manifest).get("plan_seal") == seal)
     return False

@@ -31,9 +31,9 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from dqx.files import OutputError, whole_file
+from dqx.files import OutputError, whole_file, write_json
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ("metrics", "episodes", "params")
 _SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapshots": "npz"}
 
@@ -58,6 +58,10 @@ class Folder:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "learning_curves.png"
 
     @property
     def manifest(self) -> Path:
@@ -186,10 +190,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: when it cannot be written; nothing is left behind, an older file stays.
     """
-    sealed = {**content, "sha256": seal(content)}
-    with whole_file(path) as file:
-        file.write(json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False).encode())
-        file.write(b"\n")
+    write_json(path, {**content, "sha256": seal(content)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -243,7 +244,7 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
     return record
 
 
-def read_record(folder: Folder, plan: str, chunk: int) -> dict[str, Any] | None:
+def read_record(folder: Folder, seal: str, chunk: int) -> dict[str, Any] | None:
     """The record of a chunk, None if it is not finished.
 
     Raises:
@@ -253,7 +254,7 @@ def read_record(folder: Folder, plan: str, chunk: int) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record = read_sealed(path)
-    if record.get("plan") != plan or record.get("chunk") != chunk:
+    if record.get("plan_seal") != seal or record.get("chunk") != chunk:
         raise StudyError(f"{path}: it belongs to another study")
     return record
 

@@ -8,11 +8,11 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqx.output import PACKAGES
+from dqx.study.host import PACKAGES
 
 if TYPE_CHECKING:
     import jax
@@ -24,26 +24,27 @@ _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_par
              "jax_numpy_dtype_promotion", "jax_default_prng_impl")  # fmt: skip
 
 
-def identity(devices: "Sequence[jax.Device]") -> dict[str, str]:
-    """Everything, beyond a study's plan, that could change bits: texts by name."""
+def identity(devices: "Sequence[jax.Device]", agents: Iterable[str] = ()) -> dict[str, str]:
+    """Everything, beyond a study's plan, that could change bits: texts by name.
+
+    Args:
+        devices: where it is trained, all of one kind.
+        agents: names of the agents that are trained; those from outside of dqx are told by the
+            checksum of their file.
+    """
     import jax
 
-    from dqx.parallel import with_company
-
-    kind = f"{devices[0].platform}: {devices[0].device_kind}"
-    if devices[0].platform == "cpu":
-        # XLA compiles for the processor that it finds.
-        kind = f"cpu: {processor()}"
-        # For a single device XLA compiles in another way; see ``parallel.with_company``.
-        if len(with_company(tuple(devices[:1]))) == 1:
-            kind += ", a single device"
+    # XLA compiles for the processor that it finds.
+    is_cpu = devices[0].platform == "cpu"
+    kind = processor() if is_cpu else devices[0].device_kind
     flags = os.environ.get("XLA_FLAGS", "").split()
     kept = sorted(flag for flag in flags if not flag.startswith(_HARMLESS_FLAGS))
     return {
-        "device_kind": kind,
+        "device_kind": f"{devices[0].platform}: {kind}",
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         **(_libraries() if devices[0].platform == "gpu" else {}),
         "source": source(),
+        **_foreign(agents),
         "xla_flags": " ".join(kept),
         **{name: str(jax.config.values[name]) for name in _SETTINGS},
     }
@@ -56,11 +57,8 @@ def _libraries() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in wanted}
 
 
-# The modules of dqx on which numbers of a run depend.
-COMPUTING = (
-    "agent", "config", "convolution", "environment", "evaluation", "exploration", "keys", "loop",
-    "losses", "networks", "parallel", "replay", "rounds", "run", "solution", "tabular", "types",
-)  # fmt: skip
+# The rooms of dqx that compute: whatever lies in them is part of the promise about bits.
+COMPUTING = ("agents", "compute", "core", "settings")
 
 
 @functools.cache
@@ -69,12 +67,33 @@ def source() -> str:
     import dqx
     import envs
 
-    total = hashlib.sha256()
     package = Path(dqx.__file__).parent
-    paths = [package / f"{name}.py" for name in COMPUTING]
-    for path in [*paths, *sorted(Path(envs.__file__).parent.glob("*.py"))]:
-        total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return checksum([*(package / name for name in COMPUTING), Path(envs.__file__).parent])
+
+
+def checksum(folders: Iterable[Path]) -> str:
+    """A checksum of all Python files in folders and the folders in them, 16 hexadecimal digits."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder.parent).as_posix()
+            total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]
+
+
+def _foreign(agents: Iterable[str]) -> dict[str, str]:
+    """The checksums of the files of agents that are not in dqx's own folder."""
+    import dqx
+    from dqx.agents import source_of
+
+    own = Path(dqx.__file__).parent
+    found = {}
+    for name in sorted(set(agents)):
+        path = source_of(name)
+        if path is None or not path.is_relative_to(own):
+            code = b"" if path is None else path.read_bytes()
+            found[f"agent {name}"] = hashlib.sha256(code).hexdigest()[:16] if code else "no file"
+    return found
 
 
 def processor() -> str:

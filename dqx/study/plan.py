@@ -8,6 +8,7 @@ import math
 import os
 import re
 import tomllib
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,18 +16,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqx.config import (
-    CONFIG_FIELDS,
+from dqx.settings import (
+    MAX_SEEDS,
+    SETTINGS,
     Config,
     ConfigError,
+    ConfigWarning,
     Hyper,
+    agent,
+    check_root_seed,
+    check_seeds,
     closest,
-    field_type,
+    complete,
+    from_record,
+    notes,
     override,
+    parse_seeds,
     preset,
+    rounded,
+    setting,
+    show,
+    to_record,
     validate,
 )
-from dqx.seeds import MAX_SEEDS, check_root_seed, check_seeds, parse_seeds
 from dqx.study.folder import StudyError
 
 _KEYS = ("name", "seeds", "root_seed", "snapshot_every", "base", "grid", "case", "search")
@@ -87,10 +99,7 @@ def read_plan(source: str | os.PathLike[str] | Mapping[str, Any] | Plan) -> Plan
         ConfigError: if a configuration cannot work; names the configuration.
     """
     if isinstance(source, Plan):
-        for point in source.points:
-            with _naming(point.name):
-                validate(point.config, point.hyper)
-        return _checked(source)
+        return _checked(source, is_new=False)
     if isinstance(source, Mapping):
         return _plan(source, "the plan")
     path = Path(source)
@@ -124,10 +133,57 @@ def _plan(table: Mapping[str, Any], where: str) -> Plan:
     )
 
 
-def _checked(plan: Plan) -> Plan:
+def single(
+    name: str,
+    config: Config,
+    hyper: Hyper,
+    seeds: Iterable[int] | int,
+    *,
+    label: str | None = None,
+    root_seed: int = 0,
+    snapshot_every: int = 0,
+) -> Plan:
+    """The checked plan of one configuration.
+
+    Args:
+        name: of the study.
+        config: static fields.
+        hyper: traced fields.
+        seeds: seed numbers, or how many.
+        label: of the configuration, such as that of its preset; ``name`` if left out.
+        root_seed: see `Plan`.
+        snapshot_every: see `Plan`.
+
+    Raises:
+        StudyError: for a name that names no folder.
+        ConfigError: for a configuration or seeds that cannot work.
+    """
+    point = Point(label or name, config, hyper, {})
+    numbers = tuple(check_seeds(seeds).tolist())
+    return _checked(Plan(name, (point,), numbers, root_seed, snapshot_every))
+
+
+def _checked(plan: Plan, is_new: bool = True) -> Plan:
+    """The plan with its periods rounded; tells of that, once, in `ConfigWarning`."""
     _check_name(plan.name)
     if not plan.points:
         raise StudyError("points: none are given; a study needs at least one configuration")
+    told: dict[str, None] = {}  # each line once, in order
+    points = []
+    for point in plan.points:
+        with _naming(point.name if len(plan.points) > 1 else ""):
+            validate(point.config, point.hyper)
+            config, lines = rounded(point.config)
+            told |= dict.fromkeys([*lines, *(notes(config) if is_new else ())])
+        varied = {
+            f: getattr(config, f, v) if f in SETTINGS and not SETTINGS[f].traced else v
+            for f, v in point.varied.items()
+        }
+        hyper = complete(config, point.hyper)
+        points.append(Point(point.name, config, hyper, varied))
+    for line in told:
+        warnings.warn(ConfigWarning(line), stacklevel=4)
+    plan = dataclasses.replace(plan, points=tuple(points))
     for name, count in collections.Counter(point.name for point in plan.points).items():
         if count > 1:
             raise StudyError(f"two configurations are named {name!r}: every name must differ")
@@ -250,7 +306,7 @@ def _drawn(field: str, rule: Any, uniform: np.ndarray) -> list[Any]:
 
 
 def _whole(field: str) -> bool:
-    return field in CONFIG_FIELDS and field_type(field) in (int, int | None)
+    return field != "preset" and not setting(field).traced and setting(field).parquet == "int64"
 
 
 def _points(
@@ -263,7 +319,6 @@ def _points(
         chosen = fields.pop("preset", None)
         with _naming(label):
             config, hyper = override(*_start(chosen), **fields)
-            validate(config, hyper)
         built.append((label or chosen or "default", config, hyper, chosen))
     varied = _varied(built)
     return tuple(
@@ -295,50 +350,39 @@ def _start(chosen: Any) -> tuple[Config, Hyper]:
 
 def _varied(built: list[tuple[str, Config, Hyper, str | None]]) -> list[str]:
     """Fields whose values differ between points, in the order of their definition."""
-    fields = ["preset", *CONFIG_FIELDS, *(f.name for f in dataclasses.fields(Hyper))]
+    own = dict.fromkeys(
+        name
+        for _, config, hyper, _ in built
+        for name in (*dict(config.extra), *complete(config, hyper).extra)
+    )
+    fields = ["preset", *SETTINGS, *own]
     rows = [[_value(f, *point[1:]) for f in fields] for point in built]
     return [f for i, f in enumerate(fields) if any(row[i] != rows[0][i] for row in rows)]
 
 
 def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
+    """A field's value at a point; None for a setting that only another agent brings."""
     if field == "preset":
         return chosen
-    return getattr(config if field in CONFIG_FIELDS else hyper, field)
+    declared = setting(field)
+    if declared.own and field not in {own.name for own in agent(config.agent).settings}:
+        return None
+    return getattr(hyper if declared.traced else config, field)
 
 
 def _check_snapshots(plan: Plan) -> None:
     every = plan.snapshot_every
     if not isinstance(every, int) or isinstance(every, bool) or every < 0:
         raise StudyError(f"snapshot_every must be a whole number, 0 for none, got {every!r}")
-    for point in plan.points:
-        period = point.config.log_period
-        if every % period:
-            raise StudyError(
-                f"snapshot_every must be a multiple of log_period, which is {period} for "
-                f"{point.name}, got {every}: {period * max(1, round(every / period))} would do"
-            )
-
-
-def show(value: Any) -> str:
-    """A field's value as short text, as names of configurations and tables show it."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, float):
-        # Where six digits do not tell it from others, all of them.
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return ",".join(show(item) for item in value)
-    return str(value)
 
 
 def point_record(point: Point) -> dict[str, Any]:
     """A point as JSON can hold it; `point_of` reads it back."""
-    return {
-        "name": point.name,
-        "config": dataclasses.asdict(point.config),
-        "hyper": {k: _number(v) for k, v in dataclasses.asdict(point.hyper).items()},
-        "varied": {k: _number(v) for k, v in point.varied.items()},
+    varied = {
+        field: value if field == "preset" or value is None else setting(field).to_json(value)
+        for field, value in point.varied.items()
     }
+    return {"name": point.name, **to_record(point.config, point.hyper), "varied": varied}
 
 
 def point_of(record: Mapping[str, Any]) -> Point:
@@ -347,15 +391,9 @@ def point_of(record: Mapping[str, Any]) -> Point:
     Raises:
         ConfigError: for fields that this version does not know.
     """
-    fields = {**record["config"], **{k: float(v) for k, v in record["hyper"].items()}}
-    config, hyper = override(Config(), Hyper(), **fields)
+    config, hyper = from_record(record["config"], record["hyper"])
     varied = {
-        k: _value(k, config, hyper, v if isinstance(v, str) else None)
-        for k, v in record["varied"].items()
+        field: _value(field, config, hyper, value if isinstance(value, str) else None)
+        for field, value in record["varied"].items()
     }
-    return Point(record["name"], config, hyper, varied)
-
-
-def _number(value: Any) -> Any:
-    """Strict JSON has no infinities: they become texts."""
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
+    return Point(record["name"], config, complete(config, hyper), varied)

@@ -5,19 +5,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dqx.config import ConfigError
+from dqx.settings import SETTINGS, ConfigError, agent, show
 from dqx.study import identity
 from dqx.study.folder import FORMAT, Folder, StudyError, seal
-from dqx.study.plan import Plan, point_of, point_record, show
+from dqx.study.host import checkout
+from dqx.study.plan import Plan, point_of, point_record
 
 # What makes two studies the same; the rest says when and on what they were trained.
 _SAME = ("name", "seeds", "root_seed", "snapshot_every")
 
 
-def plan_record(plan: Plan, present: Mapping[str, str]) -> dict[str, Any]:
-    """The content of ``plan.json``, sealed."""
-    from dqx.output import checkout
-
+def plan_record(
+    plan: Plan, present: Mapping[str, str], command: str | None = None
+) -> dict[str, Any]:
+    """The content of ``plan.json``, sealed; ``command`` is the command line, if there was one."""
     record: dict[str, Any] = {
         "format": FORMAT,
         "name": plan.name,
@@ -27,6 +28,7 @@ def plan_record(plan: Plan, present: Mapping[str, str]) -> dict[str, Any]:
         "points": [point_record(point) for point in plan.points],
         "identity": dict(present),
         **checkout(),
+        "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     record = json.loads(json.dumps(record))  # tuples become lists, as they are when read back
@@ -38,7 +40,10 @@ def plan_of(folder: Folder, record: Mapping[str, Any]) -> Plan:
 
     Raises:
         StudyError: if it has fields that this version of dqx does not know.
+        ConfigError: if an agent is not known here.
     """
+    for point in record["points"]:
+        agent(point["config"].get("agent", SETTINGS["agent"].default))
     try:
         points = tuple(point_of(point) for point in record["points"])
     except ConfigError as error:
@@ -83,6 +88,8 @@ def plan_differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> lis
         for part in ("config", "hyper"):
             old, new = before[name][part], after[name][part]
             for field in [field for field in old if old[field] != new.get(field)]:
+                if field == "chunk_width" and new.get(field) is None:
+                    continue  # not settled yet
                 texts.append(
                     f"{field} of {name} was {show(old[field])} and is {show(new.get(field))} now"
                 )

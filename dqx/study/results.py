@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqx.digest import nested
+from dqx.compute.digest import nested
+from dqx.settings import Config, Hyper, from_record, row_steps
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -25,6 +26,8 @@ from dqx.study.folder import (
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+    from dqx.compute.trained import TrainedAgent
 
 
 def load(path: str | os.PathLike[str]) -> "Study":
@@ -47,7 +50,7 @@ class Study:
         plan: the content of ``plan.json``.
         configs: names of the configurations, in the order of the plan.
         seeds: in the order of the plan.
-        runs: of every finished run: config, seed, digest, diverged_at, final_return, chunk.
+        runs: of every finished run: config, seed, digest, diverged_at, score, chunk.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -95,10 +98,8 @@ class Study:
     @functools.cached_property
     def steps(self) -> np.ndarray:
         """Every step at which a configuration has a row of metrics, int64 ``[K]``, rising."""
-        found = {
-            (p["config"]["log_period"], p["config"]["total_steps"]) for p in self.plan["points"]
-        }
-        return np.unique(np.concatenate([np.arange(a, b + 1, a, dtype=np.int64) for a, b in found]))
+        found = {tuple(row_steps(config)) for config, _ in self._settings.values()}
+        return np.unique(np.concatenate([np.array(steps, np.int64) for steps in found]))
 
     @property
     def digests(self) -> dict[tuple[str, int], str]:
@@ -113,16 +114,20 @@ class Study:
         """
         shape = (len(self.configs), len(self.seeds), len(self.steps))
         values = np.full(shape, np.nan, np.float32)
+        known: dict[str, None] = {}
         for record, table in self._tables("metrics"):
             names = table.column_names[table.column_names.index("step") + 1 :]
-            if metric not in names:
-                raise StudyError(
-                    f"there is no metric {metric!r} in {self.path}; there are: {', '.join(names)}"
-                )
+            known |= dict.fromkeys(names)
+            if metric not in names:  # agents differ in their metrics
+                continue
             column = table.column(metric).to_numpy().reshape(len(record["runs"]), -1)
             rows = np.searchsorted(self.steps, table.column("step").to_numpy()[: column.shape[1]])
             for run, numbers in zip(record["runs"], column, strict=True):
                 values[self._rank[run["config"]], self._place[run["seed"]], rows] = numbers
+        if known and metric not in known:
+            raise StudyError(
+                f"there is no metric {metric!r} in {self.path}; there are: {', '.join(known)}"
+            )
         return values
 
     def params(self, config: str | None, seed: int, step: int | None = None) -> dict[str, Any]:
@@ -150,6 +155,50 @@ class Study:
         del arrays["config"], arrays["seed"]
         return nested({name: values[index] for name, values in arrays.items()})
 
+    def point(self, config: str | None = None) -> tuple[Config, Hyper]:
+        """The settings of a configuration, as trained.
+
+        Args:
+            config: its name; None will do if there is only one.
+
+        Raises:
+            StudyError: if there is no such configuration.
+            ConfigError: if its agent is not known here: import the module that registers it.
+        """
+        return self._settings[self._name(config)]
+
+    def agent(
+        self, config: str | None = None, seed: int | None = None, step: int | None = None
+    ) -> "TrainedAgent":
+        """The trained agent of a run: its network with its parameters, and how it acts.
+
+        >>> dqx.load("runs/cartpole").agent().act(obs)
+
+        Args:
+            config: name of the configuration; None will do if there is only one.
+            seed: one of ``seeds``; the first that is finished if left out.
+            step: of a snapshot; the final parameters if left out.
+
+        Raises:
+            StudyError: as `params` does.
+        """
+        from dqx.compute.trained import TrainedAgent  # needs JAX, which reading does not
+
+        name = self._name(config)
+        if seed is None:
+            seed = next((run["seed"] for run in self.runs if run["config"] == name), self.seeds[0])
+        return TrainedAgent(self.point(name)[0], self.params(name, seed, step))
+
+    def scores(self, config: str | None = None) -> np.ndarray:
+        """The scores of a configuration's finished runs, in the order of their seeds.
+
+        A score is the last exact return where it is measured, else the last greedy one, else that
+        of training; NaN where it is not finite.
+        """
+        name = self._name(config)
+        found = [run["score"] for run in self.runs if run["config"] == name]
+        return np.array([np.nan if score is None else score for score in found], np.float64)
+
     def curves(self, config: str | None, seed: int) -> dict[str, np.ndarray]:
         """The rows of metrics of one run: ``"step"`` int64 ``[K]``, all else float32 ``[K]``."""
         chunk, index = self._find(config, seed)
@@ -159,7 +208,12 @@ class Study:
         names = table.column_names[table.column_names.index("step") :]
         return {name: table.column(name).to_numpy()[rows] for name in names}
 
-    def _find(self, config: str | None, seed: int) -> tuple[int, int]:
+    @functools.cached_property
+    def _settings(self) -> dict[str, tuple[Config, Hyper]]:
+        points = self.plan["points"]
+        return {p["name"]: from_record(p["config"], p["hyper"]) for p in points}
+
+    def _name(self, config: str | None) -> str:
         if config is None and len(self.configs) == 1:
             config = self.configs[0]
         if config not in self._rank:
@@ -167,6 +221,10 @@ class Study:
                 f"there is no configuration {config!r} in {self.path}; there are: "
                 f"{'; '.join(self.configs[:20])}"
             )
+        return str(config)
+
+    def _find(self, config: str | None, seed: int) -> tuple[int, int]:
+        config = self._name(config)
         if seed not in self._place:
             raise StudyError(f"there is no seed {seed!r} in {self.path}: see its `seeds`")
         for chunk, record in self._records.items():
@@ -183,7 +241,8 @@ class Study:
         tables = [table for _, table in self._tables(kind)]
         if not tables:
             raise StudyError(f"no run of {self.path} is finished yet")
-        frame = pyarrow.concat_tables(tables).to_pandas()
+        # Agents differ in their metrics: where one has no such column, there is no number.
+        frame = pyarrow.concat_tables(tables, promote_options="default").to_pandas()
         frame["config"] = pandas.Categorical(frame["config"], categories=list(self.configs))
         seeds = np.array(self.seeds)
         order = np.argsort(seeds)

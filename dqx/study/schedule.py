@@ -1,20 +1,19 @@
-"""Which runs share a compiled program, which share a chunk, and which chunks run side by side."""
+"""Which runs share a compiled program, which share a chunk, and how wide chunks are."""
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from dqx import memory
-from dqx.config import Config, ConfigError
-from dqx.devices import free_bytes
-from dqx.environment import make_environment
-from dqx.parallel import chunk_width, enough_devices, with_company
-from dqx.rounds import Chunk
-from dqx.solution import check_solvable
+from dqx.compute.devices import free_bytes
+from dqx.compute.footprint import Footprint, chunks_that_fit, measure, refusal, state_of
+from dqx.compute.programs import Programs, chunk_width, programs_for
+from dqx.compute.session import Chunk
+from dqx.compute.solution import check_listable, check_solvable
+from dqx.settings import Config
 from dqx.study.plan import Plan, Point
 
 
@@ -33,9 +32,14 @@ class Task(NamedTuple):
 
     @property
     def chunk(self) -> Chunk:
-        """What a round trains."""
+        """What a session trains."""
         hypers = [point.hyper for point in self.points]
         return Chunk(self.seeds, jax.tree.map(lambda *xs: np.array(xs, np.float32), *hypers))
+
+    @property
+    def config(self) -> Config:
+        """The static fields, which all of its runs share."""
+        return self.points[0].config
 
 
 class Group(NamedTuple):
@@ -68,19 +72,49 @@ def groups(plan: Plan) -> list[Group]:
     return made
 
 
-def settle(plan: Plan, available: Sequence[jax.Device]) -> Plan:
+def settle(
+    plan: Plan,
+    places: Sequence[jax.Device],
+    phase: Callable[[str], None] = lambda text: None,
+    compiles: bool = True,
+) -> Plan:
     """Fills in every chunk width: the default of the devices, or less if memory asks for it.
 
+    Of a plan with one compiled program all memory is measured here; of others the programs are
+    compiled one after the other as they are trained, and here only the state is known.
+
+    Args:
+        plan: checked.
+        places: where it is to be trained.
+        phase: called with what begins, before anything that may take a while.
+        compiles: whether programs may be compiled; else only the state is looked at.
+
     Raises:
-        ConfigError: if a configuration does not fit in memory, with the numbers, or asks for exact
-            metrics that there are none of.
+        ConfigError: if a configuration does not fit in memory, with the numbers, its agent cannot
+            take the observations, or it asks for exact metrics that there are none of.
     """
-    for point in plan.points:
-        check_solvable(point.config, [float(point.hyper.gamma)])
-    sizes: dict[Config, int] = {}
-    for point in plan.points:
-        sizes[point.config] = sizes.get(point.config, 0) + len(plan.seeds)
-    widths = {config: _fitting_width(config, size, available) for config, size in sizes.items()}
+    configs = list(dict.fromkeys(point.config for point in plan.points))
+    for config in configs:
+        check_listable(config)
+    widths = {config: _width(config, places, plan.root_seed, state_of) for config in configs}
+    if any(config.exact_metrics for config in configs):
+        phase("solving for the exact metrics...")
+        for point in plan.points:
+            check_solvable(point.config, [float(point.hyper.gamma)])
+    if len(configs) == 1 and compiles:
+        phase("compiling...")
+        widths = {
+            config: _width(config, places, plan.root_seed, measure, widths[config])
+            for config in configs
+        }
+    for config, width in widths.items():
+        default = chunk_width(config, places[0].platform)
+        if width != default:
+            warnings.warn(
+                f"chunks of {width} seeds instead of {default}, as memory allows no more: the bits "
+                "differ from those of other widths",
+                stacklevel=4,
+            )
     points = tuple(_with_width(point, widths[point.config]) for point in plan.points)
     return dataclasses.replace(plan, points=points)
 
@@ -91,64 +125,40 @@ def _with_width(point: Point, width: int) -> Point:
     return point._replace(config=config, varied={**point.varied, **told})
 
 
-def batches(
-    tasks: Iterable[Task], steps: Mapping[int, int], num_devices: int
-) -> list[tuple[Task, ...]]:
-    """Chunks that run side by side: of one step each, those with a checkpoint first."""
-    by_step: dict[int, list[Task]] = {}
-    for task in tasks:
-        by_step.setdefault(steps.get(task.number, 0), []).append(task)
-    found = []
-    for step in sorted(by_step, reverse=True):
-        waiting = by_step[step]
-        for first in range(0, len(waiting), num_devices):
-            found.append(tuple(waiting[first : first + num_devices]))
-    return found
-
-
-def fitting_devices(
-    config: Config, available: Sequence[jax.Device], chunks: int
+def fitting_places(
+    programs: Programs, config: Config, places: Sequence[jax.Device], chunks: int
 ) -> tuple[jax.Device, ...]:
-    """As many devices as there are chunks for and memory allows; their number changes no bits.
+    """As many places as there are chunks for and memory allows; their number changes no bits.
 
     A checkpoint takes a second copy of one chunk's state, on a CPU in the same memory.
 
     Raises:
         ConfigError: if not even one chunk fits, with the numbers.
     """
-    env, width = make_environment(config.env), config.chunk_width
-    assert width is not None  # see `settle`
-    most = enough_devices(available, chunks, 1)
-    saved = width if most[0].platform == "cpu" else 0
-    for count in range(len(most), 0, -1):
-        used = most[:count]
-        held = len(with_company(used))
-        try:
-            memory.check(config, env, width * held, held, free_bytes(used), saved)
-        except ConfigError:
-            if count == 1:
-                raise
-        else:
-            return used
-    raise AssertionError("there is at least one device")
+    need, limit = measure(programs, config), free_bytes(places)
+    saved = need.state if places[0].platform == "cpu" else 0
+    wanted = max(1, min(chunks, len(places)))
+    count = chunks_that_fit(need, limit, wanted, saved)
+    if count == 0:
+        raise refusal(config, need, limit, saved)
+    return tuple(places[:count])
 
 
-def _fitting_width(config: Config, runs: int, available: Sequence[jax.Device]) -> int:
-    default = width = chunk_width(config, available[0].platform)
+def _width(
+    config: Config,
+    places: Sequence[jax.Device],
+    root_seed: int,
+    needed: Callable[[Programs, Config], Footprint],
+    width: int | None = None,
+) -> int:
+    """The given or default width, or the widest of its halves of which a chunk fits in memory."""
+    width, limit = width or chunk_width(config, places[0].platform), free_bytes(places[:1])
     while True:
-        try:
-            settled = dataclasses.replace(config, chunk_width=width)
-            fitting_devices(settled, available, -(-runs // width))
-        except ConfigError:
-            if config.chunk_width is not None or width == 1:
-                raise
-            width //= 2
-        else:
-            break
-    if width != default:
-        warnings.warn(
-            f"chunks of {width} seeds instead of {default}, as memory allows no more: the bits "
-            "differ from those of other widths",
-            stacklevel=4,
-        )
-    return width
+        tried = dataclasses.replace(config, chunk_width=width)
+        need = needed(programs_for(tried, places[0], root_seed), tried)
+        saved = need.state if places[0].platform == "cpu" else 0
+        if chunks_that_fit(need, limit, 1, saved):
+            return width
+        if config.chunk_width is not None or width == 1:
+            raise refusal(tried, need, limit, saved)
+        width //= 2

@@ -1,161 +1,278 @@
-"""Writing a finished chunk: its tables, parameters and snapshots, and last the record of all."""
+"""Where results and states of chunks are kept: in a study's folder, or in memory."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
-from dqx.digest import digests, flatten
-from dqx.output import write_table
-from dqx.rounds import METRICS, ChunkResult
+from dqx.compute.digest import digests, flatten
+from dqx.compute.programs import Programs
+from dqx.compute.score import score
+from dqx.compute.session import ChunkResult, Saved
+from dqx.core.types import PyTree
+from dqx.settings import setting, show
+from dqx.study import checkpoint, finish
 from dqx.study.folder import (
     Folder,
     Mark,
+    StudyError,
+    chunk_files,
     marked_file,
     plain,
+    read_checked,
+    read_record,
     write_arrays,
     write_sealed,
 )
-from dqx.study.plan import Point, show
-from dqx.types import PyTree
+from dqx.study.schedule import Task
+from dqx.study.sinks import Progress
 
 
-def write_chunk(
-    folder: Folder,
-    plan: str,
-    chunk: int,
-    points: Sequence[Point],
-    steps: np.ndarray,
-    result: ChunkResult,
-    snapshots: Mapping[int, Mark],
-) -> dict[str, Any]:
-    """Writes everything of a finished chunk and then the record that makes it count.
+class StudyWarning(UserWarning):
+    """Files of a study that were damaged, and what is done about it."""
+
+
+class Store(Protocol):
+    """What the engine asks of a place to keep results in."""
+
+    saves: bool
+
+    def finished(self, tasks: Mapping[int, Task]) -> dict[int, list[dict[str, Any]]]:
+        """The runs of each chunk that is finished and undamaged, by the chunk's number."""
+
+    def step_of(self, task: Task) -> int:
+        """The step that a chunk under way was last saved at; 0 if it is not saved."""
+
+    def restore(self, task: Task, programs: Programs) -> Saved | None:
+        """The state that a chunk was last saved in."""
+
+    def save(self, task: Task, state: Saved) -> None:
+        """Keeps the state of a chunk under way."""
+
+    def snapshot(self, task: Task, step: int, params: PyTree) -> None:
+        """Keeps the parameters of a chunk's runs at a step."""
+
+    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+        """Keeps the results of a chunk, and gives its runs."""
+
+    def progress(self, progress: Progress) -> None:
+        """Keeps how far the study is."""
+
+
+def runs_of(task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+    """What is known of each run of a finished chunk: its digest, score and divergence."""
+    found = digests(result.steps, result.metrics, result.params)
+    scores = score(task.config, result.metrics)
+    return [
+        {
+            "config": point.name,
+            "seed": int(seed),
+            "digest": found[i],
+            "diverged_at": int(result.diverged_at[i]),
+            "score": plain(float(scores[i])),
+        }
+        for i, (point, seed) in enumerate(zip(task.points, result.seeds, strict=True))
+    ]
+
+
+class MemoryStore:
+    """Keeps results in memory; an interrupted chunk is lost.
+
+    Attributes:
+        results: of each finished chunk, by its number.
+        snapshots: parameters by chunk and step.
+    """
+
+    saves = False
+
+    def __init__(self) -> None:
+        self.results: dict[int, ChunkResult] = {}
+        self.runs: dict[int, list[dict[str, Any]]] = {}
+        self.snapshots: dict[tuple[int, int], PyTree] = {}
+
+    def finished(self, tasks: Mapping[int, Task]) -> dict[int, list[dict[str, Any]]]:
+        return {}
+
+    def step_of(self, task: Task) -> int:
+        return 0
+
+    def restore(self, task: Task, programs: Programs) -> Saved | None:
+        return None
+
+    def save(self, task: Task, state: Saved) -> None:
+        raise AssertionError("nothing is saved in memory")
+
+    def snapshot(self, task: Task, step: int, params: PyTree) -> None:
+        self.snapshots[task.number, step] = params
+
+    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+        self.results[task.number] = result
+        self.runs[task.number] = runs_of(task, result)
+        return self.runs[task.number]
+
+    def progress(self, progress: Progress) -> None:
+        pass
+
+
+class FolderStore:
+    """Keeps everything in a study's folder.
+
+    A finished chunk is its tables, parameters and snapshots, and last the record that makes it
+    count.
 
     Args:
         folder: of the study.
-        plan: the seal of its plan.
-        chunk: number of the chunk.
-        points: the configuration of each of its runs.
-        steps: environment steps of the rows of metrics, ``[K]``.
-        result: of the round.
-        snapshots: marks of the snapshots, by step.
-
-    Returns:
-        The record.
+        seal: of its plan.
     """
-    marks = {
-        "metrics": _write_metrics(folder, chunk, points, steps, result),
-        "episodes": _write_episodes(folder, chunk, points, result),
-        "params": write_arrays(
-            folder.part("params", chunk), _named_params(points, result.seeds, result.params)
-        ),
-    }
-    found = digests(steps, result.metrics, result.params)
-    final = final_returns(points[0], result)
-    record = {
-        "plan": plan,
-        "chunk": chunk,
-        "files": {kind: mark._asdict() for kind, mark in marks.items()},
-        "snapshots": {str(step): mark._asdict() for step, mark in snapshots.items()},
-        "runs": [
-            {
-                "config": point.name,
-                "seed": int(seed),
-                "digest": found[i],
-                "diverged_at": int(result.diverged_at[i]),
-                "final_return": plain(float(final[i])),
-            }
-            for i, (point, seed) in enumerate(zip(points, result.seeds, strict=True))
-        ],
-    }
-    write_sealed(folder.record(chunk), record)
-    return record
+
+    saves = True
+
+    def __init__(self, folder: Folder, seal: str) -> None:
+        self.folder, self.seal = folder, seal
+        self._found: dict[int, checkpoint.Checkpoint] = {}
+        self._snapshots: dict[int, dict[int, Mark]] = {}
+
+    def finished(self, tasks: Mapping[int, Task]) -> dict[int, list[dict[str, Any]]]:
+        """The runs of the chunks that are finished; clears away what a kill has left."""
+        folder = self.folder
+        for path in folder.leftovers():
+            path.unlink(missing_ok=True)
+        for path in folder.strangers(len(tasks)):
+            _warn(f"{path}: no file of this study; it is left alone and not read")
+        done = {}
+        for index, task in tasks.items():
+            try:
+                record = read_record(folder, self.seal, index)
+                if record is None and folder.manifest.exists():
+                    raise StudyError(f"{folder.record(index)}: it is missing")
+                for path, mark in chunk_files(folder, index, record) if record else ():
+                    read_checked(path, mark)
+            except StudyError as error:
+                _warn(f"{error}. The runs of chunk {index} are trained again")
+                record = None
+            if record is None:
+                self._find(task)
+            else:
+                done[index] = record["runs"]
+                checkpoint.delete(folder, index)
+        return done
+
+    def _find(self, task: Task) -> None:
+        """Looks for the chunk's checkpoint; it and the snapshots before it must be undamaged."""
+        try:
+            found = checkpoint.find(self.folder, self.seal, task.number)
+            if found is None:
+                return
+            for path, mark in checkpoint.files(self.folder, task.number, found):
+                read_checked(path, mark)
+        except StudyError as error:
+            _warn(f"{error}. Chunk {task.number} starts again from its beginning")
+            return
+        self._found[task.number] = found
+
+    def step_of(self, task: Task) -> int:
+        found = self._found.get(task.number)
+        return 0 if found is None else found.step
+
+    def restore(self, task: Task, programs: Programs) -> Saved | None:
+        found = self._found.pop(task.number, None)
+        if found is None:
+            return None
+        self._snapshots[task.number] = dict(found.snapshots)
+        return checkpoint.read(self.folder, task.number, found, programs)
+
+    def save(self, task: Task, state: Saved) -> None:
+        marks = self._snapshots.get(task.number, {})
+        checkpoint.write(self.folder, self.seal, task.number, state, marks)
+
+    def snapshot(self, task: Task, step: int, params: PyTree) -> None:
+        mark = write_arrays(
+            self.folder.snapshot(task.number, step), _named_params(task, task.seeds, params)
+        )
+        self._snapshots.setdefault(task.number, {})[step] = mark
+
+    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+        folder, chunk = self.folder, task.number
+        marks = {
+            "metrics": _write_metrics(folder, task, result),
+            "episodes": _write_episodes(folder, task, result),
+            "params": write_arrays(
+                folder.part("params", chunk), _named_params(task, result.seeds, result.params)
+            ),
+        }
+        snapshots = self._snapshots.pop(chunk, {})
+        runs = runs_of(task, result)
+        record = {
+            "plan_seal": self.seal,
+            "chunk": chunk,
+            "files": {kind: mark._asdict() for kind, mark in marks.items()},
+            "snapshots": {str(step): mark._asdict() for step, mark in snapshots.items()},
+            "runs": runs,
+        }
+        write_sealed(folder.record(chunk), record)
+        checkpoint.delete(folder, chunk)
+        return runs
+
+    def progress(self, progress: Progress) -> None:
+        finish.write_progress(self.folder, progress)
 
 
-def write_snapshot(
-    folder: Folder,
-    chunk: int,
-    points: Sequence[Point],
-    seeds: np.ndarray,
-    step: int,
-    params: PyTree,
-) -> Mark:
-    """Writes the parameters of a chunk's runs at a step."""
-    return write_arrays(folder.snapshot(chunk, step), _named_params(points, seeds, params))
-
-
-def _named_params(points: Sequence[Point], seeds: np.ndarray, params: PyTree) -> dict[str, Any]:
-    names = np.array([point.name for point in points], dtype=np.str_)
+def _named_params(task: Task, seeds: np.ndarray, params: PyTree) -> dict[str, Any]:
+    names = np.array([point.name for point in task.points], dtype=np.str_)
     return {"config": names, "seed": np.asarray(seeds, np.int64), **flatten(params)}
 
 
-def _write_metrics(
-    folder: Folder, chunk: int, points: Sequence[Point], steps: np.ndarray, result: ChunkResult
-) -> Mark:
-    rows = np.repeat(np.arange(len(points)), len(steps))
-    columns = {**_labels(points, rows), "seed": result.seeds[rows]}
-    columns["step"] = np.tile(steps, len(points)).astype(np.int64)
+def _write_metrics(folder: Folder, task: Task, result: ChunkResult) -> Mark:
+    rows = np.repeat(np.arange(len(task.points)), len(result.steps))
+    columns = {**_labels(task, rows, result.metrics), "seed": result.seeds[rows]}
+    columns["step"] = np.tile(result.steps, len(task.points)).astype(np.int64)
     for name, values in result.metrics.items():
         columns[name] = np.asarray(values, np.float32).reshape(-1)
-    with marked_file(folder.part("metrics", chunk)) as file:
-        write_table(file, columns)
-    return file.mark
+    return _write_table(folder.part("metrics", task.number), columns)
 
 
-def _write_episodes(
-    folder: Folder, chunk: int, points: Sequence[Point], result: ChunkResult
-) -> Mark:
+def _write_episodes(folder: Folder, task: Task, result: ChunkResult) -> Mark:
     lane, step, total, length = result.episodes
     columns = {
-        **_labels(points, lane),
+        **_labels(task, lane, result.metrics),
         "seed": result.seeds[lane],
         "step": step.astype(np.int64),
         "return": total.astype(np.float32),
         "length": length.astype(np.int64),
     }
-    with marked_file(folder.part("episodes", chunk)) as file:
-        write_table(file, columns)
+    return _write_table(folder.part("episodes", task.number), columns)
+
+
+def _write_table(path: Any, columns: Mapping[str, Any]) -> Mark:
+    """Writes columns of equal length, NumPy's or Arrow's, as Parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with marked_file(path) as file:
+        pyarrow.parquet.write_table(pyarrow.table(dict(columns)), file)
     return file.mark
 
 
-def _labels(points: Sequence[Point], rows: np.ndarray) -> dict[str, Any]:
+def _labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that tell the configuration of each row: its name, and the varied fields."""
     import pyarrow
 
-    def column(values: list[Any], kind: Any) -> Any:
-        return pyarrow.array(values, kind).take(pyarrow.array(rows, pyarrow.int64()))
+    def column(values: list[Any], kind: str) -> Any:
+        types = {"bool": pyarrow.bool_, "int64": pyarrow.int64, "float64": pyarrow.float64}
+        typed = pyarrow.array(values, types.get(kind, pyarrow.string)())
+        return typed.take(pyarrow.array(rows, pyarrow.int64()))
 
-    columns = {"config": column([point.name for point in points], pyarrow.string())}
-    for field in points[0].varied:
-        values = [point.varied[field] for point in points]
-        columns[column_name(field)] = column(*_typed(field, values))
+    columns = {"config": column([point.name for point in task.points], "string")}
+    for field in task.points[0].varied:
+        kind = "string" if field == "preset" else setting(field).parquet
+        values = [point.varied[field] for point in task.points]
+        if kind == "string":
+            values = [value if value is None else show(value) for value in values]
+        # A varied field keeps its name, unless a metric has it.
+        columns[f"{field}_field" if field in metrics else field] = column(values, kind)
     return columns
 
 
-def column_name(field: str) -> str:
-    """The column of a varied field: its name, unless a metric has it."""
-    return f"{field}_field" if field in METRICS else field
-
-
-def _typed(field: str, values: list[Any]) -> tuple[list[Any], Any]:
-    import pyarrow
-
-    from dqx.config import field_type
-
-    kind = str if field == "preset" else field_type(field)
-    types = {bool: pyarrow.bool_(), float: pyarrow.float64(), str: pyarrow.string()}
-    if kind in types:
-        return values, types[kind]
-    if kind in (int, int | None):
-        return values, pyarrow.int64()
-    return [show(value) for value in values], pyarrow.string()
-
-
-def final_returns(point: Point, result: ChunkResult) -> np.ndarray:
-    """The last greedy return of each run, or without evaluation its last return of training."""
-    if point.config.eval_period:
-        return result.metrics["eval_return"][:, -1]
-    returns = result.metrics["episode_return"]
-    # Long episodes: the last interval may have finished none.
-    last = returns.shape[1] - 1 - np.argmax(np.isfinite(returns)[:, ::-1], axis=1)
-    return returns[np.arange(len(returns)), last]
+def _warn(text: str) -> None:
+    warnings.warn(StudyWarning(text), stacklevel=4)

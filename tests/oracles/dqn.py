@@ -10,7 +10,10 @@ import numpy as np
 
 @dataclasses.dataclass
 class Settings:
-    """Everything that one update depends on; None means that a thing is not done."""
+    """Everything that one update depends on; None means that a thing is not done.
+
+    ``loss`` may be a function from an error to the loss and its derivative.
+    """
 
     activation: str = "relu"
     double: bool = False
@@ -82,6 +85,8 @@ def loss_and_slope(error, num_actions, s):
 
     Clipping an error (Mnih et al. 2015) replaces it in the gradient instead of cutting it off.
     """
+    if callable(s.loss):
+        return s.loss(error)
     if s.td_error_clip is not None:
         error = max(-s.td_error_clip, min(s.td_error_clip, error))
     if s.loss == "squared":
@@ -136,13 +141,17 @@ def step_of(gradients, memory, s):
     return first, {"count": count, "first": first, "second": second}
 
 
-def update(layers, target_layers, memory, batch, s, sync):
-    """One update: new layers, target and memory, and the metrics of ``dqx.agent.LearnMetrics``."""
+def update(layers, target_layers, memory, batch, s, sync, weight=None):
+    """One update: new layers, target and memory, and the metrics that DQN tells of.
+
+    The loss of transition ``i`` counts ``weight[i]`` times (Schaul et al. 2016, section 3.4).
+    """
     errors, q, tape = td_errors(layers, target_layers, batch, s)
     size, num_actions = q.shape
     values, d_q = np.empty(size), np.zeros_like(q)
     for i, error in enumerate(errors):
-        values[i], slope = loss_and_slope(error, num_actions, s)
+        times = 1.0 if weight is None else float(weight[i])
+        values[i], slope = (times * x for x in loss_and_slope(error, num_actions, s))
         d_q[i, batch["action"][i]] = -slope / size  # the error falls as the prediction rises
     gradients = backward(layers, tape, d_q)
     grad_norm = norm(gradients)

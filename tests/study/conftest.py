@@ -4,8 +4,15 @@ import shutil
 
 import pytest
 
-from dqx.study import engine
-from tests.study.engine_kit import OTHER, PLAN, interrupted
+from tests.study.kit import OTHER, PLAN, interrupted, run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Where the command keeps compiled programs: not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +20,7 @@ def made(tmp_path_factory):
     """Two finished studies of the same shape, and both stopped in their second chunk."""
     folder = tmp_path_factory.mktemp("made")
     for name, given in (("mine", PLAN), ("other", OTHER)):
-        engine.run(given, folder / name, devices="cpu:1")
+        run(given, folder / name)
         interrupted(given, folder / f"{name}-stopped", 9)
     return folder
 

@@ -73,15 +73,14 @@ def arrange_death(pattern, number, moment):
 
 def arrange_rows(pause, hang):
     """Checkpoints at every row, and how long a row and a checkpoint take."""
-    from dqx.rounds import Round
+    from dqx.report.picture import Picture
     from dqx.study import checkpoint, engine
 
     engine.CHECKPOINT_SHARE = math.inf
-    advance, write, rows = Round.advance, checkpoint.write, []
+    write, rows = checkpoint.write, []
 
-    def slowly(self):
-        advance(self)
-        rows.append(self.step)
+    def slowly(self, row):
+        rows.append(row.step)
         print(f"row {len(rows)}", file=sys.stderr, flush=True)
         time.sleep(pause)
 
@@ -90,7 +89,7 @@ def arrange_rows(pause, hang):
         time.sleep(60)
         write(*args)
 
-    Round.advance = slowly
+    Picture.row = slowly  # a sink that the command hands in
     if hang:
         checkpoint.write = hanging
 

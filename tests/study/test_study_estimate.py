@@ -1,23 +1,27 @@
 """What a study will take: programs, chunks, memory, disk and time, before it is started."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
+import threading
 
+import jax
+import numpy as np
 import pytest
-from handmade import call, fields, toml
-from shared import TINY
 
 import dqx.study
-from dqx import memory
-from dqx.config import ConfigError, preset
-from dqx.devices import select_devices
-from dqx.environment import make_environment
-from dqx.parallel import DEFAULT_CHUNK_WIDTH, Programs
-from dqx.study import StudyError, dry_run, schedule
+from dqx.compute.devices import select_devices
+from dqx.compute.footprint import measure
+from dqx.compute.limits import Limit
+from dqx.compute.programs import DEFAULT_CHUNK_WIDTH, Programs, programs_for
+from dqx.settings import ConfigError, preset
+from dqx.study import StudyError, dry_run, read_plan, schedule
 from dqx.study import estimate as estimates
-from dqx.study.schedule import groups, settle
+from dqx.study.schedule import fitting_places, groups, settle
+from tests.shared import HYPER, TINY
+from tests.study.kit import call, fields, run, snapshot_steps, toml
 
 BASE = {**fields(TINY), "epsilon_steps": 400}
 # As many seeds as fill the devices twice: five chunks of four for each of two programs.
@@ -47,19 +51,32 @@ def test_groups_chunks_and_widths(estimate):
     assert all(point.config.chunk_width == 4 for point in estimate.plan.points)
 
 
+def real_bytes(tree):
+    """Bytes of arrays that are there; of keys those of their data."""
+    leaves = [jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+              for x in jax.tree.leaves(tree)]  # fmt: skip
+    return sum(leaf.nbytes for leaf in leaves)
+
+
 def test_memory_is_that_of_the_chunks_side_by_side(estimate):
-    """Bytes of a chunk: at least its replay, and not wildly more than it."""
+    """Without compiling that of the state: exactly the arrays that a chunk starts with."""
+    config = estimate.plan.points[0].config
+    programs = programs_for(config, select_devices("cpu:1")[0], 0)
+    clock, lanes = programs.init(np.arange(4))
     observation, rest = 4 * 4, 4 + 4 + 1  # float32; action, reward and a flag
     replay = 4 * TINY.replay_capacity * (2 * observation + rest)
-    lane = memory.predict(TINY, make_environment("CartPole-v1")).total
     for group in estimate.groups:
-        assert 0.5 * replay < group.chunk_bytes < 10 * replay
-        assert group.chunk_bytes <= 4 * lane
+        assert replay < group.chunk_bytes < 2 * replay
+    assert estimate.groups[0].chunk_bytes == real_bytes((clock, lanes))
     assert estimate.memory_bytes == 2 * max(group.chunk_bytes for group in estimate.groups)
     assert estimate.free_bytes > 2**20
+    # Compiled, what the programs need beside it comes in.
+    (group,) = dry_run({"seeds": 8, "base": BASE}, devices="cpu:2").groups
+    assert group.chunk_bytes == measure(programs, config).total
+    assert estimate.groups[0].chunk_bytes < group.chunk_bytes < 10 * replay
 
 
-def test_a_study_of_one_chunk_uses_one_device():
+def test_a_study_of_one_chunk_uses_one_place():
     one = dry_run({"seeds": 3, "base": BASE}, devices="cpu:2", timed=False)
     (group,) = one.groups
     assert (group.runs, group.width, group.chunks, group.devices) == (3, 4, 1, 1)
@@ -85,6 +102,7 @@ def test_disk_is_what_the_finished_study_takes(tmp_path):
         {"seeds": 8, "base": BASE},
         {"seeds": 21, "snapshot_every": 88, "base": BASE},
         {"seeds": 6, "base": {**BASE, "total_steps": 8800}},
+        {"seeds": 12, "snapshot_every": 5, "base": BASE},  # more often than there are rows
     ]
     for i, plan in enumerate(plans):
         found = dry_run(plan, timed=False)
@@ -92,6 +110,8 @@ def test_disk_is_what_the_finished_study_takes(tmp_path):
         dqx.study.run(plan, path)
         taken = sizes(path)
         (group,) = found.groups
+        snapshots = len(snapshot_steps(TINY, plan.get("snapshot_every", 0)))
+        assert len(os.listdir(path / "snapshots")) == group.chunks * snapshots
         results = sum(size for name, size in taken.items() if name != ".")
         assert results / 1.5 < group.disk_bytes < results * 1.5, (plan, taken, group)
         total = sum(taken.values())
@@ -113,20 +133,18 @@ def test_a_checkpoint_is_as_large_as_predicted(tmp_path):
     assert group.devices == 2 and both <= max(seen) < 1.1 * both
 
 
-def test_nothing_is_written_and_nothing_trained(tmp_path, monkeypatch):
+def test_nothing_is_written_compiled_or_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dqx.parallel.Programs._call", None)  # what runs or compiles would fail
+    monkeypatch.setattr(Programs, "program", None)  # what compiles or runs would fail
     dry_run(PLAN, timed=False)
+    dry_run({"seeds": 3, "base": {**BASE, "num_envs": 4}}, timed=False)
     assert os.listdir(tmp_path) == []
 
 
-class Clock:
-    """Stands in for the time module: what is called takes as long as it is told."""
+class Clock(threading.local):
+    """Stands in for the time module: what is called takes as long as it is told, in its thread."""
 
-    def __init__(self, monkeypatch, **seconds):
-        self.now = 0.0
-        for name, taken in seconds.items():
-            monkeypatch.setattr(Programs, name, self.slow(getattr(Programs, name), taken))
+    now = 0.0
 
     def slow(self, function, taken):
         def call(*args):
@@ -142,33 +160,65 @@ class Clock:
 @pytest.mark.parametrize("eval_period", [176, 0])
 def test_the_time_is_that_of_all_segments_and_evaluations(tmp_path, monkeypatch, eval_period):
     monkeypatch.chdir(tmp_path)
-    calls = []
+    calls, clock = [], Clock()
     plan = {"seeds": 37, "base": {**BASE, "eval_period": eval_period}}
     dry_run(plan, devices="cpu:2")  # compiles
-    monkeypatch.setattr(estimates, "time", Clock(monkeypatch, segment=2, evaluate=3, warm_up=100))
+    for name, taken in (("segment", 2), ("evaluate", 3), ("warm_up", 100)):
+        monkeypatch.setattr(Programs, name, clock.slow(getattr(Programs, name), taken))
+    monkeypatch.setattr(estimates, "time", clock)
     found = dry_run(plan, devices="cpu:2", progress=lambda *numbers: calls.append(numbers))
     (group,) = found.groups
-    assert group.compile_seconds == 0 and calls == [(1, 1)] and os.listdir(tmp_path) == []
-    # Ten chunks on two devices; each has six segments, and three evaluations.
+    assert calls == [(1, 1)] and os.listdir(tmp_path) == []
+    # Ten chunks in two places; each has two intervals of random actions, four of learning, and
+    # three evaluations.
     assert (group.chunks, group.devices) == (10, 2)
-    assert group.seconds == found.seconds == 5 * (6 * 2 + (3 * 3 if eval_period else 0))
+    chunk = 2 * 100 + 4 * 2 + (3 * 3 if eval_period else 0)
+    assert group.seconds == found.seconds == group.compile_seconds + 5 * chunk
+
+
+def test_odd_rows_are_timed_by_their_commonest_piece(monkeypatch):
+    """What a piece takes counts by its steps, whatever rows it is made of."""
+    clock = Clock()
+    base = {**BASE, "log_period": 56, "eval_period": 528, "learning_starts": 168}
+    dry_run({"seeds": 2, "base": base}, devices="cpu:1")
+    monkeypatch.setattr(Programs, "segment", clock.slow(Programs.segment, 7))
+    monkeypatch.setattr(estimates, "time", clock)
+    found = dry_run({"seeds": 2, "base": base}, devices="cpu:1")
+    # Rows at 224, 280, ... 504 end pieces of 56 steps, the last one has 24 more.
+    assert found.seconds - found.groups[0].compile_seconds == pytest.approx(7 * 360 / 56)
+
+
+def test_compiling_is_counted_once_and_whenever_it_was(tmp_path):
+    """Two budgets share their programs; a second estimate knows what the first one compiled."""
+    base = {**BASE, "num_envs": 4, "replay_capacity": 1200}
+    cases = [{"name": "a"}, {"name": "b", "total_steps": 1056}]
+    first = dry_run({"seeds": 3, "base": base}, devices="cpu:1").groups[0].compile_seconds
+    assert first > 0.1
+    again = dry_run({"seeds": 3, "base": base, "case": cases}, devices="cpu:1").groups
+    assert [group.compile_seconds for group in again] == [first, 0]
 
 
 def test_the_time_is_about_what_the_study_takes(tmp_path):
     plan, events = {"seeds": 40, "base": {**BASE, "total_steps": 5280}}, []
-    predicted = min(dry_run(plan).groups[0].seconds for _ in range(3))
+    groups = [dry_run(plan).groups[0] for _ in range(3)]
+    predicted = min(group.seconds - group.compile_seconds for group in groups)
     dqx.study.run(plan, tmp_path / "a", progress=events.append)
     taken = events[-1].total_steps / events[-1].steps_per_second
     # The study is over within a second, and other processes may be in the way of either.
     assert predicted / 10 < taken < 10 * predicted
 
 
-def needed(plan, width):
-    """Memory that a group of one plan needs at a width on two devices, and one chunk saved."""
-    (point, *_) = dqx.study.read_plan(plan).points
-    env = make_environment(point.config.env)
-    need = memory.predict(point.config, env)
-    return need.total * width * 2 + (need.state + need.replay) * width
+def with_free(monkeypatch, count):
+    monkeypatch.setattr(schedule, "free_bytes", lambda places: Limit(int(count), "memory of tests"))
+
+
+def state_bytes(plan, width):
+    """Memory of a chunk's state of one plan at a width, and once more for its checkpoint."""
+    config = read_plan(plan).points[0].config
+    programs = programs_for(
+        dataclasses.replace(config, chunk_width=width), select_devices("cpu:1")[0], 0
+    )
+    return 2 * real_bytes(programs.init(np.arange(width)))
 
 
 @pytest.mark.parametrize("factor", [1.02, 0.98])
@@ -177,52 +227,70 @@ def test_the_width_shrinks_to_what_fits(monkeypatch, factor):
     full = DEFAULT_CHUNK_WIDTH["cpu"]
     assert dry_run(plan, devices="cpu:2", timed=False).groups[0].width == full == 4
     # Nine tenths of what is free may be taken.
-    for width, expected in ((4, 4), (2, 2), (1, 1)):
-        free = int(needed(plan, width) / 0.9 * factor)
-        monkeypatch.setattr(schedule, "free_bytes", lambda devices, free=free: free)
-        if factor > 1 or width > 1:
-            expected = expected if factor > 1 else expected // 2
-            told = contextlib.nullcontext()
-            if expected < 4:
-                told = pytest.warns(UserWarning, match=f"chunks of {expected} seeds instead of 4")
-            with told:
-                (group,) = dry_run(plan, devices="cpu:2", timed=False).groups
-            assert (group.width, group.chunks) == (expected, 64 // expected)
-        else:
+    for width in (4, 2, 1):
+        free = state_bytes(plan, width) / 0.9 * factor
+        with_free(monkeypatch, free)
+        if factor < 1 and width == 1:
             with pytest.raises(ConfigError) as caught:
                 dry_run(plan, devices="cpu:2", timed=False)
             text = str(caught.value)
-            assert re.match(r"2 seeds at a time need about \d+\.\d\d GiB", text), text
-            assert f"but {free / 2**30:.2f} GiB is free" in text and "replay_capacity=" in text
+            assert re.match(r"1 seeds side by side need \d+\.\d\d GiB", text), text
+            assert "of the memory of tests 0.00 GiB is left" in text and "replay_capacity=" in text
+            continue
+        expected = width if factor > 1 else width // 2
+        told = contextlib.nullcontext()
+        if expected < 4:
+            told = pytest.warns(UserWarning, match=f"chunks of {expected} seeds instead of 4")
+        with told:
+            (group,) = dry_run(plan, devices="cpu:2", timed=False).groups
+        assert (group.width, group.chunks) == (expected, 64 // expected)
 
 
-def test_fewer_devices_are_used_before_the_width_shrinks(monkeypatch):
-    """The number of devices changes no bits, the width does."""
-    config = dqx.study.read_plan({"base": {**BASE, "chunk_width": 4}}).points[0].config
-    need = memory.predict(config, make_environment(config.env))
-    free = [0]
-    monkeypatch.setattr(schedule, "free_bytes", lambda devices: free[0])
-    four = tuple(select_devices("cpu:2")) * 2  # only counted
-    for held in (4, 3, 2):
-        free[0] = int((need.total * held + need.state + need.replay) * 4 / 0.9 * 1.01)
-        assert len(schedule.fitting_devices(config, four, 9)) == held
-    assert len(schedule.fitting_devices(config, four, 1)) == 1
-    free[0] //= 2
-    with pytest.raises(ConfigError, match="8 seeds at a time need about"):
-        schedule.fitting_devices(config, four, 9)
+def test_a_study_is_trained_at_the_width_that_fits(monkeypatch, tmp_path):
+    """Then all memory counts, of the compiled programs too."""
+    plan = {"seeds": 4, "base": {k: v for k, v in BASE.items() if k != "chunk_width"}}
+    config = dataclasses.replace(read_plan(plan).points[0].config, chunk_width=4)
+    need = measure(programs_for(config, select_devices("cpu:1")[0], 0), config)
+    with_free(monkeypatch, (need.total + need.state) / 0.9 * 0.98)
+    with pytest.warns(UserWarning, match="chunks of 2 seeds instead of 4, as memory allows no mo"):
+        study = run(plan, tmp_path / "s", devices="cpu:2")
+    assert study.point()[0].chunk_width == 2
+    assert sorted(one["chunk"] for one in study.runs) == [0, 0, 1, 1]
+    # Their bits are those of that width.
+    narrow = dataclasses.replace(config, chunk_width=2)
+    hyper = HYPER.replace(learning_rate=study.point()[1].learning_rate)
+    result = dqx.train(narrow, hyper, 4, devices="cpu:1")
+    assert result.digests == tuple(study.digests.values())
+
+
+def test_fewer_places_are_used_before_the_width_shrinks(monkeypatch):
+    """The number of places changes no bits, the width does."""
+    config = read_plan({"base": {**BASE, "chunk_width": 4}}).points[0].config
+    four = select_devices("cpu:1") * 4  # only counted
+    programs = programs_for(config, four[0], 0)
+    need = measure(programs, config)
+    for held in (4, 3, 2, 1):
+        with_free(monkeypatch, (need.total * held + need.state) / 0.9 * 1.01)
+        assert len(fitting_places(programs, config, four, 9)) == held
+        assert len(fitting_places(programs, config, four, 1)) == 1
+    with_free(monkeypatch, (need.total + need.state) / 0.9 * 0.99)
+    with pytest.raises(ConfigError, match="4 seeds side by side need .*chunk_width=3 trains fewer"):
+        fitting_places(programs, config, four, 9)
 
 
 def test_a_width_that_was_asked_for_is_kept_or_refused(monkeypatch):
     plan = {"seeds": 64, "base": {**BASE, "chunk_width": 8}}
-    free = int(needed(plan, 8) / 0.9 * 0.98)
-    monkeypatch.setattr(schedule, "free_bytes", lambda devices: free)
-    with pytest.raises(ConfigError, match="16 seeds at a time need about .*chunk_width=7"):
+    with_free(monkeypatch, state_bytes(plan, 8) / 0.9 * 0.98)
+    with pytest.raises(ConfigError, match="8 seeds side by side need .*chunk_width=7"):
         dry_run(plan, devices="cpu:2", timed=False)
 
 
 def test_one_configuration_too_large_refuses_the_study_by_numbers():
     plan = {"grid": {"replay_capacity": [400, 2_000_000_000]}, "base": {**BASE, "chunk_width": 64}}
-    with pytest.raises(ConfigError, match=r"need about [\d.]+ GiB \([\d.]+ GiB of it replay\)"):
+    words = (
+        r"64 seeds side by side need [\d.]+ GiB \([\d.]+ GiB of it replay\) and [\d.]+ GiB for a"
+    )
+    with pytest.raises(ConfigError, match=words):
         dry_run(plan, timed=False)
 
 

@@ -5,16 +5,18 @@ import shutil
 
 import pytest
 
-from dqx.study import StudyError, StudyWarning, checkpoint, engine, load
+from dqx.study import StudyError, StudyWarning, checkpoint, load
 from dqx.study.folder import Folder, Mark, read_checked, read_sealed
 from tests.shared import TINY
-from tests.study.engine_kit import (
+from tests.study import kit
+from tests.study.kit import (
     KINDS,
     PLAN,
     assert_same_runs,
     computed_steps,
     contents,
     interrupted,
+    run,
 )
 
 BATCH = TINY.total_steps
@@ -59,9 +61,9 @@ DAMAGES = [truncate, empty, lengthen, flip, remove, foreign, misplaced]
 
 
 def resume(folder):
-    """Resumes on one device; gives the study, the steps computed, and the warnings in words."""
+    """Resumes in one place; gives the study, the steps computed, and the warnings in words."""
     with computed_steps() as steps, pytest.warns(StudyWarning) as caught:
-        study = engine.resume(folder, devices="cpu:1")
+        study = kit.resume(folder)
     return study, sum(steps), [str(warning.message) for warning in caught]
 
 
@@ -95,7 +97,7 @@ def test_a_damaged_file_is_named_and_its_chunk_trained_again(made, finished, kin
     for name, state in before.items():
         assert (after[name] == state) == ("00001" not in name), name
     with computed_steps() as steps:
-        engine.resume(finished, devices="cpu:1")  # and nothing to warn about any more
+        kit.resume(finished)  # and nothing to warn about any more
     assert steps == []
 
 
@@ -111,7 +113,7 @@ def test_every_damaged_chunk_is_trained_again(made, finished):
 def test_what_is_mended_may_be_interrupted_too(made, finished):
     flip(finished / "metrics/part-00001.parquet", None)
     with computed_steps() as first, pytest.warns(StudyWarning, match=r"part-00001\.parquet"):
-        interrupted(PLAN, finished, 2, engine.resume)
+        interrupted(PLAN, finished, 2, kit.resume)
     # The damaged file still is there, and its record with it.
     study, steps, texts = resume(finished)
     assert len(texts) == 1 and "part-00001.parquet" in texts[0]
@@ -184,13 +186,15 @@ def test_a_damaged_plan_is_refused(finished, damage):
     damage(finished / "plan.json", None)
     before = contents(finished)
     calls = [
-        lambda: engine.resume(finished, devices="cpu:1"),
-        lambda: engine.run(PLAN, finished, devices="cpu:1"),
+        lambda: kit.resume(finished),
+        lambda: run(PLAN, finished, go_on=True),
         lambda: load(finished),
     ]
     for call in calls:
         with pytest.raises(StudyError, match=r"plan\.json: (it is no JSON|its content)"):
             call()
+    with pytest.raises(StudyError, match="is not replaced: choose another folder"):
+        run(PLAN, finished, overwrite=True)
     assert contents(finished) == before
 
 

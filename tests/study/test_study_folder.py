@@ -15,11 +15,11 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
-from handmade import make_study
 
 import dqx
 from dqx.study import folder as folders
 from dqx.study.folder import Folder, Lock, Mark, StudyError
+from tests.study.kit import make_study
 
 ROOT = str(Path(dqx.__file__).resolve().parent.parent)
 CONTENT = {
@@ -256,7 +256,7 @@ def test_no_name_leaves_the_folder(tmp_path):
     assert folder.leftovers() == []
     assert sorted(os.listdir(tmp_path)) == ["outside", "s"]
     made = [p for p in folder.path.rglob("*") if p.is_file()]
-    assert len(made) == 1 + 2 * (1 + 3 + 3)
+    assert len(made) == 1 + 2 * (1 + 3 + 4)
     allowed = r"^(plan\.json|chunks/\d{5}\.json|(metrics|episodes)/part-\d{5}\.parquet|params/part-\d{5}\.npz|snapshots/part-\d{5}-\d+\.npz)$"  # noqa: E501
     names = pandas.Series([str(p.relative_to(folder.path)) for p in made])
     assert names.str.match(allowed).all()
@@ -268,8 +268,8 @@ def test_plans_of_another_form_are_refused(tmp_path):
     folder = make_study(tmp_path / "a", {}).folder
     assert folders.read_plan_record(folder)["name"] == "study"
     record = folders.read_plan_record(folder)
-    folders.write_sealed(folder.plan, {**record, "format": 2})
-    with pytest.raises(StudyError, match=r"plan\.json has format 2, and this version .* reads 1"):
+    folders.write_sealed(folder.plan, {**record, "format": 1})
+    with pytest.raises(StudyError, match=r"plan\.json has format 1, and this version .* reads 2"):
         folders.read_plan_record(folder)
     with pytest.raises(StudyError, match=r"holds no study: there is no plan\.json in it"):
         folders.read_plan_record(Folder(tmp_path))
@@ -294,7 +294,7 @@ def test_the_files_of_a_chunk(tmp_path):
     assert [str(path.relative_to(folder.path)) for path, _ in found] == [
         "metrics/part-00001.parquet", "episodes/part-00001.parquet", "params/part-00001.npz",
         "snapshots/part-00001-100.npz", "snapshots/part-00001-200.npz",
-        "snapshots/part-00001-300.npz",
+        "snapshots/part-00001-300.npz", "snapshots/part-00001-400.npz",
     ]  # fmt: skip
     assert all(mark == real_mark(path) for path, mark in found)
 

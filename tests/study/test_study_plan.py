@@ -5,15 +5,15 @@ import json
 import math
 import re
 import time
+import warnings
 
 import numpy as np
 import pytest
-import scipy.stats
 
 import dqx
-from dqx.config import Config, ConfigError, Hyper
+from dqx.settings import Config, ConfigError, ConfigWarning, Hyper
 from dqx.study import Plan, Point, StudyError, read_plan
-from dqx.study.plan import MAX_POINTS, point_of, point_record, show
+from dqx.study.plan import MAX_POINTS, point_of, point_record, single
 
 EXAMPLE = """
 name = "lr-and-target"
@@ -155,97 +155,79 @@ def test_names_tell_close_numbers_apart():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (True, "true"), (None, "none"), (1e-4, "0.0001"), (1e-8, "1e-08"), (3, "3"), (2.0, "2"),
-        (math.inf, "inf"), ((64, 32), "64,32"), ("huber", "huber"), (1 / 3, "0.3333333333333333"),
-    ],
-)  # fmt: skip
-def test_values_as_text(value, text):
-    assert show(value) == text
+def told(call):
+    """What a call gives, and the lines of its `ConfigWarning`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call()
+    assert all(line.category is ConfigWarning for line in caught)
+    return found, [str(line.message) for line in caught]
 
 
-def search(draws, seed=3, **rules):
-    return read_plan({"base": SMALL, "search": {"draws": draws, "seed": seed, **rules}}).points
-
-
-def test_log_uniform_draws_are_log_uniform():
-    points = search(2000, learning_rate={"log_uniform": [1e-5, 1e-1]})
-    drawn = np.array([p.hyper.learning_rate for p in points])
-    assert len(drawn) == 2000 and drawn.min() >= 1e-5 and drawn.max() <= 0.1
-    test = scipy.stats.kstest(drawn, scipy.stats.loguniform(1e-5, 1e-1).cdf)
-    assert test.pvalue > 0.01
-    # The test can fail: uniform numbers are no log-uniform ones.
-    uniform = [p.hyper.learning_rate for p in search(2000, learning_rate={"uniform": [1e-5, 0.1]})]
-    assert scipy.stats.kstest(uniform, scipy.stats.loguniform(1e-5, 1e-1).cdf).pvalue < 1e-9
-    assert scipy.stats.kstest(uniform, scipy.stats.uniform(1e-5, 0.1 - 1e-5).cdf).pvalue > 0.01
-
-
-def test_choices_are_equally_frequent_and_fields_independent():
-    points = search(
-        3000, loss={"choice": ["squared", "huber", "keras_mse"]}, gamma={"uniform": [0.9, 1]}
-    )
-    # gamma has 100,000 values of six digits, so that some points of 3,000 may be equal.
-    assert len(points) > 2950
-    losses = [p.config.loss for p in points]
-    counts = [losses.count(name) for name in ("squared", "huber", "keras_mse")]
-    assert scipy.stats.chisquare(counts).pvalue > 0.01
-    gammas = [[p.hyper.gamma for p in points if p.config.loss == name] for name in set(losses)]
-    assert scipy.stats.f_oneway(*gammas).pvalue > 0.01
-
-
-def test_search_is_the_same_every_time():
-    rules = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}, "double": {"choice": [False, True]}}
-    assert search(20, **rules) == search(20, **rules)
-    assert search(20, seed=4, **rules) != search(20, **rules)
-    # Written out, so that the same plan means the same study in later versions.
-    assert [p.hyper.learning_rate for p in search(3, **rules)] == [
-        0.0636219,
-        0.000129612,
-        0.00078303,
+def test_periods_are_rounded_and_each_change_is_told_once():
+    table = {
+        "base": {**SMALL, "train_period": 16},
+        "grid": {"learning_rate": [1e-3, 1e-4], "log_period": [96, 100]},
+    }
+    plan, lines = told(lambda: read_plan(table))
+    assert lines == [
+        "learning_starts 100 is rounded up to 112, the next multiple of train_period 16",
+        "eval_period 200 is rounded up to 208, the next multiple of train_period 16",
+        "log_period 100 is rounded up to 112, the next multiple of train_period 16",
     ]
+    assert [p.config.log_period for p in plan.points] == [96, 112, 96, 112]
+    # A point keeps its name and shows what is trained.
+    assert names(plan)[1] == "learning_rate=0.001, log_period=100"
+    assert plan.points[1].varied == {"log_period": 112, "learning_rate": 1e-3}
+    assert {p.config.eval_period for p in plan.points} == {208}
+    assert told(lambda: read_plan(plan)) == (plan, [])
+    again = [point_of(json.loads(json.dumps(point_record(point)))) for point in plan.points]
+    assert tuple(again) == plan.points
 
 
-def test_more_draws_extend_a_search_and_another_field_changes_no_draw():
-    rate = {"learning_rate": {"log_uniform": [1e-5, 1e-1]}}
-    few = [p.hyper.learning_rate for p in search(10, **rate)]
-    assert [p.hyper.learning_rate for p in search(50, **rate)][:10] == few
-    both = search(10, gamma={"uniform": [0.9, 0.999]}, **rate)
-    assert [p.hyper.learning_rate for p in both] == few
-    assert [p.hyper.gamma for p in search(10, gamma={"uniform": [0.9, 0.999]})] == [
-        p.hyper.gamma for p in both
-    ]
+def test_what_is_hardly_meant_is_told_for_a_new_plan_only():
+    table = {"base": SMALL, "case": [{"name": "a"}, {"name": "long", "learning_starts": 400}]}
+    plan, lines = told(lambda: read_plan(table))
+    (line,) = lines
+    assert line.startswith("learning_starts 400 is not below total_steps 400: every action is rand")
+    assert told(lambda: read_plan(plan)) == (plan, [])
 
 
-def test_whole_numbers_are_drawn_for_whole_fields():
-    points = search(
-        300, target_period={"log_uniform": [1, 1000]}, eval_episodes={"uniform": [1, 9]}
-    )
-    periods = [p.config.target_period for p in points]
-    assert all(type(n) is int for n in periods) and {1, 2} < set(periods) and max(periods) > 500
-    assert {p.config.eval_episodes for p in points} == set(range(1, 10))
+def test_the_plan_of_one_configuration():
+    config, hyper = dqx.preset("cartpole")
+    plan = single("cartpole-v1", config, hyper, [3, 4], label="cartpole", root_seed=2)
+    assert plan == Plan("cartpole-v1", (Point("cartpole", config, hyper, {}),), (3, 4), 2, 0)
+    assert single("mine", config, hyper, 2).points[0].name == "mine"
+    assert single("mine", config, hyper, 2, snapshot_every=7).snapshot_every == 7
+    with pytest.raises(StudyError, match="name must be letters"):
+        single("../mine", config, hyper, 2)
+    with pytest.raises(ConfigError, match="none are given"):
+        single("mine", config, hyper, [])
+    odd = dataclasses.replace(config, train_period=8, log_period=81)
+    plan, lines = told(lambda: single("mine", odd, hyper, 1))
+    assert plan.points[0].config.log_period == 88
+    assert "log_period 81 is rounded up to 88, the next multiple of train_period 8" in lines
 
 
-def test_equal_draws_are_one_point_and_more_draws_still_extend():
-    few = search(5, double={"choice": [False, True]}, loss={"choice": ["squared", "huber"]})
-    many = search(99, double={"choice": [False, True]}, loss={"choice": ["squared", "huber"]})
-    assert len(many) == 4 and many[: len(few)] == few
-    assert len({p.config for p in many}) == 4
+def test_fields_of_another_agent_are_refused_where_they_are_given():
+    base = {"env": "Taxi-v4", "agent": "tabular"}
+    (point,) = read_plan({"base": {**base, "visit_power": 0.5}}).points
+    assert (point.config.agent, point.hyper.visit_power) == ("tabular", 0.5)
+    for field, value in (("double", True), ("hidden_sizes", [3]), ("tau", 0.5)):
+        with pytest.raises(ConfigError, match=f"configuration b: {field} = .*agent is tabular"):
+            read_plan({"base": base, "case": [{"name": "a"}, {"name": "b", field: value}]})
+    both = {
+        "base": {"env": "Taxi-v4"},
+        "case": [
+            {"name": "net", "network": "embedding", "double": True},
+            {"name": "table", **base},
+        ],
+    }
+    plan = read_plan(both)
+    assert [p.varied["agent"] for p in plan.points] == ["dqn", "tabular"]
+    assert [p.varied["double"] for p in plan.points] == [True, False]
 
 
-def test_search_beside_grid_and_cases():
-    plan = read_plan(
-        {
-            "grid": {"gamma": [0.9]},
-            "case": [{"name": "c"}],
-            "search": {"draws": 2, "learning_rate": {"choice": [1e-3, 1e-4, 1e-2]}},
-        }
-    )
-    assert names(plan)[:2] == ["gamma=0.9", "c"] and 3 <= len(names(plan)) <= 4
-
-
-GRID = {"learning_rate": [1e-3]}
 MISTAKES = {
     "unknown entry": ({"sedes": 3}, "unknown entry 'sedes'.*closest are seeds"),
     "field at top": (
@@ -298,10 +280,6 @@ MISTAKES = {
     "far too many seeds": ({"seeds": 10**12}, "1,000,000,000,000 are more than 1,000,000"),
     "root seed": ({"root_seed": "x"}, "root_seed must be a whole number, got 'x'"),
     "root seed negative": ({"root_seed": -1}, "root_seed.*-1"),
-    "snapshots": (
-        {"base": SMALL, "snapshot_every": 150},
-        "snapshot_every must be a multiple of log_period, which is 100 for default, got 150: 200",
-    ),
     "snapshots negative": ({"snapshot_every": -100}, "snapshot_every must be .*0 for none.*-100"),
     "snapshots float": ({"snapshot_every": 1e5}, "snapshot_every must be a whole number"),
     "search empty": ({"search": {}}, "search: draws must be a whole number, got None"),
@@ -341,8 +319,8 @@ MISTAKES = {
         {"grid": {"gamma": [0.9, 1.5]}}, r"configuration gamma=1\.5: gamma must be between 0 and 1"
     ),
     "cannot work in a case": (
-        {"base": SMALL, "case": [{"name": "long", "learning_starts": 400}]},
-        "configuration long: learning_starts 400 leaves nothing of total_steps 400",
+        {"base": SMALL, "case": [{"name": "small", "replay_capacity": 64}, {"name": "usual"}]},
+        "configuration small: .*replay_capacity",
     ),
     "environment": ({"base": {"env": 3}}, "env must be a text, got 3"),
 }  # fmt: skip
@@ -384,16 +362,16 @@ def test_files_that_are_no_plan(tmp_path):
         ({"name": "../x"}, "name must be letters"),
         ({"points": ()}, "at least one configuration"),
         ({"points": (Point("a", Config(), Hyper(), {}),) * 2}, "two configurations are named 'a'"),
-        ({"points": (Point("a", Config(batch_size=0), Hyper(), {}),)}, "configuration a: batch_si"),
+        ({"points": (Point("a", Config(batch_size=0), Hyper(), {}),)}, "batch_size must be"),
         ({"seeds": ()}, "none are given"),
         ({"seeds": (1, 1)}, "more than once"),
         ({"root_seed": -1}, "root_seed"),
-        ({"snapshot_every": 3}, "multiple of log_period"),
+        ({"snapshot_every": -3}, "snapshot_every must be a whole number, 0 for none, got -3"),
     ],
 )
 def test_plans_made_by_hand_are_checked_too(changes, words):
     plan = Plan("a", (Point("a", Config(), Hyper(), {}),), (0, 1))
-    assert read_plan(plan) is plan
+    assert read_plan(plan) == plan
     with pytest.raises((StudyError, ConfigError), match=words):
         read_plan(dataclasses.replace(plan, **changes))
 

@@ -12,12 +12,11 @@ import numpy as np
 import pandas
 import pyarrow.dataset
 import pytest
-from handmade import BASE, make_study
 
 import dqx
-from dqx.digest import digest, flatten
-from dqx.rounds import METRICS
+from dqx.compute.digest import flatten
 from dqx.study import StudyError, load
+from tests.study.kit import BASE, METRICS, assert_digests_hold, make_study
 
 ROOT = str(Path(dqx.__file__).resolve().parent.parent)
 SEEDS = [7, 2, 5]
@@ -147,7 +146,7 @@ def test_parameters_and_their_snapshots(study, made, config):
         for name, values in given.items():
             assert found[name].dtype == np.float32
             np.testing.assert_array_equal(found[name], values)
-            for step in range(200, total, 200):
+            for step in range(200, total + 1, 200):
                 taken = flatten(study.params(config, seed, step=step))[name]
                 np.testing.assert_array_equal(taken, values * np.float32(step / total))
 
@@ -163,10 +162,7 @@ def test_digests_are_those_of_the_files(study):
     found = study.digests
     assert list(found) == [(c, s) for c in "bac" for s in SEEDS]
     assert len(set(found.values())) == 9
-    for (config, seed), text in found.items():
-        curves = study.curves(config, seed)
-        steps = curves.pop("step")
-        assert digest(steps, curves, flatten(study.params(config, seed))) == text
+    assert_digests_hold(study)
 
 
 def test_other_programs_read_the_tables(study, made):
@@ -225,17 +221,19 @@ def test_mixed_chunks_are_sorted_by_configuration(tmp_path):
             np.testing.assert_array_equal(bias, given)
 
 
-def test_final_returns_and_divergence_are_recorded(tmp_path):
+def test_scores_and_divergence_are_recorded(tmp_path):
     def change(name, seed, run):
         if seed == 1:
             run["diverged_at"] = 300
             run["metrics"]["eval_return"][-1] = np.nan
 
     made = make_study(tmp_path / "a", {"seeds": 3}, change=change)
-    runs = load(tmp_path / "a").runs
+    study = load(tmp_path / "a")
+    runs = study.runs
     assert [run["diverged_at"] for run in runs] == [-1, 300, -1]
     returns = [made.runs["default", s]["metrics"]["eval_return"][-1] for s in (0, 2)]
-    assert [run["final_return"] for run in runs] == [returns[0], None, returns[1]]
+    assert [run["score"] for run in runs] == [returns[0], None, returns[1]]
+    np.testing.assert_array_equal(study.scores(), [returns[0], np.nan, returns[1]])
 
     def late(name, seed, run):
         run["metrics"]["episode_return"][4 - seed :] = np.nan  # seed 4: nothing was finished
@@ -244,7 +242,8 @@ def test_final_returns_and_divergence_are_recorded(tmp_path):
     for run in load(tmp_path / "b").runs:
         values = made.runs["default", run["seed"]]["metrics"]["episode_return"]
         last = None if run["seed"] == 4 else float(values[3 - run["seed"]])
-        assert run["final_return"] == last
+        assert run["score"] == last
+    assert np.isfinite(load(tmp_path / "b").scores()).tolist() == [True] * 4 + [False]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +255,7 @@ def test_final_returns_and_divergence_are_recorded(tmp_path):
         (lambda s: s.params("d", 7), "no configuration 'd' in .*there are: b; a; c"),
         (lambda s: s.params(None, 7), "no configuration None"),
         (lambda s: s.params("a", 3), "no seed 3 in"),
-        (lambda s: s.params("a", 7, step=300), "no snapshot at step 300; there are: 200$"),
+        (lambda s: s.params("a", 7, step=300), "no snapshot at step 300; there are: 200, 400$"),
         (lambda s: s.curves("a", 3), "no seed 3 in"),
     ],
 )
@@ -392,4 +391,6 @@ def test_fields_of_the_plan_are_those_trained(made, study):
         assert record["config"]["loss"] == point.config.loss
         assert tuple(record["config"]["hidden_sizes"]) == point.config.hidden_sizes
         assert record["hyper"]["max_grad_norm"] in ("inf", point.hyper.max_grad_norm)
-        assert set(record["config"]) == {f.name for f in dataclasses.fields(point.config)}
+        assert set(record["config"]) == {f.name for f in dataclasses.fields(point.config)} - {
+            "extra"
+        }

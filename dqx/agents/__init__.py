@@ -1,0 +1,72 @@
+"""Agents: one file a variant, on one shared `kit`.
+
+A variant is a function that builds an `Agent` from settings and a `Spec`, and a name to choose it
+by. The modules of this package register their own; others do so by `register`, from wherever they
+are.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from dqx.core.agent import Agent, Spec
+from dqx.settings import Config, Setting, registry
+
+Build = Callable[[Config, Spec], Agent]
+
+
+class Variant(NamedTuple):
+    """A kind of agent.
+
+    Attributes:
+        name: as the field ``agent`` takes it.
+        build: ``build(config, spec) -> Agent``; raises `ConfigError` where the network cannot take
+            the observations.
+        has: its traits, which say what settings concern it: ``"network"``, ``"gradient"``,
+            ``"target"``, ``"table"``.
+        settings: those that it brings, each made by ``dqx.settings.own_setting``; afterwards they
+            are attributes of the configuration or, if traced, of the hyperparameters.
+        about: what it is, in a few words.
+    """
+
+    name: str
+    build: Build
+    has: Iterable[str] = ("network", "gradient", "target")
+    settings: Iterable[Setting] = ()
+    about: str = ""
+
+
+_VARIANTS: dict[str, Variant] = {}
+
+
+def register(variant: Variant) -> None:
+    """Makes a variant known, so that ``agent = NAME`` chooses it wherever settings are given.
+
+    Raises:
+        ConfigError: if the name is taken, or a setting's name is.
+    """
+    registry.register_agent(
+        variant.name, has=variant.has, settings=variant.settings, doc=variant.about
+    )
+    _VARIANTS[variant.name] = variant
+
+
+def make_agent(config: Config, spec: Spec) -> Agent:
+    """Builds the agent that ``config`` describes.
+
+    Raises:
+        ConfigError: if there is no such agent, or it cannot take the observations.
+    """
+    registry.agent(config.agent)  # imports a module of this package on first use
+    return _VARIANTS[config.agent].build(config, spec)
+
+
+def source_of(name: str) -> Path | None:
+    """The file that defines an agent; None if it was typed into a session."""
+    registry.agent(name)
+    try:
+        found = inspect.getsourcefile(inspect.unwrap(_VARIANTS[name].build))
+    except TypeError:
+        return None
+    return Path(found) if found and Path(found).is_file() else None

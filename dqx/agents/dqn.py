@@ -1,0 +1,36 @@
+"""DQN and Double DQN.
+
+Source: Mnih et al. 2015 (DQN); van Hasselt, Guez and Silver 2016 (Double DQN).
+"""
+
+from dqx.agents import Variant, kit, register
+from dqx.core import losses
+from dqx.core.agent import Agent, Spec
+from dqx.core.types import Array, PyTree, Transition
+from dqx.settings import Config, Hyper
+
+
+def build(config: Config, spec: Spec) -> Agent:
+    """The agent; see `kit.value_agent` for what is raised."""
+
+    def loss(
+        outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
+    ) -> tuple[Array, Array]:
+        target = outputs.next_target
+        selecting = outputs.next_online if config.double else target
+        assert target is not None and selecting is not None  # named in `reads`
+        error = losses.double_q_learning(
+            outputs.now, step.action, step.reward, step.discount, target, selecting
+        )
+        clipped = losses.clip_td_error(error, hyper.td_error_clip)
+        if config.loss == "huber":
+            return losses.huber(clipped, hyper.huber_delta), error
+        value = losses.squared(clipped)
+        # Keras averages over the Q-vector, whose other entries equal their own predictions.
+        return (value / spec.num_actions if config.loss == "keras_mse" else value), error
+
+    reads = ("next_target", "next_online") if config.double else ("next_target",)
+    return kit.value_agent(config, spec, loss, reads=reads)
+
+
+register(Variant("dqn", build, about="a network trained by gradients towards a target network"))

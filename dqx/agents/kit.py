@@ -1,0 +1,318 @@
+"""What agents share: acting by a policy, and learning by gradients towards a target network.
+
+A variant is a loss of one transition. `value_agent` makes an agent of it: gradient, clipping,
+optimizer, target network, metrics, and the vmap over the batch.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dqx.core import exploration
+from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
+from dqx.core.convolution import TORSOS, seed_by_seed
+from dqx.core.networks import check_observations, make_network
+from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
+from dqx.settings import Config, Hyper
+
+# How the numbers of value-based agents are shown in a row.
+METRICS = {
+    "loss": Metric(),  # the mean over the batch
+    "q_mean": Metric(),  # of the actions taken in the batch
+    "q_max": Metric("max"),  # in the batch, over all actions
+    "td_error_abs": Metric(),  # the mean magnitude before any clipping
+    "grad_norm": Metric(),  # global, before clipping; NaN where there is no gradient
+    "weight_norm": Metric("last"),  # global, after the update
+    "epsilon": Metric("now", before=1.0),  # NaN for a policy without one
+}
+
+
+class Outputs(NamedTuple):
+    """What networks say of one transition, each ``[A, ...]`` as the network gives it.
+
+    Attributes:
+        now: the online network of ``obs``.
+        next_target: the target network of ``next_obs``.
+        next_online: the online network of ``next_obs``, without gradient.
+        now_target: the target network of ``obs``.
+
+    Of the last three only those that a variant reads are computed; the others are None.
+    """
+
+    now: Array
+    next_target: Array | None = None
+    next_online: Array | None = None
+    now_target: Array | None = None
+
+
+# ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
+# ``[]``. ``step`` has its reward clipped and gamma multiplied into its discount.
+Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
+
+
+class Policy(NamedTuple):
+    """How an agent chooses actions from Q-values; see `Agent` for the functions.
+
+    Attributes:
+        memory: what it remembers at the start.
+        draws: ``draws(key)``.
+        choose: ``choose(q_values [E, A], memory, draws, now) -> (int32 [E], memory)``.
+        explore: ``explore(memory, draws) -> (int32 [E], memory)``.
+        status: ``status(now)``.
+    """
+
+    memory: Callable[[], PyTree]
+    draws: Callable[[Key], exploration.Draw]
+    choose: Callable[[Array, PyTree, exploration.Draw, Now], tuple[Array, PyTree]]
+    explore: Callable[[PyTree, exploration.Draw], tuple[Array, PyTree]]
+    status: Callable[[Now], dict[str, Array]]
+
+
+def make_policy(config: Config, spec: Spec) -> Policy:
+    """The policy that ``config`` names, for E environments with A actions.
+
+    Its memory is how often each action was taken, int32 ``[A]``, counted from 1, where
+    ``boltzmann_gumbel`` needs it, else None.
+    """
+    name = config.policy
+    gumbel = name in exploration.GUMBEL_POLICIES
+    counted = name == "boltzmann_gumbel"
+
+    def memory() -> Array | None:
+        return jnp.ones(spec.num_actions, jnp.int32) if counted else None
+
+    def draws(key: Key) -> exploration.Draw:
+        keys = jax.random.split(key, spec.num_envs)
+        return jax.vmap(lambda k: exploration.draw(k, spec.num_actions, gumbel))(keys)
+
+    def remember(counts: Array | None, action: Array) -> Array | None:
+        if counts is None:
+            return None
+        taken = jax.nn.one_hot(action, spec.num_actions, dtype=jnp.int32)
+        return counts + jnp.sum(taken, axis=0)
+
+    def choose(
+        q_values: Array, counts: Array | None, draws: exploration.Draw, now: Now
+    ) -> tuple[Array, Array | None]:
+        temperature = now.hyper.temperature
+        epsilon = epsilon_at(config, now)
+        if config.epsilon_ladder:
+            epsilon = exploration.epsilon_ladder(epsilon, spec.num_envs, now.hyper.ladder_power)
+
+        def one(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
+            match name:
+                case "epsilon_greedy":
+                    return exploration.epsilon_greedy(draw, q, epsilon)
+                case "boltzmann":
+                    return exploration.boltzmann(draw, q, temperature)
+                case "max_boltzmann":
+                    return exploration.max_boltzmann(draw, q, epsilon, temperature)
+                case "boltzmann_gumbel":
+                    return exploration.boltzmann_gumbel(draw, q, jnp.asarray(counts), temperature)
+                case "softmax":
+                    return exploration.boltzmann(draw, q, 1.0)
+                case _:
+                    return exploration.greedy(q)
+
+        axes = (0, 0, 0 if jnp.ndim(epsilon) else None)
+        action = jax.vmap(one, in_axes=axes)(draws, q_values, epsilon)
+        return action, remember(counts, action)
+
+    def explore(counts: Array | None, draws: exploration.Draw) -> tuple[Array, Array | None]:
+        return draws.action, remember(counts, draws.action)
+
+    def status(now: Now) -> dict[str, Array]:
+        has = name in exploration.EPSILON_POLICIES
+        return {"epsilon": epsilon_at(config, now) if has else jnp.float32(jnp.nan)}
+
+    return Policy(memory, draws, choose, explore, status)
+
+
+def value_agent(
+    config: Config,
+    spec: Spec,
+    loss: Loss,
+    *,
+    reads: Collection[str] = ("next_target",),
+    values: Callable[[Array], Array] = lambda outputs: outputs,
+    learn_draws: Callable[[Key], PyTree] = lambda key: (),
+) -> Agent:
+    """An agent that trains the network of ``config`` by the gradient of a loss.
+
+    Args:
+        config: validated.
+        spec: of the environments.
+        loss: of one transition; the caller's part.
+        reads: those of `Outputs` beside ``now`` that the loss reads.
+        values: ``values(outputs [B, A, ...])``: the Q-values ``[B, A]`` in what the network gives.
+        learn_draws: ``learn_draws(key)``: random numbers of one update, leading axis ``[B]``.
+
+    Raises:
+        ConfigError: if the network cannot take the observations.
+    """
+    check_observations(config, spec)
+    network = make_network(config, spec.num_actions, spec.num_categories)
+    policy = make_policy(config, spec)
+
+    def forward(params: Params, obs: Array) -> Array:
+        outputs: Array = network.apply(params, obs)  # type: ignore[assignment]
+        return outputs
+
+    def init(key: Key) -> AgentState:
+        obs = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
+        params = network.init(key, obs)
+        opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
+        return AgentState(params, jax.tree.map(jnp.copy, params), opt_state, policy.memory())
+
+    def q_values(params: Params, obs: Array) -> Array:
+        return values(forward(params, obs))
+
+    def act(
+        state: AgentState, obs: Array, draws: exploration.Draw, now: Now
+    ) -> tuple[Array, AgentState]:
+        action, memory = policy.choose(q_values(state.params, obs), state.memory, draws, now)
+        return action, state.replace(memory=memory)
+
+    def batch_loss(
+        params: Params, target_params: Params, hyper: Hyper, batch: Batch, draws: PyTree
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """The mean loss; beside it the TD errors ``[B]`` and the Q-values ``[B, A]``."""
+        obs, next_obs = batch.steps.obs, batch.steps.next_obs
+        others = {
+            "next_target": lambda: forward(target_params, next_obs),
+            "next_online": lambda: forward(jax.lax.stop_gradient(params), next_obs),
+            "now_target": lambda: forward(target_params, obs),
+        }
+        now = forward(params, obs)
+        outputs = Outputs(now, **{name: others[name]() for name in others if name in reads})
+        one = functools.partial(_of_one, loss, hyper)
+        losses, errors = jax.vmap(one)(outputs, as_learned(batch.steps, hyper), draws)
+        losses = losses if batch.weight is None else losses * batch.weight
+        return jnp.mean(losses), (errors, values(now))
+
+    def learn(
+        state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
+    ) -> tuple[AgentState, Learned]:
+        gradient = jax.value_and_grad(batch_loss, has_aux=True)
+        if config.network in TORSOS and config.convolution == "blocks":
+            gradient = seed_by_seed(gradient)
+        (loss, (errors, q)), grads = gradient(
+            state.params, state.target_params, now.hyper, batch, draws
+        )
+        state, grad_norm = _follow(config, state, grads, now, sync)
+        taken = jnp.take_along_axis(q, batch.steps.action[:, None], axis=1)
+        metrics = {
+            "loss": loss,
+            "q_mean": jnp.mean(taken),
+            "q_max": jnp.max(q),
+            "td_error_abs": jnp.mean(jnp.abs(errors)),
+            "grad_norm": grad_norm,
+            "weight_norm": global_norm(state.params),
+        }
+        return state, Learned(metrics, jnp.abs(errors))
+
+    def explore(state: AgentState, draws: exploration.Draw) -> tuple[Array, AgentState]:
+        action, memory = policy.explore(state.memory, draws)
+        return action, state.replace(memory=memory)
+
+    return Agent(
+        init=init,
+        act_draws=policy.draws,
+        act=act,
+        explore=explore,
+        learn_draws=learn_draws,
+        learn=learn,
+        q_values=q_values,
+        status=policy.status,
+        metrics=METRICS,
+    )
+
+
+def _of_one(
+    loss: Loss, hyper: Hyper, outputs: Outputs, step: Transition, draws: PyTree
+) -> tuple[Array, Array]:
+    return loss(outputs, step, hyper, draws)
+
+
+def _follow(
+    config: Config, state: AgentState, grads: Params, now: Now, sync: Array
+) -> tuple[AgentState, Array]:
+    """Follows the gradient, clipped; the target follows where ``sync``. Also the global norm."""
+    hyper, grad_norm = now.hyper, global_norm(grads)
+    # Scaled by exactly 1 up to the limit. Not optax's clip, which computes the norm once more.
+    limit = hyper.max_grad_norm
+    scale = jnp.where(grad_norm <= limit, 1.0, limit / grad_norm)
+    grads = jax.tree.map(lambda g: g * scale, grads)
+    optimizer = make_optimizer(config, hyper, now.updates)
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    target_params = jax.lax.cond(
+        sync,
+        lambda: optax.incremental_update(params, state.target_params, hyper.tau),
+        lambda: state.target_params,
+    )
+    return AgentState(params, target_params, opt_state, state.memory), grad_norm
+
+
+def as_learned(steps: Transition, hyper: Hyper) -> Transition:
+    """Transitions with rewards clipped, and discounts that gamma has been multiplied into."""
+    return steps._replace(
+        reward=jnp.clip(steps.reward, -hyper.reward_clip, hyper.reward_clip),
+        discount=hyper.gamma * steps.discount,
+    )
+
+
+def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:
+    """Adam, SGD or RMSProp, then the learning rate, decayed by the count of updates.
+
+    The hyperparameters may be traced: the state's structure depends on ``config`` alone.
+    """
+    rules: dict[str, Callable[[], Any]] = {
+        "adam": lambda: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
+        "sgd": lambda: optax.trace(decay=hyper.momentum),
+        "rmsprop": lambda: optax.chain(
+            optax.scale_by_rms(decay=hyper.rmsprop_decay, eps=hyper.optimizer_epsilon),
+            optax.trace(decay=hyper.momentum),
+        ),
+    }
+    return optax.chain(rules[config.optimizer](), optax.scale(-learning_rate_at(hyper, updates)))
+
+
+def learning_rate_at(hyper: Hyper, updates: Array) -> Array:
+    """The step size, float32 ``[]``, after ``updates`` updates."""
+    return jnp.asarray(hyper.learning_rate / (1.0 + hyper.learning_rate_decay * updates))
+
+
+def epsilon_at(config: Config, now: Now) -> Array:
+    """Epsilon of one seed by the schedule that ``config`` names, float32 ``[]``."""
+    start, end = now.hyper.epsilon_start, now.hyper.epsilon_end
+    match config.epsilon_schedule:
+        case "constant":
+            return exploration.constant_schedule(start)
+        case "linear":
+            return exploration.linear_schedule(now.step, start, end, now.hyper.epsilon_steps)
+        case "exponential":
+            return exploration.exponential_schedule(now.step, start, end, now.hyper.epsilon_steps)
+        case _:
+            decay = now.hyper.epsilon_decay
+            return exploration.per_episode_schedule(now.episodes, start, end, decay)
+
+
+def global_norm(tree: Params) -> Array:
+    """The square root of the sum of all squares in a pytree, float32 ``[]``."""
+    return jnp.sqrt(sum(_sum_of_squares(leaf.reshape(-1)) for leaf in jax.tree.leaves(tree)))
+
+
+def _sum_of_squares(x: Array) -> Array:
+    # Sixteen partial sums side by side first: XLA's CPU backend runs one long reduction of a batch
+    # of lanes without vector instructions, and the norm of the gradient would cost as much as its
+    # largest matrix product.
+    part = x.size // 16
+    if part < 64:
+        return jnp.sum(jnp.square(x))
+    partial = sum(jnp.square(x[i * part : (i + 1) * part]) for i in range(16))
+    return jnp.sum(partial) + jnp.sum(jnp.square(x[16 * part :]))

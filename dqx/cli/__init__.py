@@ -1,0 +1,74 @@
+"""The command ``dqx``: train presets and studies, check them, and list what there is.
+
+Nothing heavy is imported at the top, so that help and mistakes answer at once.
+"""
+
+import os
+import shlex
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name; those of the process if left out.
+
+    Returns:
+        The exit status: 0, 1 if `dqx verify` finds other bits or the reader of a pipe has gone, 2
+        after a mistake or a failed write, 130 after Ctrl-C.
+    """
+    from dqx.cli.arguments import make_parser
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            options = make_parser().parse_args(arguments)
+            options.command_line = shlex.join(["dqx", *arguments])
+            status = options.run(options)
+            sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "interrupted")
+        from dqx.study.background import CHUNK_THREAD
+
+        if any(thread.name.startswith(CHUNK_THREAD) for thread in threading.enumerate()):
+            os._exit(EXIT_INTERRUPTED)  # at its usual end Python may crash in what they compute
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone, as in `dqx presets | head -1`. Python would complain once more when
+        # it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _mistakes() as error:
+        _say(f"error: {error}")
+        return EXIT_MISTAKE
+    return status or 0
+
+
+def _mistakes() -> tuple[type[BaseException], ...]:
+    """What a user may have caused; anything else is a defect and shows where it came from."""
+    from dqx.cli.arguments import UsageError
+
+    known: list[type[BaseException]] = [UsageError, OSError]
+    # Their modules are not imported for this: what raised one has imported it.
+    for module, name in (("dqx.settings", "ConfigError"), ("dqx.files", "OutputError")):
+        if module in sys.modules:
+            known.append(getattr(sys.modules[module], name))
+    return tuple(known)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    is_note = category.__name__ == "ConfigWarning"  # its module is not imported for this
+    _say(f"{'note' if is_note else 'warning'}: {message}")
+
+
+def _say(text: str) -> None:
+    print(f"dqx: {' '.join(text.split())}", file=sys.stderr, flush=True)

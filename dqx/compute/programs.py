@@ -1,0 +1,198 @@
+"""A chunk's programs: lanes side by side by vmap, compiled once for a device.
+
+A chunk holds a fixed number of seeds, the last one padded. What a seed computes depends on its
+configuration, its hyperparameters, its number and the chunk's width, and on nothing else: not on
+its neighbours, its lane, or what runs beside it. A program knows one device only; chunks run in
+parallel because threads call it at the same time (`compute.devices` says how many).
+"""
+
+import dataclasses
+import functools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from dqx.compute import trees
+from dqx.compute.build import make_trainer
+from dqx.compute.solution import solution_of
+from dqx.core.agent import Metric
+from dqx.core.environment import Environment, make_environment
+from dqx.core.evaluation import Evaluation
+from dqx.core.keys import seed_key
+from dqx.core.loop import Clock, Episodes, Lane
+from dqx.core.types import Array
+from dqx.settings import Config, Hyper, complete
+
+# On a CPU core wider chunks gain at most a sixth, on small networks, and narrow ones waste little
+# padding (benchmarks/throughput.py --widths). Accelerators want hundreds of lanes; not measured.
+DEFAULT_CHUNK_WIDTH = {"cpu": 4, "gpu": 256, "tpu": 256}
+
+
+class Programs:
+    """The compiled programs of one configuration on one device.
+
+    Every array of a seed has one leading axis of W lanes. A program is compiled on first use, once
+    for each length of segment, by whichever thread comes first; ``compile_seconds`` adds up what
+    that took.
+
+    Args:
+        config: validated and rounded, ``chunk_width`` (W) filled in; its budget and its periods of
+            logging and evaluation are not compiled in.
+        env: the environment to train on.
+        device: where it runs.
+        root_seed: of the key that every seed's key is folded from.
+    """
+
+    def __init__(
+        self, config: Config, env: Environment, device: jax.Device, root_seed: int
+    ) -> None:
+        assert config.chunk_width is not None  # filled in by the caller
+        self.config, self.env, self.device, self.width = config, env, device, config.chunk_width
+        self.compile_seconds = 0.0
+        self._root_seed = root_seed
+        self._trainer = make_trainer(config, env)
+        self._compiled: dict[tuple[str, int], Any] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """How each number of the agent is shown in a row, by its name."""
+        return self._trainer.metrics
+
+    @functools.cached_property
+    def shapes(self) -> tuple[Clock, Lane]:
+        """Shapes and dtypes of the clock and of the lanes, ``[W]``."""
+        numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
+        return jax.eval_shape(self._trainer.start), jax.eval_shape(self._init, numbers)
+
+    def init(self, seeds: np.ndarray) -> tuple[Clock, Lane]:
+        """The clock at step 0 and fresh lanes for W seed numbers."""
+        clock = jax.tree.map(np.asarray, self._trainer.start())
+        numbers = jax.device_put(np.asarray(seeds, np.uint32), self.device)
+        placed = trees.to_device(clock, self.shapes[0], self.device)
+        return placed, self.program("init")(numbers)
+
+    def restore(self, clock: Clock, lanes: Lane) -> tuple[Clock, Lane]:
+        """Puts a clock and lanes from the host where `init` puts fresh ones."""
+        return trees.to_device((clock, lanes), self.shapes, self.device)
+
+    def place(self, hypers: Hyper) -> Hyper:
+        """Puts hyperparameters, float32 ``[W]`` each, on the device."""
+        return jax.tree.map(lambda x: jax.device_put(x, self.device), hypers)
+
+    def warm_up(self, clock: Clock, lanes: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
+        """Random actions for ``steps`` environment steps of every seed; consumes its arguments."""
+        return self.program("warm_up", steps)(clock, lanes)
+
+    def segment(
+        self, clock: Clock, lanes: Lane, hypers: Hyper, steps: int
+    ) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
+        """Acting and learning for ``steps`` steps of every seed; consumes clock and lanes."""
+        return self.program("segment", steps)(clock, lanes, hypers)
+
+    def evaluate(self, clock: Clock, lanes: Lane) -> Evaluation:
+        """Greedy episodes, ``[W, ...]``; consumes nothing."""
+        return self.program("evaluate")(clock, lanes)
+
+    def q_table(self, lanes: Lane) -> Array:
+        """Q-values ``[W, N, A]`` in all N states of the environment; consumes nothing."""
+        return self.program("q_table")(lanes)
+
+    @property
+    def compiled(self) -> tuple[str, ...]:
+        """The names of the programs compiled so far, one for each length of segment."""
+        return tuple(name for name, _ in self._compiled)
+
+    def program(self, name: str, steps: int = 0) -> Any:
+        """The compiled program of this name, and of this many steps where it has a length."""
+        if (name, steps) not in self._compiled:
+            with self._lock:
+                if (name, steps) not in self._compiled:
+                    self._compiled[name, steps] = self._compile(name, steps)
+        return self._compiled[name, steps]
+
+    def chunk(self, name: str, steps: int = 0) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A program before it is compiled, and the shapes of its arguments."""
+        trainer, (clock, lanes) = self._trainer, self.shapes
+        one: Callable[..., Any]
+        match name:
+            case "init":
+                return self._init, (jax.ShapeDtypeStruct((self.width,), jnp.uint32),)
+            case "warm_up":
+                one = functools.partial(trainer.warm_up, steps=steps)
+                return jax.vmap(one, in_axes=(None, 0), out_axes=(None, 0, 0)), (clock, lanes)
+            case "segment":
+                one = functools.partial(trainer.segment, steps=steps)
+                chunk = jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, 0, 0))
+                return chunk, (clock, lanes, self._hyper_shapes())
+            case "evaluate":
+                return jax.vmap(trainer.evaluate, in_axes=(None, 0)), (clock, lanes)
+            case _:
+                states = solution_of(self.config.env).model.states
+                return jax.vmap(functools.partial(trainer.q_table, states)), (lanes,)
+
+    def _hyper_shapes(self) -> Hyper:
+        number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
+        return jax.tree.map(lambda _: number, complete(self.config, Hyper()))
+
+    def _init(self, seeds: Array) -> Lane:
+        return jax.vmap(lambda s: self._trainer.init(seed_key(self._root_seed, s)))(seeds)
+
+    def _compile(self, name: str, steps: int) -> Any:
+        started = time.perf_counter()
+        chunk, shapes = self.chunk(name, steps)
+        place = SingleDeviceSharding(self.device)
+        args = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
+        )
+        donated = (0, 1) if name in ("warm_up", "segment") else ()
+        lowered = jax.jit(chunk, donate_argnums=donated).lower(*args)
+        compiled = lowered.compile(compiler_options=_compiler_options(self.device.platform, name))
+        self.compile_seconds += time.perf_counter() - started
+        return compiled
+
+
+def programs_for(config: Config, device: jax.Device, root_seed: int) -> Programs:
+    """The programs of a configuration, the same object for the same arguments.
+
+    Runs that differ in hyperparameters, seeds or budget share them and compile once.
+    """
+    # What is not compiled in, all of it set to one value.
+    compiled_in = dataclasses.replace(
+        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
+    )
+    with _CACHE_LOCK:
+        return _cached_programs(compiled_in, device, root_seed)
+
+
+_CACHE_LOCK = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_programs(config: Config, device: jax.Device, root_seed: int) -> Programs:
+    return Programs(config, make_environment(config.env), device, root_seed)
+
+
+def chunk_width(config: Config, platform: str) -> int:
+    """Seeds of a chunk: as configured, or the platform's default."""
+    return config.chunk_width or DEFAULT_CHUNK_WIDTH.get(platform, 1)
+
+
+def _compiler_options(platform: str, program: str) -> dict[str, Any]:
+    if platform != "cpu":
+        return {}
+    # One chunk a core is the parallelism on a CPU. Threads inside a matrix product would only get
+    # in one another's way, and how they split a sum could change its last bits.
+    options: dict[str, Any] = {"xla_cpu_multi_thread_eigen": False}
+    # The whole vector width where there is one of 512 bits: elementwise loops gain a third.
+    options["xla_cpu_prefer_vector_width"] = 512
+    if program != "segment":
+        # Halves the time to compile what runs only for moments.
+        options["xla_backend_optimization_level"] = 1
+    return options

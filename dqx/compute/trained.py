@@ -1,0 +1,58 @@
+"""A trained agent: the network of a configuration with the parameters of a seed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dqx.compute.build import make_agent
+from dqx.core import exploration
+from dqx.core.environment import Environment, make_environment
+from dqx.core.types import Params
+from dqx.settings import Config
+
+
+class TrainedAgent:
+    """What training has made of one seed, ready to act.
+
+    Args:
+        config: that was trained.
+        params: of the online network, without a leading axis.
+
+    Attributes:
+        config: as given.
+        params: as given.
+        env: the environment it was trained on.
+    """
+
+    def __init__(self, config: Config, params: Params) -> None:
+        self.config, self.params = config, params
+        self.env: Environment = make_environment(config.env)
+        self._q_values = jax.jit(make_agent(config, self.env).q_values)
+
+    def q_values(self, obs: Any) -> np.ndarray:
+        """Q-values of an observation, float32 ``[A]``, or of a batch ``[B, ...]``: ``[B, A]``.
+
+        Raises:
+            ValueError: for an observation of another shape than the environment's.
+        """
+        obs = np.asarray(obs, self.env.obs_dtype)
+        extra = obs.ndim - len(self.env.obs_shape)
+        if extra not in (0, 1) or obs.shape[extra:] != self.env.obs_shape:
+            raise ValueError(
+                f"obs must have the shape {list(self.env.obs_shape)} of {self.config.env}, with or "
+                f"without a leading axis, got {list(obs.shape)}"
+            )
+        q = np.asarray(self._q_values(self.params, obs if extra else obs[None]))
+        return q if extra else q[0]
+
+    def act(self, obs: Any) -> Any:
+        """The greedy action: an int for one observation, int32 ``[B]`` for a batch.
+
+        Raises:
+            ValueError: as `q_values` does.
+        """
+        q = self.q_values(obs)
+        action = np.asarray(jax.vmap(exploration.greedy)(jnp.atleast_2d(q)))
+        return int(action[0]) if q.ndim == 1 else action

@@ -1,0 +1,159 @@
+"""One environment as the trainer sees it: fixed dtypes, and resets drawn beforehand."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import envs
+from dqx.core.agent import Spec
+from dqx.core.types import Array, Key, PyTree
+from dqx.settings import ConfigError
+from envs import spaces
+from envs.tabular import Model, build_model, is_enumerable
+
+
+class Step(NamedTuple):
+    """What one step gives; at an episode's end ``obs`` and ``state`` are the next one's.
+
+    Attributes:
+        obs: the observation to act on next.
+        state: the environment's state to step next.
+        final_obs: the observation before any automatic reset; equals ``obs`` within an episode.
+        reward: float32 ``[]``.
+        terminated: bool ``[]``, the environment ended the episode.
+        truncated: bool ``[]``, the time limit did; both may be true at once.
+    """
+
+    obs: Array
+    state: PyTree
+    final_obs: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+
+
+class Environment(NamedTuple):
+    """Pure functions of one environment with its parameters filled in.
+
+    Attributes:
+        name: for messages.
+        obs_shape: shape of an observation.
+        obs_dtype: its dtype; pixels stay uint8.
+        num_categories: where observations are category numbers, how many; else None.
+        num_actions: A.
+        reset: ``reset(key) -> (obs, state)``.
+        step: ``step(key, state, action, fresh) -> Step``; ``fresh`` is a ``reset`` result used if
+            the episode ends.
+        observe: ``observe(state) -> obs``, where observations are not random.
+        model: ``model() -> Model`` lists all states; None where they cannot be listed.
+    """
+
+    name: str
+    obs_shape: tuple[int, ...]
+    obs_dtype: Any
+    num_categories: int | None
+    num_actions: int
+    reset: Callable[[Key], tuple[Array, PyTree]]
+    step: Callable[[Key, PyTree, Array, tuple[Array, PyTree]], Step]
+    observe: Callable[[PyTree], Array]
+    model: Callable[[], Model] | None
+
+    def spec(self, num_envs: int = 1) -> Spec:
+        """What an agent is told of ``num_envs`` such environments."""
+        return Spec(
+            self.name,
+            self.obs_shape,
+            self.obs_dtype,
+            self.num_categories,
+            self.num_actions,
+            num_envs,
+        )
+
+
+def make_environment(name: str) -> Environment:
+    """Adapts the environment ``envs.make(name)``.
+
+    Raises:
+        ConfigError: if the name is unknown, or its actions or observations are none that DQN can
+            use.
+    """
+    try:
+        env, params = envs.make(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    except OSError as error:  # gymnax's MNIST bandit fetches its data
+        raise ConfigError(f"environment {name!r} cannot be made: {error}") from error
+    return adapt(env, params)._replace(name=name)
+
+
+def adapt(env: Any, params: Any) -> Environment:
+    """Adapts a gymnax 1.0 environment and its parameters.
+
+    Raises:
+        ConfigError: if the actions are not discrete or the observations neither an array nor
+            category numbers.
+    """
+    action_space, obs_space = env.action_space(params), env.observation_space(params)
+    if not isinstance(action_space, spaces.Discrete):
+        raise ConfigError(
+            f"{env.name} has continuous actions ({action_space!r}), and DQN needs discrete ones: "
+            "choose an environment whose action space is Discrete"
+        )
+    if not isinstance(obs_space, spaces.Box | spaces.Discrete):
+        raise ConfigError(
+            f"{env.name} has {type(obs_space).__name__} observations ({obs_space!r}), and dqx "
+            "takes one array (Box) or category number (Discrete): wrap it so that it gives one"
+        )
+    obs_like, state_like = _fixed_types(env, params)
+
+    def reset(key: Key) -> tuple[Array, PyTree]:
+        obs, state = env.reset_env(key, params)
+        return _cast(obs, obs_like), _cast(state, state_like)
+
+    def step(key: Key, state: PyTree, action: Array, fresh: tuple[Array, PyTree]) -> Step:
+        final_obs, next_state, reward, terminated, _ = env.step_env(key, state, action, params)
+        final_obs, next_state = _cast(final_obs, obs_like), _cast(next_state, state_like)
+        terminated = jnp.asarray(terminated, bool)
+        truncated = jnp.asarray(env.is_truncated(next_state, params), bool)
+        done = terminated | truncated
+        obs, state = jax.tree.map(
+            lambda new, old: jnp.where(done, new, old), fresh, (final_obs, next_state)
+        )
+        return Step(obs, state, final_obs, jnp.asarray(reward, jnp.float32), terminated, truncated)
+
+    def observe(state: PyTree) -> Array:
+        return _cast(env.observe(None, state, None, params), obs_like)
+
+    return Environment(
+        name=str(env.name),
+        obs_shape=tuple(obs_like.shape),
+        obs_dtype=obs_like.dtype,
+        num_categories=obs_space.n if isinstance(obs_space, spaces.Discrete) else None,
+        num_actions=int(action_space.n),
+        reset=reset,
+        step=step,
+        observe=observe,
+        model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
+    )
+
+
+def _fixed_types(env: Any, params: Any) -> tuple[jax.ShapeDtypeStruct, PyTree]:
+    """Shapes and dtypes that a step gives; a gymnax reset may differ in dtype or weak type."""
+
+    def two_steps(key: Key) -> tuple[Any, Any]:
+        _, state = env.reset_env(key, params)
+        for _ in range(2):
+            obs, state, *_ = env.step_env(key, state, jnp.int32(0), params)
+        return obs, state
+
+    return jax.eval_shape(two_steps, jax.random.key(0))
+
+
+def _cast(tree: PyTree, like: PyTree) -> PyTree:
+    def cast(x: Any, struct: jax.ShapeDtypeStruct) -> Array:
+        return jax.lax.convert_element_type(jnp.broadcast_to(x, struct.shape), struct.dtype)
+
+    return jax.tree.map(cast, tree, like)

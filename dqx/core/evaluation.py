@@ -1,0 +1,118 @@
+"""What a trained network is worth: greedy episodes, the values of fixed states, all Q-values."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dqx.core import exploration
+from dqx.core.environment import Environment
+from dqx.core.keys import Purpose, purpose_key
+from dqx.core.types import Array, Key, Params, PyTree
+from dqx.settings import Config
+
+# States whose Q-values are computed at once for the exact metrics.
+TABLE_BATCH = 64
+
+
+class Evaluation(NamedTuple):
+    """Whole greedy episodes, and the values of a fixed set of states.
+
+    Attributes:
+        total: float32 ``[eval_episodes]``, sums of rewards.
+        length: int32 ``[eval_episodes]``, in steps.
+        q_max: float32 ``[]``, the mean over ``eval_states`` states of the largest Q-value; NaN
+            without such states.
+    """
+
+    total: Array
+    length: Array
+    q_max: Array
+
+
+QValues = Callable[[Array], Array]
+
+
+def evaluate(
+    config: Config, env: Environment, q_values: QValues, key: Key, step: Array
+) -> Evaluation:
+    """Plays whole greedy episodes on environments and keys of their own.
+
+    Args:
+        config: its ``eval_episodes`` and ``eval_states`` count.
+        env: the environment.
+        q_values: ``q_values(obs [B, ...])``: float32 ``[B, A]``, of what is evaluated.
+        key: of the seed.
+        step: environment steps trained so far, int32 ``[]``.
+    """
+    total, length = _greedy_episodes(config, env, q_values, key, step)
+    return Evaluation(total, length, _mean_q_max(config, env, q_values, key))
+
+
+def _greedy_episodes(
+    config: Config, env: Environment, q_values: QValues, key: Key, step: Array
+) -> tuple[Array, Array]:
+    num = config.eval_episodes
+    key = jax.random.fold_in(purpose_key(key, Purpose.EVALUATION), step)
+    reset_key, step_key = jax.random.split(key)
+    obs, env_state = jax.vmap(env.reset)(jax.random.split(reset_key, num))
+
+    def body(carry: Any) -> Any:
+        time, obs, env_state, total, length, running = carry
+        keys = jax.random.split(jax.random.fold_in(step_key, time), num)
+        action = jax.vmap(exploration.greedy)(q_values(obs))
+        # The present stands in for a reset: an episode that is over is not read again.
+        step = jax.vmap(env.step)(keys, env_state, action, (obs, env_state))
+        total = total + jnp.where(running, step.reward, 0.0)
+        length = length + running
+        running = running & ~(step.terminated | step.truncated)
+        return time + 1, step.obs, step.state, total, length, running
+
+    zeros, ones = jnp.zeros(num), jnp.ones(num, bool)
+    first = (jnp.int32(0), obs, env_state, zeros, zeros.astype(jnp.int32), ones)
+    *_, total, length, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), body, first)
+    return total, length
+
+
+def _mean_q_max(config: Config, env: Environment, q_values: QValues, key: Key) -> Array:
+    """The mean of max Q over the states of random play; they are played again, not kept."""
+    if config.eval_states == 0:
+        return jnp.float32(jnp.nan)
+    num = config.eval_episodes
+    first_key, key = jax.random.split(purpose_key(key, Purpose.FIXED_STATES))
+
+    def body(carry: Any, time: Array) -> Any:
+        obs, env_state, total = carry
+        action_key, step_key, reset_key = jax.random.split(jax.random.fold_in(key, time), 3)
+        q = q_values(obs)
+        action = jax.random.randint(action_key, (num,), 0, env.num_actions)
+        fresh = jax.vmap(env.reset)(jax.random.split(reset_key, num))
+        keys = jax.random.split(step_key, num)
+        step = jax.vmap(env.step)(keys, env_state, action, fresh)
+        return (step.obs, step.state, total + jnp.sum(jnp.max(q, axis=1))), None
+
+    obs, env_state = jax.vmap(env.reset)(jax.random.split(first_key, num))
+    carry = (obs, env_state, jnp.float32(0.0))
+    (*_, total), _ = jax.lax.scan(body, carry, jnp.arange(config.eval_states // num))
+    return total / config.eval_states
+
+
+def q_table(
+    env: Environment,
+    q_values: Callable[[Params, Array], Array],
+    params: Params,
+    states: PyTree,
+) -> Array:
+    """Q-values ``[N, A]`` of the online network in ``states``, leaves ``[N, ...]``."""
+    states = jax.tree.map(jnp.asarray, states)
+    count = len(jax.tree.leaves(states)[0])
+    size = min(count, TABLE_BATCH)
+    # The last batch is filled up with the last state.
+    index = jnp.minimum(jnp.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+
+    def batch(index: Array) -> Array:
+        obs = jax.vmap(env.observe)(jax.tree.map(lambda leaf: leaf[index], states))
+        return q_values(params, obs)
+
+    return jax.lax.map(batch, index).reshape(-1, env.num_actions)[:count]

@@ -1,0 +1,160 @@
+"""Exploration: how an action is chosen, and the schedules that epsilon and others may follow.
+
+A choice is made of two pure functions, so that the random numbers of many steps can be drawn at
+once, outside the inner loop: ``draw`` needs no Q-values, the policies need no key. Each parallel
+environment has its own draw.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dqx.core.types import Array, Key
+
+# The policies whose choices depend on epsilon, and those that need Gumbel noise.
+EPSILON_POLICIES = ("epsilon_greedy", "max_boltzmann")
+GUMBEL_POLICIES = ("boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax")
+
+
+class Draw(NamedTuple):
+    """The random numbers of one choice of one environment.
+
+    Attributes:
+        coin: float32 ``[]``, uniform in [0, 1).
+        action: int32 ``[]``, a uniformly random action.
+        gumbel: float32 ``[A]``, of the standard Gumbel distribution, always finite; None where the
+            policy has no use for it.
+    """
+
+    coin: Array
+    action: Array
+    gumbel: Array | None = None
+
+
+def draw(key: Key, num_actions: int, gumbel: bool = False) -> Draw:
+    """Draws what one choice needs: two random words, and with ``gumbel`` one more an action."""
+    coin, action = jax.random.bits(key, (2,), jnp.uint32)
+    # The upper 24 bits are all that a float32 in [0, 1) can hold.
+    return Draw(
+        (coin >> 8).astype(jnp.float32) * 2.0**-24,
+        (action % num_actions).astype(jnp.int32),
+        jax.random.gumbel(jax.random.fold_in(key, 1), (num_actions,)) if gumbel else None,
+    )
+
+
+def epsilon_greedy(draw: Draw, q_values: Array, epsilon: Array | float) -> Array:
+    """The greedy action, or with probability ``epsilon`` one drawn uniformly from all.
+
+    Args:
+        draw: the random numbers of this choice.
+        q_values: float ``[A]``.
+        epsilon: float ``[]`` in [0, 1].
+
+    Returns:
+        int32 ``[]``; among equal Q-values the first.
+
+    Source: Sutton and Barto 2018, section 2.2.
+    """
+    return jnp.where(draw.coin < epsilon, draw.action, greedy(q_values))
+
+
+def greedy(q_values: Array) -> Array:
+    """The first action of highest value: int32 ``[]`` from float ``[A]``."""
+    return jnp.argmax(q_values).astype(jnp.int32)
+
+
+def boltzmann(draw: Draw, q_values: Array, temperature: Array | float) -> Array:
+    """An action with probability proportional to ``exp(q_values / temperature)``.
+
+    Chosen by the Gumbel-max trick, in which nothing can overflow: any finite Q-values will do. An
+    action whose probability is below about ``exp(-20)`` is never chosen. At a temperature of 0 the
+    choice is greedy.
+
+    Args:
+        draw: the random numbers of this choice, ``gumbel`` among them.
+        q_values: float ``[A]``.
+        temperature: float ``[]``, or ``[A]`` for noise of a size of its own on each action.
+
+    Returns:
+        int32 ``[]``.
+
+    Source: Sutton 1990 (the policy); Gumbel 1954 (the trick).
+    """
+    assert draw.gumbel is not None, "boltzmann needs draws with gumbel=True"
+    # The largest is subtracted first, so that large Q-values do not swallow the noise.
+    return greedy(q_values - jnp.max(q_values) + temperature * draw.gumbel)
+
+
+def max_boltzmann(
+    draw: Draw, q_values: Array, epsilon: Array | float, temperature: Array | float
+) -> Array:
+    """With probability ``epsilon`` the choice of ``boltzmann``, else the greedy action.
+
+    Returns:
+        int32 ``[]``.
+
+    Source: Wiering 1999.
+    """
+    explores = draw.coin < epsilon
+    return jnp.where(explores, boltzmann(draw, q_values, temperature), greedy(q_values))
+
+
+def boltzmann_gumbel(
+    draw: Draw, q_values: Array, counts: Array, temperature: Array | float
+) -> Array:
+    """The largest of Q-values with Gumbel noise that shrinks as an action is taken more often.
+
+    Args:
+        draw: the random numbers of this choice, ``gumbel`` among them.
+        q_values: float ``[A]``.
+        counts: int ``[A]``, how often each action was taken, counted from 1.
+        temperature: C of the paper, at best the standard deviation of returns.
+
+    Returns:
+        int32 ``[]``: the argmax of ``q_values + temperature / sqrt(counts) * gumbel``.
+
+    Source: Cesa-Bianchi, Gentile, Lugosi and Neu 2017; counts over all states as in keras-rl.
+    """
+    return boltzmann(draw, q_values, temperature / jnp.sqrt(counts.astype(jnp.float32)))
+
+
+def epsilon_ladder(epsilon: Array | float, num_envs: int, power: Array | float) -> Array:
+    """An epsilon for each of E environments, float32 ``[E]``.
+
+    Returns:
+        ``epsilon ** (1 + power * i / (E - 1))`` for environment ``i``.
+
+    Source: Horgan et al. 2018 (Ape-X), with ``epsilon`` 0.4 and ``power`` 7.
+    """
+    rung = jnp.arange(num_envs, dtype=jnp.float32) / max(num_envs - 1, 1)
+    return jnp.power(jnp.asarray(epsilon, jnp.float32), 1.0 + power * rung)
+
+
+def constant_schedule(start: Array | float) -> Array:
+    """``start`` at every step: float32 ``[]``."""
+    return jnp.asarray(start, jnp.float32)
+
+
+def linear_schedule(
+    step: Array, start: Array | float, end: Array | float, steps: Array | float
+) -> Array:
+    """A straight line from ``start`` at step 0 to ``end`` at ``steps``, then ``end``."""
+    fraction = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+    # Written so that both ends are met exactly, whether the schedule falls or rises.
+    return start * (1.0 - fraction) + end * fraction
+
+
+def exponential_schedule(
+    step: Array, start: Array | float, end: Array | float, steps: Array | float
+) -> Array:
+    """``end + (start - end) * exp(-step / steps)``; ``steps`` is the time constant."""
+    return end + (start - end) * jnp.exp(-jnp.asarray(step, jnp.float32) / steps)
+
+
+def per_episode_schedule(
+    episodes: Array, start: Array | float, end: Array | float, decay: Array | float
+) -> Array:
+    """``start * decay ** episodes``, held at ``end``; ``episodes`` counts finished ones."""
+    value = start * jnp.power(jnp.asarray(decay, jnp.float32), jnp.asarray(episodes, jnp.float32))
+    return jnp.where(jnp.asarray(start) >= end, jnp.maximum(value, end), jnp.minimum(value, end))

@@ -1,0 +1,402 @@
+"""One seed's training loop as pure functions: warm-up, segments; ``evaluation`` judges it.
+
+Read from top to bottom this is the whole flow. It is built from an agent, an environment, a store
+and a sampler, and knows none of them by name. ``compute.programs`` maps these functions over seeds,
+``compute.session`` calls them from the host and collects what they return.
+
+The clock is the same for every seed and is never batched: schedules, replay positions and
+conditions hang on it alone, so that a condition stays a condition under vmap and the replay is
+written in place.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dqx.core.agent import Agent, AgentState, Metric, Now
+from dqx.core.environment import Environment
+from dqx.core.evaluation import Evaluation, evaluate, q_table
+from dqx.core.exploration import linear_schedule
+from dqx.core.keys import Purpose, purpose_key
+from dqx.core.replay import Store
+from dqx.core.sampling import Filled, Sampler
+from dqx.core.types import Array, Batch, Key, PyTree, Transition
+from dqx.settings import Config, Hyper
+
+# Rounds whose random numbers are drawn at once. Every draw folds in the clock, so the choice
+# changes no number.
+BLOCK_ROUNDS = 512
+# Bytes of what is drawn for a seed: large observations or many updates make smaller blocks.
+BLOCK_BYTES = 2**22
+
+
+class Clock(struct.PyTreeNode):
+    """What all seeds share, each int32 ``[]``: steps, updates, replay position and size."""
+
+    step: Array
+    updates: Array
+    position: Array
+    size: Array
+
+
+class Lane(struct.PyTreeNode):
+    """What one seed has to itself.
+
+    Attributes:
+        key: the seed's key; never changes, the clock is folded in for every use.
+        agent: parameters, target parameters, optimizer state.
+        replay_rows: packed transitions, ``{dtype: [C, width]}``.
+        sampler: what the sampler keeps; None if nothing.
+        env_state: states of the parallel environments, leading axis ``[E]``.
+        obs: the observations to act on, ``[E, ...]``.
+        episode_return: float32 ``[E]``, of the episodes under way.
+        episode_length: int32 ``[E]``, in steps of each environment.
+        episodes: int32 ``[]``, finished so far.
+        diverged_at: int32 ``[]``, environment step at which loss or parameters became non-finite,
+            -1 if never.
+    """
+
+    key: Key
+    agent: AgentState
+    replay_rows: dict[str, Array]
+    sampler: PyTree
+    env_state: PyTree
+    obs: Array
+    episode_return: Array
+    episode_length: Array
+    episodes: Array
+    diverged_at: Array
+
+
+class Episodes(NamedTuple):
+    """Episodes that finished, one entry for each environment step: ``[steps, E]``.
+
+    Attributes:
+        total: float32, the sum of rewards; only meaningful where ``length`` is positive.
+        length: int32, steps of the episode that finished here, 0 where none did.
+    """
+
+    total: Array
+    length: Array
+
+
+class Trainer(NamedTuple):
+    """Pure functions of one seed.
+
+    Attributes:
+        init: ``init(key) -> Lane``.
+        start: ``start() -> Clock`` at step 0.
+        warm_up: ``warm_up(clock, lane, steps) -> (clock, lane, Episodes)``; ``steps`` is static.
+        segment: ``segment(clock, lane, hyper, steps) -> (clock, lane, Episodes, metrics)``;
+            ``steps`` is static, a multiple of ``train_period``.
+        evaluate: ``evaluate(clock, lane) -> Evaluation``.
+        q_table: ``q_table(states, lane) -> [N, A]``, the Q-values in N states of the environment.
+        metrics: how each of the agent's numbers is shown, by its name.
+    """
+
+    init: Callable[[Key], Lane]
+    start: Callable[[], Clock]
+    warm_up: Callable[..., tuple[Clock, Lane, Episodes]]
+    segment: Callable[..., tuple[Clock, Lane, Episodes, dict[str, Array]]]
+    evaluate: Callable[[Clock, Lane], Evaluation]
+    q_table: Callable[[PyTree, Lane], Array]
+    metrics: Mapping[str, Metric]
+
+
+class _Parts(NamedTuple):
+    """What the functions below are made of: the configuration and the building blocks."""
+
+    config: Config
+    env: Environment
+    agent: Agent
+    store: Store
+    sampler: Sampler
+
+
+class _StepDraws(NamedTuple):
+    """Random numbers of one step of the E environments, drawn before the step."""
+
+    agent: PyTree
+    step_keys: Key
+    fresh: tuple[Array, PyTree]
+
+
+class _UpdateDraws(NamedTuple):
+    """Random numbers of one update, drawn before the round."""
+
+    sampler: PyTree
+    agent: PyTree
+
+
+def make_trainer(
+    config: Config, env: Environment, agent: Agent, store: Store, sampler: Sampler
+) -> Trainer:
+    """Builds the training loop from its parts.
+
+    Args:
+        config: validated and rounded.
+        env: the environment.
+        agent: for environments like ``env``.
+        store: for transitions of ``env``, see `example_transition`.
+        sampler: of the rows of ``store``.
+    """
+    parts = _Parts(config, env, agent, store, sampler)
+    return Trainer(
+        init=functools.partial(_init, parts),
+        start=_start,
+        warm_up=functools.partial(_warm_up, parts),
+        segment=functools.partial(_segment, parts),
+        evaluate=functools.partial(_evaluate, parts),
+        q_table=lambda states, lane: q_table(env, agent.q_values, lane.agent.params, states),
+        metrics=agent.metrics,
+    )
+
+
+def _start() -> Clock:
+    return Clock(*(jnp.int32(0) for _ in range(4)))
+
+
+def _init(parts: _Parts, key: Key) -> Lane:
+    num_envs = parts.config.num_envs
+    reset_keys = jax.random.split(purpose_key(key, Purpose.FIRST_RESET), num_envs)
+    obs, env_state = jax.vmap(parts.env.reset)(reset_keys)
+    return Lane(
+        key=key,
+        agent=parts.agent.init(purpose_key(key, Purpose.PARAMS)),
+        replay_rows=parts.store.init(),
+        sampler=parts.sampler.init(),
+        env_state=env_state,
+        obs=obs,
+        episode_return=jnp.zeros(num_envs, jnp.float32),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        episodes=jnp.int32(0),
+        diverged_at=jnp.int32(-1),
+    )
+
+
+def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
+    """Uniformly random actions; this program holds no learning code."""
+
+    def step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
+        clock, lane = carry
+        action, agent = parts.agent.explore(lane.agent, draws.agent)
+        clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
+        return (clock, lane), episodes
+
+    def block(carry: tuple[Clock, Lane], count: int) -> Any:
+        return _scan(step, carry, _draw_steps(parts, *carry, count), count)
+
+    count = steps // parts.config.num_envs
+    (clock, lane), episodes = _in_blocks(
+        block, (clock, lane), count, block_rounds(parts.config, parts.env)
+    )
+    return clock, lane, episodes
+
+
+def _segment(
+    parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper, steps: int
+) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
+    """Rounds of acting for ``train_period`` environment steps and then updating."""
+    config = parts.config
+    step_count = config.train_period // config.num_envs  # of every environment in a round
+
+    def act_step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
+        clock, lane = carry
+        now = _now(config, hyper, clock, lane)
+        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
+        clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
+        return (clock, lane), episodes
+
+    def learn_step(carry: tuple[Clock, Lane], draws: _UpdateDraws) -> Any:
+        clock, lane, metrics = _learn_step(parts, *carry, hyper, draws)
+        return (clock, lane), metrics
+
+    def train_round(carry: tuple[Clock, Lane], draws: tuple[_StepDraws, _UpdateDraws]) -> Any:
+        carry, episodes = _scan(act_step, carry, draws[0], step_count)
+        carry, metrics = _scan(learn_step, carry, draws[1], config.updates_per_train)
+        return carry, (episodes, metrics)
+
+    def block(carry: tuple[Clock, Lane], count: int) -> Any:
+        step_draws = jax.tree.map(
+            lambda x: x.reshape(count, step_count, *x.shape[1:]),
+            _draw_steps(parts, *carry, count * step_count),
+        )
+        return _scan(train_round, carry, (step_draws, _draw_updates(parts, *carry, count)), count)
+
+    count = steps // config.train_period
+    (clock, lane), (episodes, learned) = _in_blocks(
+        block, (clock, lane), count, block_rounds(config, parts.env)
+    )
+    episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
+    names = _learned_names(parts.agent)
+    columns = jnp.moveaxis(learned.reshape(-1, len(names)), 1, 0)
+    row = {
+        name: _OVER[parts.agent.metrics[name].over](column)
+        for name, column in zip(names, columns, strict=True)
+    }
+    return clock, lane, episodes, {**row, **parts.agent.status(_now(config, hyper, clock, lane))}
+
+
+_OVER: dict[str, Callable[[Array], Array]] = {
+    "mean": jnp.mean,
+    "max": jnp.max,
+    "last": lambda column: column[-1],
+}
+
+
+def _learned_names(agent: Agent) -> list[str]:
+    return [name for name, metric in agent.metrics.items() if metric.over != "now"]
+
+
+def _now(config: Config, hyper: Hyper, clock: Clock, lane: Lane) -> Now:
+    return Now(_annealed(config, hyper, clock.step), clock.step, clock.updates, lane.episodes)
+
+
+def _annealed(config: Config, hyper: Hyper, step: Array) -> Hyper:
+    """The hyperparameters after ``step`` environment steps: those that are annealed have moved."""
+    moved = {}
+    for name in config.annealed:
+        value = getattr(hyper, name)
+        end = value * hyper.anneal_scale
+        moved[name] = linear_schedule(step, value, end, hyper.anneal_steps)
+    return hyper.replace(**moved)
+
+
+def _env_step(
+    parts: _Parts, clock: Clock, lane: Lane, draws: _StepDraws, action: Array
+) -> tuple[Clock, Lane, Episodes]:
+    """One step of every environment of a seed, stored in its replay."""
+    config = parts.config
+    step = jax.vmap(parts.env.step)(draws.step_keys, lane.env_state, action, draws.fresh)
+    done = step.terminated | step.truncated
+    ends = done if config.time_limit_is_terminal else step.terminated
+    discount = 1.0 - ends.astype(jnp.float32)
+    stored = Transition(lane.obs, action, step.reward, discount, step.final_obs)
+    total, length = lane.episode_return + step.reward, lane.episode_length + 1
+    lane = lane.replace(
+        replay_rows=parts.store.write(lane.replay_rows, clock.position, stored),
+        sampler=parts.sampler.add(lane.sampler, clock.position),
+        env_state=step.state,
+        obs=step.obs,
+        episode_return=jnp.where(done, 0.0, total),
+        episode_length=jnp.where(done, 0, length),
+        episodes=lane.episodes + jnp.sum(done, dtype=jnp.int32),
+    )
+    clock = clock.replace(
+        step=clock.step + config.num_envs,
+        position=(clock.position + config.num_envs) % config.replay_capacity,
+        size=jnp.minimum(clock.size + config.num_envs, config.replay_capacity),
+    )
+    return clock, lane, Episodes(total, jnp.where(done, length, 0))
+
+
+def _learn_step(
+    parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper, draws: _UpdateDraws
+) -> tuple[Clock, Lane, Array]:
+    """One update from rows that the sampler picks; its metrics in the order of their names."""
+    config = parts.config
+    filled = Filled(clock.position, clock.size)
+    rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled)
+    batch = Batch(parts.store.gather(lane.replay_rows, rows), weight)
+    # The target follows in the last update of a round that has crossed a multiple of its period.
+    now, before = clock.step, clock.step - config.train_period
+    crossed = now // config.target_period > before // config.target_period
+    last = (clock.updates + 1) % config.updates_per_train == 0
+    agent, learned = parts.agent.learn(
+        lane.agent, batch, draws.agent, _now(config, hyper, clock, lane), crossed & last
+    )
+    metrics = learned.metrics
+    bad = ~(jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["weight_norm"]))
+    diverged_at = jnp.where((lane.diverged_at < 0) & bad, clock.step, lane.diverged_at)
+    sampler = parts.sampler.feedback(lane.sampler, rows, learned.priority)
+    lane = lane.replace(agent=agent, sampler=sampler, diverged_at=diverged_at)
+    stacked = jnp.stack([metrics[name] for name in _learned_names(parts.agent)])
+    return clock.replace(updates=clock.updates + 1), lane, stacked
+
+
+def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _StepDraws:
+    """Random numbers of the next ``count`` steps of the E environments, leading axis ``count``."""
+    num_envs = parts.config.num_envs
+    times = clock.step // num_envs + jnp.arange(count)
+
+    def keys(purpose: Purpose) -> Key:
+        key = purpose_key(lane.key, purpose)
+        return jax.vmap(lambda t: jax.random.fold_in(key, t))(times)
+
+    def per_env(purpose: Purpose) -> Key:
+        return jax.vmap(functools.partial(jax.random.split, num=num_envs))(keys(purpose))
+
+    return _StepDraws(
+        agent=jax.vmap(parts.agent.act_draws)(keys(Purpose.EXPLORATION)),
+        step_keys=per_env(Purpose.ENV_STEP),
+        fresh=jax.vmap(jax.vmap(parts.env.reset))(per_env(Purpose.RESET)),
+    )
+
+
+def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _UpdateDraws:
+    """Random numbers of the updates of the next ``count`` rounds, axes ``[count, U]``."""
+    updates = clock.updates + jnp.arange(count * parts.config.updates_per_train)
+
+    def keys(purpose: Purpose) -> Key:
+        key = purpose_key(lane.key, purpose)
+        return jax.vmap(lambda u: jax.random.fold_in(key, u))(updates)
+
+    draws = _UpdateDraws(
+        sampler=jax.vmap(parts.sampler.draws)(keys(Purpose.REPLAY)),
+        agent=jax.vmap(parts.agent.learn_draws)(keys(Purpose.LEARN)),
+    )
+    shape = (count, parts.config.updates_per_train)
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), draws)
+
+
+def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
+    q_values = functools.partial(parts.agent.q_values, lane.agent.params)
+    return evaluate(parts.config, parts.env, q_values, lane.key, clock.step)
+
+
+def example_transition(env: Environment) -> Transition:
+    """Shapes and dtypes of one transition of ``env``."""
+    obs = jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    return Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
+
+
+def block_rounds(config: Config, env: Environment) -> int:
+    """Rounds whose random numbers are drawn at once."""
+    fresh = jax.tree.leaves(jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0)))
+    reset_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in fresh)
+    index_bytes = 4 * config.updates_per_train * config.batch_size
+    round_bytes = config.train_period * reset_bytes + index_bytes
+    return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))
+
+
+def block_size(count: int, limit: int) -> int:
+    """How many of ``count`` rounds or steps a block takes, at most ``limit``."""
+    limit = min(count, limit)
+    size = max(d for d in range(1, limit + 1) if count % d == 0)
+    # Where divisors are few, one odd block comes at the end instead.
+    return limit if size < math.sqrt(limit) else size
+
+
+def _scan(body: Callable[[Any, Any], Any], carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
+    """``lax.scan``, without a loop where there is only one step."""
+    return jax.lax.scan(body, carry, xs, length=length, unroll=length == 1)
+
+
+def _in_blocks(
+    block: Callable[[Any, int], Any], carry: Any, count: int, limit: int
+) -> tuple[Any, Any]:
+    """Runs ``block(carry, size)`` up to ``count``, with ``size <= limit``; outputs are joined."""
+    size = block_size(count, limit)
+    whole, rest = divmod(count, size)
+    carry, outputs = jax.lax.scan(lambda c, _: block(c, size), carry, None, length=whole)
+    outputs = jax.tree.map(lambda x: x.reshape(whole * size, *x.shape[2:]), outputs)
+    if rest:
+        carry, last = block(carry, rest)
+        outputs = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), outputs, last)
+    return carry, outputs

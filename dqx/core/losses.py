@@ -1,0 +1,107 @@
+"""TD errors and losses of one transition; the caller vmaps over the batch.
+
+Sign convention: a TD error is ``target - prediction``, and no gradient flows through the target.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dqx.core.types import Array
+
+
+def q_learning(
+    q_values: Array, action: Array, reward: Array, discount: Array, next_q_target: Array
+) -> Array:
+    """TD error of Q-learning with a target network.
+
+    Args:
+        q_values: float ``[A]``, online Q-values of the observation.
+        action: int ``[]``, the action taken.
+        reward: float ``[]``.
+        discount: float ``[]``, gamma times the transition's discount (0 where it terminated).
+        next_q_target: float ``[A]``, target-network Q-values of the next observation.
+
+    Returns:
+        float ``[]``: ``reward + discount * max(next_q_target) - q_values[action]``.
+
+    Raises:
+        AssertionError: at trace time, on wrong ranks or a non-integer action.
+
+    Source: Watkins and Dayan 1992; with a target network, Mnih et al. 2015, algorithm 1.
+    """
+    return double_q_learning(q_values, action, reward, discount, next_q_target, next_q_target)
+
+
+def double_q_learning(
+    q_values: Array,
+    action: Array,
+    reward: Array,
+    discount: Array,
+    next_q_target: Array,
+    next_q_online: Array,
+) -> Array:
+    """TD error of Double Q-learning: action selected online, valued by the target network.
+
+    Args:
+        q_values: float ``[A]``, online Q-values of the observation.
+        action: int ``[]``, the action taken.
+        reward: float ``[]``.
+        discount: float ``[]``, gamma times the transition's discount (0 where it terminated).
+        next_q_target: float ``[A]``, target-network Q-values of the next observation.
+        next_q_online: float ``[A]``, online Q-values of the next observation; only its argmax is
+            used.
+
+    Returns:
+        float ``[]``: ``reward + discount * next_q_target[argmax(next_q_online)] -
+        q_values[action]``.
+
+    Raises:
+        AssertionError: at trace time, on wrong ranks or a non-integer action.
+
+    Source: van Hasselt, Guez and Silver 2016, equation 4.
+    """
+    chex.assert_rank(
+        [q_values, action, reward, discount, next_q_target, next_q_online], [1, 0, 0, 0, 1, 1]
+    )
+    chex.assert_type(action, int)
+    bootstrap = _pick(next_q_target, jnp.argmax(next_q_online))
+    target = jax.lax.stop_gradient(reward + discount * bootstrap)
+    return target - _pick(q_values, action)
+
+
+def squared(td_error: Array) -> Array:
+    """The square of the TD error, float ``[]``; its gradient is twice the error."""
+    return jnp.square(td_error)
+
+
+def huber(td_error: Array, delta: Array | float = 1.0) -> Array:
+    """Half the square up to ``|td_error| = delta``, linear beyond, float ``[]``.
+
+    An infinite ``delta`` gives half the square everywhere. Source: Huber 1964.
+    """
+    magnitude = jnp.abs(td_error)
+    # Chosen by `where`, which gives a clipped error, exactly at delta, its whole gradient; a sum of
+    # clipped parts would split it there and lose digits of small gradients. An infinite slope must
+    # not reach the branch that is not taken.
+    slope = jnp.where(jnp.isfinite(delta), delta, 0.0)
+    linear = slope * (magnitude - 0.5 * slope)
+    return jnp.where(magnitude <= delta, 0.5 * jnp.square(td_error), linear)
+
+
+def clip_td_error(td_error: Array, limit: Array | float) -> Array:
+    """Clips the TD error to ``[-limit, limit]`` but lets its gradient through.
+
+    A plain clip inside a squared loss would have gradient zero beyond the limit, so the largest
+    errors would teach nothing. An infinite ``limit`` changes nothing. Source: Mnih et al. 2015.
+    """
+    # The error minus itself carries the gradient. The other way round, error + (clipped - error),
+    # would round the clip of a huge error to zero.
+    clipped = jax.lax.stop_gradient(jnp.clip(td_error, -limit, limit))
+    return clipped + (td_error - jax.lax.stop_gradient(td_error))
+
+
+def _pick(q_values: Array, action: Array) -> Array:
+    # A masked sum instead of q_values[action]: a gather's gradient is a scatter, slow under vmap on
+    # a CPU.
+    return jnp.sum(jnp.where(jnp.arange(q_values.shape[0]) == action, q_values, 0.0))

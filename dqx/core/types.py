@@ -1,0 +1,49 @@
+"""The records that rooms hand one another, and the array aliases used everywhere."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from dqx.settings import Hyper
+
+Array = jax.Array
+Key = jax.Array
+PyTree = Any
+Params = PyTree
+
+# A pytree of floats, declared in a room that knows no JAX.
+jax.tree_util.register_dataclass(Hyper, [f.name for f in dataclasses.fields(Hyper)], [])
+
+
+class Transition(NamedTuple):
+    """One step of one environment, as the replay stores it and the losses read it.
+
+    Attributes:
+        obs: observation the action was chosen from, ``[...]`` in the environment's dtype.
+        action: int32 ``[]``, the action taken.
+        reward: float32 ``[]``, the reward of this step, never clipped here.
+        discount: float32 ``[]``, 0 where the environment terminated, else 1. A time limit leaves it
+            at 1.
+        next_obs: observation after the step and before any automatic reset, as ``obs``.
+
+    Any leading axes (``[E]`` environments, ``[B]`` batch) are shared by all five fields.
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    discount: Any
+    next_obs: Any
+
+
+class Batch(NamedTuple):
+    """What one update learns from.
+
+    Attributes:
+        steps: transitions ``[B]``.
+        weight: float32 ``[B]``, of each transition in the loss; None where all count alike.
+    """
+
+    steps: Transition
+    weight: Array | None = None

@@ -1,0 +1,268 @@
+"""What the command prints of a study: tables, sizes, times, and a summary in words."""
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dqx import stats
+
+if TYPE_CHECKING:
+    from dqx.study.certify import Certificate
+    from dqx.study.estimate import Estimate
+    from dqx.study.results import Study
+
+MAX_ROWS = 30  # of a table, before the rest is only counted
+_MAX_DIVERGED = 10
+
+
+class Standing(NamedTuple):
+    """A configuration so far: its name, the IQM of its finished runs' scores, and their number."""
+
+    name: str
+    iqm: float
+    runs: int
+
+
+def rank(scores: Mapping[str, Iterable[float]]) -> list[Standing]:
+    """Configurations by the IQM of their finite scores, the best first; without one, last."""
+    found = []
+    for name, values in scores.items():
+        array = np.asarray(list(values), float)
+        finite = array[np.isfinite(array)]
+        iqm = float(stats.iqm(finite)) if finite.size else math.nan
+        found.append(Standing(name, iqm, array.size))
+    return sorted(found, key=lambda s: -math.inf if math.isnan(s.iqm) else s.iqm, reverse=True)
+
+
+def summary(study: "Study") -> list[str]:
+    """What a study has found so far, a line a fact."""
+    configs, seeds = len(study.configs), len(study.seeds)
+    planned, done = configs * seeds, len(study.runs)
+    runs = f"{done:,} runs" if done == planned else f"{done:,} of {planned:,} runs"
+    lines = [
+        f"{study.plan['name']}: {runs} ({counted(configs, 'configuration')} x "
+        f"{counted(seeds, 'seed')})"
+    ]
+    lines += _one(study) if configs == 1 else _standings(study)
+    diverged = [run for run in study.runs if run["diverged_at"] >= 0]
+    if diverged:
+        lines.append(f"diverged: {len(diverged):,} of {done:,} runs")
+    for run in diverged[:_MAX_DIVERGED]:
+        of = "" if configs == 1 else f" of {run['config']}"
+        lines.append(f"  seed {run['seed']}{of} at step {run['diverged_at']:,}")
+    if len(diverged) > _MAX_DIVERGED:
+        lines.append(f"  ... and {len(diverged) - _MAX_DIVERGED} more")
+    if study.finished:
+        lines += _time(study)
+    return [*lines, f"folder: {study.path}"]
+
+
+def _one(study: "Study") -> list[str]:
+    """The score of the only configuration, and how far it is from the exact solution."""
+    if not study.runs:
+        return []
+    config, _ = study.point()
+    words = {
+        "exact_return": "exact return over all starts",
+        "eval_return": "final greedy return",
+        "episode_return": "last return of training episodes (eval_period = 0: no evaluation)",
+    }
+    from dqx.compute.score import score_metric
+
+    metric = score_metric(config)
+    digits = 2 if metric == "exact_return" else 1
+    lines = [f"{words[metric]}: {interval_words(study.scores(), digits)}"]
+    if metric == "exact_return" and study.finished:
+        lines += [_exact_words(study)]
+    return lines
+
+
+def _exact_words(study: "Study") -> str:
+    def last(metric: str) -> np.ndarray:
+        return study.to_arrays(metric)[0][:, -1]
+
+    greedy, regret = np.mean(last("eval_return")), np.mean(last("regret"))
+    share, error = 100 * np.mean(last("optimal_share")), np.mean(last("q_error"))
+    distance = f"{error:.3g}" if np.isfinite(error) else "not finite"
+    return (
+        f"means over seeds: regret {regret:.2f}, optimal actions in {share:.1f} % of the states, "
+        f"max |Q - Q*| {distance}, greedy return of evaluations {greedy:.1f}"
+    )
+
+
+def _standings(study: "Study") -> list[str]:
+    scores = {name: study.scores(name) for name in study.configs}
+    standings = rank({name: values for name, values in scores.items() if len(values)})
+    if not standings:
+        return []
+    rows = [("CONFIGURATION", "RUNS", "IQM", "95 % INTERVAL", "DIVERGED")]
+    for standing in standings[:MAX_ROWS]:
+        of = [run for run in study.runs if run["config"] == standing.name]
+        lost = sum(run["diverged_at"] >= 0 for run in of)
+        rows.append(
+            (
+                standing.name,
+                f"{standing.runs:,} of {len(study.seeds):,}",
+                f"{standing.iqm:.1f}",
+                _interval(scores[standing.name]),
+                f"{lost}" if lost else "",
+            )
+        )
+    more = len(standings) - MAX_ROWS
+    return [*aligned(rows), *([f"... and {more} more configurations"] if more > 0 else [])]
+
+
+def _time(study: "Study") -> list[str]:
+    """How long it took, where the manifest tells."""
+    facts = study.manifest
+    if facts.get("steps_per_second") is None:
+        return []
+    places = facts["devices"]
+    kind = study.plan["identity"]["device_kind"].partition(": ")[2].partition(" (")[0]
+    return [
+        f"time: {facts['compile_seconds']:.1f} s to compile, {facts['run_seconds']:.1f} s to run "
+        f"({facts['steps_per_second']:,.0f} environment steps/s on {len(places)} x {kind})"
+    ]
+
+
+def estimate_lines(found: "Estimate") -> list[str]:
+    """What a dry run has found, a line a fact and a row a compiled program."""
+    plan = found.plan
+    lines = [
+        f"{plan.name}: {len(plan.points):,} configurations x {len(plan.seeds):,} seeds = "
+        f"{plan.num_runs:,} runs, {plan.total_steps:,} environment steps",
+    ]
+    lines += [f"  {point.name}" for point in plan.points[:MAX_ROWS]]
+    if len(plan.points) > MAX_ROWS:
+        lines.append(f"  ... and {len(plan.points) - MAX_ROWS} more")
+    rows = [("PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK", "TIME")]
+    for number, group in enumerate(found.groups, start=1):
+        rows.append(
+            (
+                f"{number}",
+                f"{len(group.points):,}",
+                f"{group.runs:,}",
+                f"{group.chunks:,}",
+                f"{group.width}",
+                f"{group.devices}",
+                size(group.chunk_bytes),
+                duration(group.seconds),
+            )
+        )
+    lines += aligned(rows)
+    lines += [
+        f"memory: {size(found.memory_bytes)} at a time, {size(found.free_bytes)} free",
+        f"disk: {size(found.disk_bytes)}, checkpoints included",
+        f"time: about {duration(found.seconds)}, {len(found.groups)} x compiling included",
+    ]
+    return lines
+
+
+def certificate_lines(certificate: "Certificate", folder: str, quiet: bool) -> list[str]:
+    """What `dqx verify` has found, a row a run unless ``quiet``."""
+    lines = []
+    if not quiet:
+        rows = [("CONFIGURATION", "SEED", "DIGEST", "AGAIN", "VERDICT")]
+        for check in certificate.checks:
+            verdict = f"{check.verdict}: {check.detail}" if check.detail else check.verdict
+            rows.append(
+                (check.config, f"{check.seed}", check.stored[:12], check.found[:12], verdict)
+            )
+        lines += aligned(rows)
+    lines += [f"note: {text}" for text in certificate.differences]
+    if certificate.statistics:
+        lines.append(certificate.statistics)
+    count = len(certificate.checks)
+    same = sum(check.verdict == "identical" for check in certificate.checks)
+    lines.append(
+        f"verdict: {certificate.verdict} ({same} of {count} runs trained again have the same bits; "
+        f"the study has {certificate.runs:,})"
+    )
+    return [*lines, f"certificate: {Path(folder) / 'certificate.json'}"]
+
+
+def interval_words(scores: np.ndarray, digits: int = 1) -> str:
+    """The IQM of scores and its interval, in words; names what is left out."""
+    finite = scores[np.isfinite(scores)]
+    if not finite.size:
+        return "not finite for any seed"
+    words = "n/a for one seed"
+    found = stats.summarize(finite)
+    if finite.size > 1:
+        words = (
+            f"{found.low:.{digits}f} to {found.high:.{digits}f} "
+            f"(bootstrap over {finite.size} seeds)"
+        )
+    missing = scores.size - finite.size
+    rest = f", {counted(missing, 'seed')} without a finite return left out" if missing else ""
+    return f"IQM {found.iqm:.{digits}f}, 95 % interval {words}{rest}"
+
+
+def _interval(scores: np.ndarray) -> str:
+    finite = scores[np.isfinite(scores)]
+    if finite.size < 2:
+        return "n/a"
+    low, high = stats.bootstrap_interval(finite)
+    return f"{float(low):.1f} to {float(high):.1f}"
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows of cells as lines, every column as wide as its widest cell."""
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rows of the same keys, which are the heads, as the lines of a Markdown table.
+
+    Whole numbers get commas, others three digits.
+    """
+    if not rows:
+        return []
+    cells = [tuple(rows[0]), *(tuple(map(_cell, row.values())) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    head, *body = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
+    return [head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def counted(number: int, word: str) -> str:
+    """A number with its word, such as ``1 seed`` or ``32 seeds``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:,.0f} {unit}" if count >= 100 else f"{count:,.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 0:00:07."""
+    if math.isnan(seconds):
+        return "unknown"
+    return str(datetime.timedelta(seconds=math.ceil(seconds)))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

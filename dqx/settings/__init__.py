@@ -1,0 +1,52 @@
+"""The settings of a run: declared once, and parsed, checked, shown and stored from that.
+
+Nothing here imports JAX or anything else that takes long to load.
+"""
+
+from dqx.settings.declared import SETTINGS, Config, Hyper, setting
+from dqx.settings.errors import ConfigError, ConfigWarning, closest
+from dqx.settings.field import Setting, declare, own_setting, show
+from dqx.settings.manual import field_help
+from dqx.settings.periods import evaluates_at, notes, rounded, row_steps
+from dqx.settings.presets import PresetAbout, preset, preset_about, preset_names
+from dqx.settings.registry import AgentEntry, agent, agent_names, register_agent
+from dqx.settings.rules import validate
+from dqx.settings.seeds import MAX_SEEDS, check_root_seed, check_seeds, parse_seeds
+from dqx.settings.values import complete, from_record, override, parse_assignments, to_record
+
+__all__ = [
+    "MAX_SEEDS",
+    "SETTINGS",
+    "AgentEntry",
+    "Config",
+    "ConfigError",
+    "ConfigWarning",
+    "Hyper",
+    "PresetAbout",
+    "Setting",
+    "agent",
+    "agent_names",
+    "check_root_seed",
+    "check_seeds",
+    "closest",
+    "complete",
+    "declare",
+    "evaluates_at",
+    "field_help",
+    "from_record",
+    "notes",
+    "override",
+    "own_setting",
+    "parse_assignments",
+    "parse_seeds",
+    "preset",
+    "preset_about",
+    "preset_names",
+    "register_agent",
+    "rounded",
+    "row_steps",
+    "setting",
+    "show",
+    "to_record",
+    "validate",
+]

@@ -1,0 +1,82 @@
+"""What must divide is rounded up; and the steps at which a run has rows and evaluations.
+
+Actions come in steps of all environments, and updates at the ends of rounds: a period in between
+would never be met.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from dqx.settings.declared import SETTINGS, Config
+from dqx.settings.errors import ConfigError
+from dqx.settings.field import INT_END, Setting
+
+
+def rounded(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """Rounds sizes and periods up to the next multiples of what they have to be multiples of.
+
+    Returns:
+        The configuration to train, and one line a change, such as "log_period 100 is rounded up to
+        112, the next multiple of train_period 16".
+
+    Raises:
+        ConfigError: if a size or period is not allowed, or would no longer fit into int32.
+    """
+    values: dict[str, Any] = {}
+    lines = []
+    for setting in _in_order():
+        name, of = setting.name, setting.rounds_to
+        value = values[name] = setting.check(getattr(config, name))
+        if of is None or value % values[of] == 0:
+            continue
+        values[name] = -(-value // values[of]) * values[of]
+        change = f"{values[name]:,}, the next multiple of {of} {values[of]:,}"
+        if values[name] >= INT_END:
+            raise ConfigError(
+                f"{name} must be below 2**31, got {value}, which is rounded up to {change}: lower "
+                "it, since dqx counts in int32"
+            )
+        lines.append(f"{name} {value:,} is rounded up to {change}")
+    return dataclasses.replace(config, **values) if lines else config, tuple(lines)
+
+
+def notes(config: Config) -> tuple[str, ...]:
+    """What is allowed and hardly meant, one line each; for a configuration that is valid."""
+    config, _ = rounded(config)
+    if config.learning_starts < config.total_steps:
+        return ()
+    return (
+        f"learning_starts {config.learning_starts:,} is not below total_steps "
+        f"{config.total_steps:,}: every action is random and nothing is learned",
+    )
+
+
+def row_steps(config: Config) -> list[int]:
+    """The steps at which a run has a row of metrics, rising.
+
+    They are the multiples of log_period and of eval_period, if that is not 0, and the last step.
+    """
+    last = config.total_steps
+    steps = {last, *range(config.log_period, last, config.log_period)}
+    if config.eval_period:
+        steps.update(range(config.eval_period, last, config.eval_period))
+    return sorted(steps)
+
+
+def evaluates_at(config: Config, step: int) -> bool:
+    """Whether there is a greedy evaluation at a step: at multiples of eval_period, and the last."""
+    period = config.eval_period
+    return period > 0 and (step % period == 0 or step == config.total_steps)
+
+
+@functools.cache
+def _in_order() -> tuple[Setting, ...]:
+    """The settings that are rounded or rounded to, each after what it is rounded to."""
+    bases = {setting.rounds_to for setting in SETTINGS.values()}
+    involved = [s for s in SETTINGS.values() if s.rounds_to or s.name in bases]
+    return tuple(sorted(involved, key=_depth))
+
+
+def _depth(setting: Setting) -> int:
+    return 0 if setting.rounds_to is None else 1 + _depth(SETTINGS[setting.rounds_to])

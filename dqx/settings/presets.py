@@ -1,0 +1,69 @@
+"""The presets: configurations by name, from the TOML files beside this module."""
+
+import functools
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqx.settings.declared import Config, Hyper
+from dqx.settings.errors import ConfigError, closest
+from dqx.settings.values import override
+
+
+class PresetAbout(NamedTuple):
+    """What a preset says of itself, beside its fields.
+
+    Attributes:
+        about: one sentence on what it is.
+        source: whose settings it follows, or "our own".
+        claim: what the source says that it reaches; empty for our own.
+        seeds: those it is measured on, how many (16) or which ("0:16"); None if it is not measured.
+        bar: the interquartile mean of the last greedy return that it has to reach, if any.
+    """
+
+    about: str
+    source: str = ""
+    claim: str = ""
+    seeds: str | int | None = None
+    bar: float | None = None
+
+
+def preset(name: str) -> tuple[Config, Hyper]:
+    """The configuration of a preset, such as ``"cartpole"`` or ``"cartpole/cleanrl"``.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    fields = {k: v for k, v in _table(name).items() if k not in PresetAbout._fields}
+    return override(Config(), Hyper(), **fields)
+
+
+def preset_about(name: str) -> PresetAbout:
+    """What a preset says of itself.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    return PresetAbout(**{k: v for k, v in _table(name).items() if k in PresetAbout._fields})
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names of all presets, sorted."""
+    return tuple(sorted(_tables()))
+
+
+def _table(name: str) -> dict[str, Any]:
+    tables = _tables()
+    if name not in tables:
+        raise ConfigError(
+            f"unknown preset {name!r}{closest(name, tables)}; `dqx presets` lists them all"
+        )
+    return tables[name]
+
+
+@functools.cache
+def _tables() -> dict[str, dict[str, Any]]:
+    tables: dict[str, dict[str, Any]] = {}
+    for file in (Path(__file__).parent / "presets").glob("*.toml"):
+        tables.update(tomllib.loads(file.read_text(encoding="utf-8")))
+    return tables

@@ -1,0 +1,166 @@
+"""Whether a configuration can work: each value by its declaration, and how the fields fit."""
+
+import math
+
+from dqx.settings import registry
+from dqx.settings.declared import SETTINGS, Config, Hyper, setting
+from dqx.settings.errors import ConfigError, closest
+from dqx.settings.field import INT_END, Setting, show, with_trait
+from dqx.settings.periods import rounded
+
+
+def validate(config: Config, hyper: Hyper) -> None:
+    """Checks types, ranges and how the fields fit, on the host, before anything compiles.
+
+    What `rounded` would change is no mistake: the rules are those for the rounded values.
+
+    Raises:
+        ConfigError: on the first thing that is wrong, naming the field, the value, what is allowed,
+            and what to do.
+    """
+    for declared in SETTINGS.values():
+        declared.check(getattr(hyper if declared.traced else config, declared.name))
+    _check_extra(config, hyper)
+    config, _ = rounded(config)
+    _check_owners(config, hyper)
+    _check_sizes(config)
+    _check_sampling(config)
+    _check_exact(config, hyper)
+    _check_ladder(config)
+    _check_annealed(config, hyper)
+
+
+def _check_extra(config: Config, hyper: Hyper) -> None:
+    """Refuses what is none of the agent's own settings, or not allowed."""
+    given = [(name, value, False) for name, value in config.extra]
+    given += [(name, value, True) for name, value in hyper.extra.items()]
+    for name, value, traced in given:
+        declared = setting(name)
+        home = "Hyper" if declared.traced else "Config"
+        if not declared.own:
+            raise ConfigError(f"extra: {name} is no agent's own setting: set the field of {home}")
+        if declared.traced != traced:
+            raise ConfigError(f"extra: {name} belongs into the extra of {home}: use override")
+        if name in registry.own_settings(config.agent):
+            declared.check(value)
+        elif declared.typed(value) != declared.default:
+            names = registry.owners(name)
+            agents = f"agent{'s' if len(names) > 1 else ''} {' and '.join(names)}"
+            raise ConfigError(
+                f"{name} belongs to {agents}, and agent is {config.agent}: leave it out or choose "
+                "another agent"
+            )
+
+
+def _check_owners(config: Config, hyper: Hyper) -> None:
+    """Refuses what would have no effect: a setting whose owner is not chosen."""
+    for declared in SETTINGS.values():
+        value = declared.typed(getattr(hyper if declared.traced else config, declared.name))
+        missing = None if value == declared.default else lacking(config, declared)
+        if missing is not None:
+            selector, trait = missing
+            names = ", ".join(SETTINGS[selector].having(trait))
+            raise ConfigError(
+                f"{declared.name} = {show(value)} belongs to {with_trait(selector, trait)} "
+                f"({names}), and {selector} is {getattr(config, selector)}: leave it at "
+                f"{show(declared.default)} or choose another {selector}"
+            )
+
+
+def lacking(config: Config, declared: Setting) -> tuple[str, str] | None:
+    """The field and the trait which its choice lacks, so that a setting has no effect; or None."""
+    if declared.of is None:
+        return None
+    selector, trait = declared.of
+    outer = lacking(config, SETTINGS[selector])
+    if outer is None and trait not in SETTINGS[selector].has(getattr(config, selector)):
+        return declared.of
+    return outer
+
+
+def _check_sizes(config: Config) -> None:
+    updates = config.total_steps // config.train_period * config.updates_per_train
+    if updates >= INT_END:
+        raise ConfigError(
+            f"updates_per_train {config.updates_per_train} makes {updates} updates in all, and "
+            "dqx counts them in int32: stay below 2**31"
+        )
+    if config.batch_size > config.replay_capacity:
+        raise ConfigError(
+            f"batch_size {config.batch_size} is larger than replay_capacity "
+            f"{config.replay_capacity}: raise the capacity or lower the batch"
+        )
+
+
+def _check_sampling(config: Config) -> None:
+    if "order" not in SETTINGS["sampling"].has(config.sampling):
+        return
+    what = f"sampling = {config.sampling} learns from every transition once, so"
+    if config.batch_size != config.train_period:
+        raise ConfigError(
+            f"{what} batch_size must be train_period {config.train_period}, got {config.batch_size}"
+        )
+    if config.updates_per_train != 1:
+        raise ConfigError(f"{what} updates_per_train must be 1, got {config.updates_per_train}")
+
+
+def _check_exact(config: Config, hyper: Hyper) -> None:
+    if not config.exact_metrics:
+        return
+    if config.eval_period == 0:
+        raise ConfigError(
+            "exact_metrics come with every evaluation, and eval_period is 0 (never): set it, for "
+            f"example to log_period {config.log_period}"
+        )
+    if "gamma" in config.annealed:
+        raise ConfigError(
+            "exact_metrics compare with the solution for one discount: take gamma out of annealed"
+        )
+    if config.time_limit_is_terminal or math.isfinite(float(hyper.reward_clip)):
+        what = "time limits" if config.time_limit_is_terminal else "clipped rewards"
+        field = "time_limit_is_terminal" if config.time_limit_is_terminal else "reward_clip"
+        raise ConfigError(
+            f"exact_metrics compare with values that know no {what}: leave {field} at its default "
+            "or set exact_metrics = false"
+        )
+
+
+def _check_ladder(config: Config) -> None:
+    policies = SETTINGS["policy"].having("epsilon")
+    if config.epsilon_ladder and config.policy not in policies:
+        raise ConfigError(
+            f"epsilon_ladder needs a policy with an epsilon ({' or '.join(policies)}), "
+            f"got {config.policy!r}"
+        )
+    if config.epsilon_ladder and config.num_envs == 1:
+        raise ConfigError(
+            "epsilon_ladder gives each parallel environment an epsilon of its own, and num_envs "
+            "is 1: raise num_envs"
+        )
+
+
+def _check_annealed(config: Config, hyper: Hyper) -> None:
+    """Refuses what is no hyperparameter, cannot change over steps, or leaves its range."""
+    known = dict(SETTINGS)
+    if not known.keys() >= set(config.annealed):
+        known.update(registry.own_settings(config.agent))
+    known = {name: declared for name, declared in known.items() if declared.traced}
+    allowed = [name for name, declared in known.items() if declared.anneals]
+    for name in config.annealed:
+        if name not in allowed:
+            reason = "cannot be" if name in known else "is no hyperparameter to be"
+            raise ConfigError(f"annealed: {name!r} {reason} annealed{closest(name, allowed)}")
+        value = float(getattr(hyper, name))
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"annealed: {name} is infinite, which no scale changes: give it a finite value"
+            )
+        end = value * float(hyper.anneal_scale)
+        if end == 0 and known[name].fades:
+            continue
+        try:
+            known[name].check(end)
+        except ConfigError as error:
+            raise ConfigError(f"annealed: at the end {error}; change anneal_scale") from None
+    if len(set(config.annealed)) < len(config.annealed):
+        raise ConfigError(f"annealed names a field twice: {', '.join(config.annealed)}")

@@ -1,0 +1,139 @@
+"""Values given by name: replaced, read from texts, and written as JSON."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dqx.settings import registry
+from dqx.settings.declared import SETTINGS, Config, Hyper, setting
+from dqx.settings.errors import ConfigError
+from dqx.settings.field import Setting
+from dqx.settings.rules import lacking
+
+
+def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hyper]:
+    """Replaces fields of either by name, and settings that the agent brings.
+
+    Where another agent, network or sampling is chosen, settings that had a meaning for the one
+    before and have none for it return to their defaults, unless they are given too. An own setting
+    that is given its default is left out of ``extra``, so that configurations which mean the same
+    are equal.
+
+    Raises:
+        ConfigError: for a name that there is not, or a value of the wrong type. Ranges are checked
+            by `validate`.
+    """
+    fields = {**_meaningless(config, hyper, fields), **fields}
+    agent = SETTINGS["agent"].typed(fields.get("agent", config.agent))
+    if agent != config.agent:
+        config, hyper = dataclasses.replace(config, extra=()), dataclasses.replace(hyper, extra={})
+    halves: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    extras = (dict(config.extra), dict(hyper.extra))
+    for name, value in fields.items():
+        declared = _declared(name, agent)
+        value = declared.typed(value)
+        if not declared.own:
+            halves[declared.traced][name] = value
+        elif value == declared.default:
+            extras[declared.traced].pop(name, None)
+        else:
+            extras[declared.traced][name] = value
+    return (
+        dataclasses.replace(config, **halves[False], extra=tuple(sorted(extras[False].items()))),
+        dataclasses.replace(hyper, **halves[True], extra=extras[True]),
+    )
+
+
+def _meaningless(config: Config, hyper: Hyper, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of what has no meaning any more for what ``fields`` choose anew."""
+    chosen = {
+        name: SETTINGS[name].typed(fields[name])
+        for name in {s.of[0] for s in SETTINGS.values() if s.of is not None} & fields.keys()
+    }
+    new = {name for name, value in chosen.items() if value != getattr(config, name)}
+    changed = dataclasses.replace(config, **chosen)
+    return {
+        s.name: s.default
+        for s in SETTINGS.values()
+        if s.of is not None
+        and new
+        and getattr(hyper if s.traced else config, s.name) != s.default
+        and lacking(changed, s) is not None
+        and lacking(config, s) is None
+    }
+
+
+def complete(config: Config, hyper: Hyper) -> Hyper:
+    """The hyperparameters with all that the agent brings in ``extra``, given or by default.
+
+    Those of lanes that share a program have the same structure then.
+
+    Raises:
+        ConfigError: if there is no such agent.
+    """
+    own = registry.own_settings(config.agent).values()
+    extra = {s.name: hyper.extra.get(s.name, s.default) for s in own if s.traced}
+    return dataclasses.replace(hyper, extra=dict(sorted(extra.items())))
+
+
+def parse_assignments(texts: Iterable[str], what: str = "--set") -> dict[str, Any]:
+    """Values by name, from texts such as ``gamma=0.98``.
+
+    Args:
+        texts: one assignment each.
+        what: what a message calls them.
+
+    Raises:
+        ConfigError: for a text that is no assignment, an unknown agent or field, a text that is no
+            value of its type, or a field that is given twice.
+    """
+    fields: dict[str, Any] = {}
+    texts = list(texts)
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name.strip() == "agent":
+            registry.agent(value.strip())  # before its settings are found to be unknown
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ConfigError(f"{what} takes field=value, such as gamma=0.98, got {text!r}")
+        if name in fields:
+            raise ConfigError(f"{name} is given twice: give it once")
+        fields[name] = setting(name).parse(value)
+    return fields
+
+
+def to_record(config: Config, hyper: Hyper) -> dict[str, dict[str, Any]]:
+    """Everything as strict JSON: ``{"config": {...}, "hyper": {...}}`` by name, defaults too.
+
+    Settings that the agent brings stand beside the others. An infinity is the text ``"inf"``.
+
+    Raises:
+        ConfigError: if the agent is unknown or a value has the wrong type.
+    """
+    names = [*SETTINGS, *registry.own_settings(config.agent), *dict(config.extra), *hyper.extra]
+    record: dict[str, dict[str, Any]] = {"config": {}, "hyper": {}}
+    for name in dict.fromkeys(names):
+        declared = setting(name)
+        half, owner = ("hyper", hyper) if declared.traced else ("config", config)
+        record[half][name] = declared.to_json(getattr(owner, name))
+    return record
+
+
+def from_record(
+    config: Mapping[str, Any], hyper: Mapping[str, Any] | None = None
+) -> tuple[Config, Hyper]:
+    """What `to_record` wrote, from its two halves; what is missing takes its default.
+
+    Raises:
+        ConfigError: for fields that this version does not know, or values of the wrong type.
+    """
+    return override(Config(), Hyper(), **{**config, **(hyper or {})})
+
+
+def _declared(name: str, agent: str) -> Setting:
+    """The declaration of a name, looked for in the agent at hand before all others."""
+    if name in SETTINGS:
+        return SETTINGS[name]
+    return registry.own_settings(agent).get(name) or setting(name)

@@ -1,0 +1,36 @@
+"""The agents that the tests of the settings know: two like the built-in ones, and a made-up one."""
+
+import pytest
+
+from dqx.settings import own_setting, register_agent, registry
+
+
+@pytest.fixture(autouse=True)
+def agents(request, monkeypatch):
+    """A registry of its own for each test, so that the agents there really are do not matter."""
+    if "real_agents" not in request.fixturenames:
+        monkeypatch.setattr(registry, "_AGENTS", {})
+        monkeypatch.setattr(registry, "_PACKAGE", "no_such_package")
+        register_agent("dqn", has=("network", "gradient", "target"))
+        register_agent("tabular", has=("table",))
+
+
+@pytest.fixture
+def real_agents():
+    """Asks for the agents there really are."""
+
+
+@pytest.fixture
+def c99():
+    return register_agent(
+        "c99",
+        has=("network", "gradient"),
+        settings=[
+            own_setting("num_bars", 51, "bars of the histogram", low=2, high=200),
+            own_setting("bar_shape", "flat", "shape of a bar", choices=("flat", "round")),
+            own_setting("bar_widths", (1, 2), "widths of the bars", low=1),
+            own_setting("bar_limit", 10, "largest bar", traced=True, above=0),
+            own_setting("bar_decay", 0.5, "decay of a bar", traced=True, low=0, high=1),
+        ],
+        doc="an agent of tests",
+    )

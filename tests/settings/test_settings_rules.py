@@ -1,0 +1,244 @@
+"""How fields fit: whose a setting is, and which combinations cannot work."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dqx.settings import SETTINGS, Config, ConfigError, Hyper, override, validate
+
+# Every period has a length of its own, so that a mix-up of two shows.
+GOOD = Config(
+    num_envs=2,
+    total_steps=480,
+    learning_starts=40,
+    train_period=4,
+    log_period=24,
+    eval_period=120,
+    replay_capacity=96,
+    batch_size=16,
+)
+
+
+def changed(**fields):
+    return override(GOOD, Hyper(), **fields)
+
+
+def refusal(*pair):
+    with pytest.raises(ConfigError) as caught:
+        validate(*pair)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_defaults_are_valid():
+    validate(Config(), Hyper())
+    validate(GOOD, Hyper())
+
+
+BAD = [
+    ({"batch_size": 97}, ["batch_size 97", "replay_capacity 96", "raise the capacity"]),
+    ({"sampling": "newest"}, ["batch_size must be train_period 4", "got 16"]),
+    (
+        {"sampling": "newest", "batch_size": 4, "updates_per_train": 2},
+        ["updates_per_train must be 1", "got 2"],
+    ),
+    *[
+        ({"epsilon_ladder": True, "policy": policy}, ["epsilon_ladder needs", f"'{policy}'"])
+        for policy in ("greedy", "boltzmann", "softmax", "boltzmann_gumbel")
+    ],
+    (
+        {"epsilon_ladder": True, "policy": "greedy"},
+        ["policy with an epsilon (epsilon_greedy or max_boltzmann)"],
+    ),
+    ({"epsilon_ladder": True, "num_envs": 1}, ["num_envs is 1", "raise num_envs"]),
+    ({"annealed": ("gama",)}, ["'gama' is no hyperparameter", "closest are gamma"]),
+    ({"annealed": ("batch_size",)}, ["'batch_size' is no hyperparameter"]),
+    *[
+        ({"annealed": (name,)}, [f"'{name}' cannot be annealed"])
+        for name in ("epsilon_steps", "anneal_steps", "anneal_scale")
+    ],
+    ({"annealed": ("gamma", "gamma")}, ["twice", "gamma, gamma"]),
+    ({"annealed": ("max_grad_norm",)}, ["max_grad_norm is infinite", "finite value"]),
+    ({"annealed": ("gamma",), "anneal_scale": 2.0}, ["at the end gamma", "1.98", "anneal_scale"]),
+    (
+        {"annealed": ("learning_rate",), "learning_rate": 1e300, "anneal_scale": 1e300},
+        ["at the end learning_rate must be finite", "inf", "anneal_scale"],
+    ),
+    ({"annealed": ("tau",)}, ["at the end tau", "greater than 0", "anneal_scale"]),
+    ({"exact_metrics": True, "eval_period": 0}, ["eval_period is 0", "log_period 24"]),
+    ({"exact_metrics": True, "annealed": ("gamma",)}, ["take gamma out of annealed"]),
+    ({"exact_metrics": True, "time_limit_is_terminal": True}, ["know no time limits"]),
+    ({"exact_metrics": True, "reward_clip": 1.0}, ["know no clipped rewards", "leave reward_clip"]),
+    (
+        {"total_steps": 2**30, "updates_per_train": 8},
+        ["updates_per_train 8", str(2**31), "in int32: stay below 2**31"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), BAD)
+def test_what_cannot_work_is_refused_by_name_and_value(fields, words):
+    message = refusal(*changed(**fields))
+    assert all(word in message for word in words), message
+
+
+def test_one_update_less_fits_into_int32():
+    validate(*changed(total_steps=2**30 - 4, updates_per_train=8))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_value_is_checked_even_if_it_came_past_override(name):
+    class Nothing:
+        def __repr__(self):
+            return "nothing at all"
+
+    if SETTINGS[name].traced:
+        message = refusal(GOOD, Hyper().replace(**{name: Nothing()}))
+    else:
+        message = refusal(dataclasses.replace(GOOD, **{name: Nothing()}), Hyper())
+    assert message.startswith(f"{name} must be ") and message.endswith("got nothing at all")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"eval_period": 0},
+        {"agent": "tabular", "initial_q": -1.5, "visit_power": 1.0},
+        {"agent": "tabular", "sampling": "newest", "batch_size": 4, "td_error_clip": 1.0},
+        {"sampling": "newest", "batch_size": 4},
+        {"policy": "max_boltzmann", "epsilon_ladder": True},
+        {"annealed": ["learning_rate", "temperature"]},  # down to nothing
+        {"annealed": ["gamma"], "anneal_scale": 1.01, "gamma": 0.9},
+        {"optimizer": "adam", "momentum": 0.9},
+        {"exact_metrics": True},
+        {"max_grad_norm": math.inf, "reward_clip": math.inf, "huber_delta": math.inf},
+        {"network": "minatar_cnn", "convolution": "plain", "scale_pixels": True},
+        {"scale_pixels": True},
+        {"log_period": 4800, "eval_period": 4800},
+        {"learning_starts": 480},
+        {"learning_starts": 4800},
+    ],
+)
+def test_variants_that_fit_pass(fields):
+    validate(*changed(**fields))
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), jnp.float32(0.5), np.float64(0.5), 0.5])
+def test_hyperparameters_may_be_scalars_of_numpy_and_jax(value):
+    validate(GOOD, Hyper().replace(gamma=value, tau=value))
+    message = refusal(dataclasses.replace(GOOD, agent="tabular"), Hyper(tau=value))
+    assert "tau = 0.5 belongs to" in message
+
+
+# Of each setting that has an owner: a value that is not the default, what chooses another owner,
+# and the words that say whose it is. The table is written from what the agents and networks do.
+AGENT = {"agent": "tabular"}
+OWNED = {
+    "network": ("embedding", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "hidden_sizes": ((3,), AGENT, "agents with a network (dqn), and agent is tabular"),
+    "activation": ("tanh", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "initializer": ("torch", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "convolution": (
+        "plain",
+        {},
+        "networks with frames (nature_cnn, minatar_cnn, coarse_cnn), and network is mlp",
+    ),
+    "scale_pixels": (
+        True,
+        {"network": "embedding"},
+        "networks with pixels (mlp, nature_cnn, minatar_cnn, coarse_cnn), and network is embedding",
+    ),
+    "embedding_size": (3, {}, "networks with an embedding (embedding), and network is mlp"),
+    "initial_q": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
+    "visit_power": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
+    "double": (True, AGENT, "agents with a target (dqn), and agent is tabular"),
+    "tau": (0.5, AGENT, "agents with a target (dqn), and agent is tabular"),
+    "target_period": (8, AGENT, "agents with a target (dqn), and agent is tabular"),
+    "loss": ("huber", AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "optimizer": ("sgd", AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "max_grad_norm": (10, AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "momentum": (0.5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "rmsprop_decay": (0.5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "optimizer_epsilon": (1e-5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
+    "huber_delta": (2.0, AGENT, "agents with a gradient (dqn), and agent is tabular"),
+}
+
+
+def test_every_owned_setting_is_in_the_table():
+    assert set(OWNED) == {name for name, declared in SETTINGS.items() if declared.of}
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_a_setting_without_its_owner_is_refused(name):
+    value, elsewhere, words = OWNED[name]
+    message = refusal(*changed(**{name: value}, **elsewhere))
+    declared = SETTINGS[name]
+    assert message == (
+        f"{name} = {declared.show(value)} belongs to {words}: leave it at "
+        f"{declared.show(declared.default)} or choose another {words.split('s with')[0]}"
+    )
+    validate(*changed(**elsewhere, **{name: declared.default}))
+
+
+@pytest.mark.parametrize("name", OWNED)
+def test_a_setting_with_its_owner_passes(name):
+    value, elsewhere, _ = OWNED[name]
+    owner = {
+        "convolution": {"network": "coarse_cnn"},
+        "scale_pixels": {"network": "nature_cnn"},
+        "embedding_size": {"network": "embedding"},
+        "initial_q": AGENT,
+        "visit_power": AGENT,
+    }
+    validate(*changed(**{name: value}, **owner.get(name, {})))
+
+
+def test_what_a_network_has_concerns_only_agents_with_a_network():
+    message = refusal(*changed(agent="tabular", scale_pixels=True))
+    assert "scale_pixels = true belongs to agents with a network (dqn)" in message
+
+
+def test_an_own_setting_belongs_to_its_agent_alone(c99):
+    validate(*changed(agent="c99", num_bars=21, bar_limit=3.0, max_grad_norm=10.0))
+    for name, value in [("num_bars", 21), ("bar_limit", 3.0)]:
+        message = refusal(*changed(**{name: value}))
+        assert message.startswith(f"{name} belongs to agent c99, and agent is dqn: leave it out")
+    assert "(c99, dqn), and agent is tabular" in refusal(*changed(agent="tabular", loss="huber"))
+    message = refusal(*changed(agent="c99", double=True))
+    assert "double = true belongs to agents with a target (dqn), and agent is c99" in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_bars": 201}, "num_bars must be between 2 and 200, got 201"),
+        ({"bar_shape": "rond"}, "bar_shape must be one of flat, round, got 'rond'; the closest"),
+        ({"bar_limit": 0}, "bar_limit must be finite and greater than 0, got 0.0"),
+        ({"annealed": ("bar_limit",)}, "annealed: at the end bar_limit must be finite"),
+        ({"annealed": ("num_bars",)}, "'num_bars' is no hyperparameter"),
+    ],
+)
+def test_own_settings_have_ranges(c99, fields, words):
+    assert words in refusal(*changed(agent="c99", **fields))
+
+
+def test_own_hyperparameters_can_be_annealed(c99):
+    validate(*changed(agent="c99", annealed=("bar_decay",)))
+    assert "'bar_decay' is no hyperparameter" in refusal(*changed(annealed=("bar_decay",)))
+
+
+@pytest.mark.parametrize(
+    ("config", "hyper", "words"),
+    [
+        ({"gamma": 0.5}, {}, "extra: gamma is no agent's own setting: set the field of Hyper"),
+        ({}, {"num_envs": 1.0}, "num_envs is no agent's own setting: set the field of Config"),
+        ({"bar_limit": 1.0}, {}, "bar_limit belongs into the extra of Hyper: use override"),
+        ({}, {"num_bars": 3.0}, "num_bars belongs into the extra of Config: use override"),
+        ({"zzzz": 1}, {}, "unknown field 'zzzz'"),
+    ],
+)
+def test_what_does_not_belong_into_extra(c99, config, hyper, words):
+    assert words in refusal(Config(agent="c99", extra=config), Hyper(extra=hyper))

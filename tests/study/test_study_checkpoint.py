@@ -1,0 +1,170 @@
+"""Checkpoints as files: every array of a chunk's state comes back, whatever its type."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import environment
+
+import dqx
+from dqx.compute.devices import select_devices
+from dqx.compute.digest import flatten
+from dqx.compute.programs import Programs
+from dqx.compute.session import Session, row_metrics
+from dqx.study import StudyError, checkpoint, read_plan
+from dqx.study.folder import Folder, read_arrays
+from dqx.study.schedule import groups
+from tests import probes
+from tests.shared import TINY
+from tests.study.kit import (
+    ROWS,
+    assert_same_arrays,
+    assert_same_bits,
+    assert_same_runs,
+    fields,
+    interrupted,
+    plan,
+    resume,
+    run,
+)
+
+
+@struct.dataclass
+class OddState(environment.EnvState):
+    key: jax.Array
+    flags: jax.Array
+    pixels: jax.Array
+    half: jax.Array
+    time: jax.Array
+
+
+class Odd(probes.Probe):
+    """Keeps a key, truth values, bytes and half-precision numbers, and all of them count."""
+
+    width = 2
+
+    def reset_env(self, key, params):
+        mine, other = jax.random.split(key)
+        state = OddState(
+            key=mine,
+            flags=jax.random.bernoulli(other, shape=(3,)),
+            pixels=jax.random.randint(other, (2, 2), 0, 256).astype(jnp.uint8),
+            half=jax.random.normal(other).astype(jnp.bfloat16),
+            time=jnp.int32(0),
+        )
+        return self.look(state), state
+
+    def step_env(self, key, state, action, params):
+        mine, draw = jax.random.split(state.key)
+        reward = jnp.where(state.flags.any(), state.half.astype(jnp.float32), action * 1.0)
+        state = state.replace(
+            key=mine,
+            flags=jnp.roll(state.flags, 1).at[0].set(jax.random.bernoulli(draw)),
+            pixels=state.pixels + jnp.uint8(7),
+            half=(state.half * 1.5).astype(jnp.bfloat16),
+            time=state.time + 1,
+        )
+        return self.look(state), state, reward, state.time >= 30, {}
+
+    def look(self, state):
+        drawn = jax.random.uniform(state.key)  # so that the key shows
+        return jnp.stack([drawn, state.pixels[0, 0] / 255.0 + state.flags[0]])
+
+
+@pytest.fixture(scope="module")
+def odd():
+    """Two chunks of the odd environment, saved after four rows and trained to the end."""
+    config = dataclasses.replace(TINY, env=probes.registered(Odd), chunk_width=2, eval_period=0)
+    seeds = {"seeds": [5, 3, 8], "base": fields(config)}
+    (group,) = groups(read_plan(seeds))
+    programs = Programs(config, dqx.make_environment(config.env), select_devices("cpu:1")[0], 0)
+    sessions = [Session(programs, config, task.chunk) for task in group.tasks]
+    for _ in range(4):
+        for session in sessions:
+            session.advance()
+    saved = [session.save() for session in sessions]
+    return SimpleNamespace(
+        programs=programs,
+        config=config,
+        tasks=group.tasks,
+        saved=saved,
+        whole=[to_the_end(session) for session in sessions],
+    )
+
+
+def to_the_end(session):
+    while not session.finished:
+        session.advance()
+    return session.result()
+
+
+def assert_same_result(one, two):
+    assert_same_arrays(one.metrics, two.metrics)
+    assert_same_arrays(flatten(one.params), flatten(two.params))
+    for name in ("seeds", "steps", "diverged_at"):
+        assert_same_bits(getattr(one, name), getattr(two, name), name)
+    for mine, theirs in zip(one.episodes, two.episodes, strict=True):
+        assert_same_bits(mine, theirs)
+
+
+def back(folder, odd, number):
+    """What a file gives of a chunk's state that was written to it."""
+    folder.make()
+    checkpoint.write(folder, "seal", number, odd.saved[number], {})
+    found = checkpoint.find(folder, "seal", number)
+    assert found.step == int(odd.saved[number].clock.step) == 4 * TINY.log_period
+    return checkpoint.read(folder, number, found, odd.programs)
+
+
+def test_a_checkpoint_comes_back_leaf_by_leaf(odd, tmp_path):
+    folder = Folder(tmp_path)
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(odd.programs.shapes[1].env_state)}
+    assert kinds == {"key<fry>", "bool", "uint8", "bfloat16", "int32"}
+    for number, saved in enumerate(odd.saved):
+        found = back(folder, odd, number)
+        jax.tree.map(assert_same_bits, found._asdict(), saved._asdict())
+        assert sorted(found.metrics) == sorted(row_metrics(odd.programs))
+        assert all(values.shape == (2, 4) for values in found.metrics.values())
+    assert len(odd.saved[0].episodes[0]) > 0
+    # Two chunks at the same step hold different numbers, and say nothing of one another.
+    one, two = (read_arrays(*checkpoint.files(folder, i, checkpoint.find(folder, "seal", i))[0])
+                for i in (0, 1))  # fmt: skip
+    assert one.keys() == two.keys()
+    assert not np.array_equal(one["lanes.env_state.key"], two["lanes.env_state.key"])
+
+
+def test_a_restored_session_goes_on_as_if_nothing_had_been(odd, tmp_path):
+    for number, task in enumerate(odd.tasks):
+        saved = back(Folder(tmp_path), odd, number)
+        session = Session(odd.programs, odd.config, task.chunk, None, saved)
+        assert session.step == 4 * TINY.log_period
+        assert_same_result(to_the_end(session), odd.whole[number])
+    assert odd.whole[1].metrics["loss"].shape == (1, ROWS)  # padding is left out
+
+
+def test_what_is_no_array_of_this_state_is_refused(odd, tmp_path):
+    folder = Folder(tmp_path)
+    back(folder, odd, 0)
+    found = checkpoint.find(folder, "seal", 0)
+    other = Programs(
+        dataclasses.replace(odd.config, optimizer="sgd", hidden_sizes=(16, 8)),
+        odd.programs.env, odd.programs.device, 0,
+    )  # fmt: skip
+    with pytest.raises(StudyError, match=r"00000-352\.npz: it has no array .*another study"):
+        checkpoint.read(folder, 0, found, other)
+
+
+def test_diverged_runs_are_resumed_with_the_same_bits(tmp_path):
+    sick = plan(5, grid={"learning_rate": [1e-2, 1e38]})
+    whole = run(sick, tmp_path / "one")
+    interrupted(sick, tmp_path / "two", 4)
+    study = resume(tmp_path / "two")
+    assert_same_runs(study, whole, count=10)
+    lost = {(r["config"], r["seed"]): r["diverged_at"] for r in study.runs if r["diverged_at"] >= 0}
+    step = TINY.learning_starts + TINY.train_period
+    assert lost == {("learning_rate=1e+38", seed): step for seed in range(5)}
+    assert np.isnan(study.to_arrays("loss")[1, :, -1]).all()

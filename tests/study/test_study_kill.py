@@ -1,0 +1,360 @@
+"""Killed at any moment, for real or as if: resumed it gives the bits of one that never was."""
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+
+import dqx.files
+from dqx.study import Sink, StudyWarning, engine, load
+from dqx.study.folder import Folder, read_sealed
+from tests.shared import TINY
+from tests.study.kit import (
+    ROWS,
+    assert_whole,
+    call,
+    computed_steps,
+    contents,
+    plan,
+    resume,
+    run,
+    toml,
+)
+
+BATCH = TINY.total_steps  # environment steps of a chunk from start to end
+EVERY_ROW = {"checkpoint_seconds": 0}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """96 seeds in one go."""
+    return run(plan(96), tmp_path_factory.mktemp("reference") / "s")
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_at_every_row(monkeypatch):
+    monkeypatch.setattr(engine, "CHECKPOINT_SHARE", float("inf"))
+
+
+# --- Killed in this process, at every moment at which a file is written.
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing catches it, and nothing reaches the disk after it."""
+
+
+class Death:
+    """A process that dies at the n-th moment at which a file is written, in this process.
+
+    Every file has three moments: halfway through its content, written but not yet in its place,
+    and just put there. From then on no file of the study can be written, renamed or deleted, as
+    if the process were gone; what it left half-written stays.
+
+    Args:
+        moment: counted from 0.
+    """
+
+    def __init__(self, moment):
+        self.left, self.dead, self.at = moment, False, ""
+        self._patch = pytest.MonkeyPatch()
+
+    def __enter__(self):
+        patch, real_replace, real_unlink = self._patch, os.replace, os.unlink
+        death = self
+
+        class File(io.BufferedWriter):
+            def __init__(self, path):
+                super().__init__(io.FileIO(path, "x"))
+                self.kept = []
+
+            def write(self, data):
+                death.check()
+                self.kept.append(bytes(memoryview(data).cast("B")))
+                return len(self.kept[-1])
+
+            def flush(self):
+                if not self.closed and self.kept and not death.dead:
+                    content, self.kept = b"".join(self.kept), []
+                    dying = death.counts(f"half of {self.raw.name}")
+                    super().write(content[: len(content) // 2] if dying else content)
+                    super().flush()
+                    death.die(dying)
+                    death.die(death.counts(f"unnamed {self.raw.name}"))
+
+        def replace(source, target):
+            death.check()
+            real_replace(source, target)
+            death.die(death.counts(f"whole {target}"))
+
+        def unlink(path, *args, **named):
+            death.check()
+            real_unlink(path, *args, **named)
+
+        patch.setattr(dqx.files, "open", lambda path, mode: File(path), raising=False)
+        patch.setattr(os, "replace", replace)
+        patch.setattr(os, "unlink", unlink)
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._patch.undo()
+        return kind is Killed
+
+    def counts(self, what):
+        """Whether this is the moment."""
+        self.left -= 1
+        if self.left == -1:
+            self.at = what
+        return self.left == -1
+
+    def die(self, now):
+        self.dead = self.dead or now
+        self.check()
+
+    def check(self):
+        if self.dead:
+            raise Killed
+
+
+SHORT = plan(8, {"total_steps": 352}, snapshot_every=176)  # two chunks of four rows
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The study that dies, in one go."""
+    return run(SHORT, tmp_path_factory.mktemp("short") / "s")
+
+
+class Quick(Sink):
+    """A picture that takes no time."""
+
+    def complete(self, study):
+        with dqx.files.whole_file(Folder(study.path).picture) as file:
+            file.write(b"curves")
+
+
+def study_that_dies(moment, out):
+    """Starts a study, or resumes it, and lets its process die at a moment."""
+    with Death(moment) as death:
+        if (out / "plan.json").exists():
+            resume(out, sinks=[Quick()], **EVERY_ROW)
+        else:
+            run(SHORT, out, sinks=[Quick()], **EVERY_ROW)
+    return death
+
+
+@pytest.fixture
+def in_one_thread(monkeypatch):
+    """Files are written in an order that is always the same."""
+    monkeypatch.setattr(engine.Writer, "submit", lambda self, function, *args: function(*args))
+
+
+FILES = {
+    "plan.json", "progress.json", "manifest.json", "learning_curves.png",
+    "checkpoints/00000-88.npz", "checkpoints/00000.json", "checkpoints/00001.json",
+    "snapshots/part-00000-176.npz", "metrics/part-00000.parquet", "episodes/part-00001.parquet",
+    "params/part-00000.npz", "chunks/00000.json", "chunks/00001.json",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_of_any_file(short, in_one_thread, tmp_path):
+    """One study for each moment: plan, checkpoints, snapshots, tables, records, summary."""
+    moment, seen = 0, set()
+    while (death := study_that_dies(moment, tmp_path / f"{moment}")).dead:
+        out = tmp_path / f"{moment}"
+        kind, _, name = death.at.partition(" ")
+        seen |= {(kind, file) for file in FILES if is_named(file, name)}
+        if not out.exists():
+            assert "plan.json" in name
+            study = run(SHORT, out)
+        else:
+            with beginnings_without_record() if "checkpoints" in name else nullcontext():
+                study = resume(out, **EVERY_ROW)
+        assert_whole(study, short)
+        shutil.rmtree(out)
+        moment += 1
+    assert load(tmp_path / f"{moment}").finished
+    assert seen == {(kind, name) for kind in ("half", "unnamed", "whole") for name in FILES}
+
+
+@contextmanager
+def beginnings_without_record():
+    """Allows the warning after a kill between a first checkpoint's arrays and its record."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*its record is missing", StudyWarning)
+        yield
+
+
+def is_named(file, path):
+    """Whether a path, its temporary name perhaps, is that of a file of a study."""
+    folder, _, name = file.rpartition("/")
+    path = Path(path)
+    same = path.name == name or re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]+\.tmp", path.name)
+    return bool(same) and path.parent.name.endswith(folder)
+
+
+def test_a_study_that_dies_again_and_again_comes_to_its_end(short, in_one_thread, tmp_path):
+    deaths = 0
+    while study_that_dies(14, tmp_path / "s").dead:
+        deaths += 1
+    assert deaths > 4
+    assert_whole(load(tmp_path / "s"), short)
+
+
+# --- Killed for real.
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """Starts the command in a process of its own; what the first compiles, the others find."""
+    folder = tmp_path_factory.mktemp("compiled")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(dqx.__file__).parents[1]),  # the same code as in this process
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+    def start(*arguments, devices="cpu:1", **wishes):
+        launcher = Path(__file__).with_name("launcher.py")
+        command = [sys.executable, str(launcher), json.dumps(wishes), "study"]
+        options = ["--devices", devices, "--checkpoint-seconds", "0"]
+        command += [*map(str, arguments), *options]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    started = []
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def wait_for(process, text):
+    """Reads standard error up to a line, which is there before the process ends."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.rstrip() == text:
+            return
+    raise AssertionError(f"status {process.wait()} before it said {text!r}: {''.join(said)}")
+
+
+def written(tmp_path, seeds):
+    path = tmp_path / "plan.toml"
+    path.write_text(toml(plan(seeds)))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "times"), [("cpu:1", 10), ("cpu:2", 8)])
+def test_kill_at_random_moments(reference, launch, devices, times, tmp_path):
+    """Somewhere within the rows and checkpoints that follow a start, or a resumption."""
+    out, dice = tmp_path / "s", random.Random(3)
+    arguments = (written(tmp_path, 96), "--out", out)
+    done, earlier = [0], {}
+    for _ in range(times):
+        process = launch(*arguments, devices=devices, pause=0.004)
+        wait_for(process, "row 1")
+        time.sleep(dice.uniform(0, 0.15))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        arguments = ("resume", out)
+        before = contents(out)
+        done.append(len(list((out / "chunks").glob("0*.json"))))
+        assert done[-1] >= done[-2]
+        kept = {name: before[name] for name in before if name.startswith("chunks/0")}
+        assert earlier.items() <= kept.items()  # what is finished is not written again
+        earlier = kept
+    assert done[-1] < 24
+    with beginnings_without_record():
+        assert_whole(resume(out, devices=devices), reference)
+
+
+DEATHS = [
+    ("checkpoints/*.npz", 2, "half"),
+    ("checkpoints/*.json", 1, "half"),
+    ("params/*", 0, "unnamed"),
+    ("chunks/*", 0, "whole"),
+]
+
+
+@pytest.mark.slow
+def test_kill_while_a_file_is_written(reference, launch, tmp_path):
+    out = tmp_path / "s"
+    arguments = (written(tmp_path, 8), "--out", out)
+    for die in DEATHS:
+        process = launch(*arguments, die=die)
+        assert process.wait() == -signal.SIGKILL
+        left = {p.parent.name for p in out.rglob(".*")}
+        half = {die[0].partition("/")[0]} if die[2] != "whole" else set()
+        assert half <= left <= half | {"checkpoints"}  # of the chunk that trains meanwhile
+        study, done = load(out), 4 if die == DEATHS[-1] else 0
+        # What is planned is known, however little of it is there.
+        assert (len(study.runs), len(study.configs) * len(study.seeds)) == (done, 8)
+        assert not study.finished
+        status, told, _ = call("study", "status", out)
+        assert status == 0 and told[:2] == [
+            f"tiny: {done} of 8 runs (1 configuration x 8 seeds)",
+            f"{done} of 8 runs finished; nobody works on it: `dqx study resume {out}` goes on",
+        ]
+        arguments = ("resume", out)
+    # The second chunk may have begun while the record of the first was written.
+    saved = [read_sealed(path)["step"] for path in (out / "checkpoints").glob("00001.json")]
+    with computed_steps() as steps, beginnings_without_record():
+        study = resume(out)
+    assert sum(steps) == BATCH - sum(saved)
+    assert_whole(study, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_checkpoints_and_says_how_to_go_on(reference, launch, number, tmp_path):
+    out = tmp_path / "s"
+    process = launch(written(tmp_path, 12), "--out", out, "--quiet", pause=0.05)
+    wait_for(process, f"row {ROWS + 4}")
+    process.send_signal(number)
+    said = process.stderr.read()
+    assert process.wait() == 130
+    last = said.splitlines()[-1]
+    assert last == (
+        f"dqx: interrupted; everything so far is in {out}. Go on with: dqx study resume {out}"
+    )
+    assert "Traceback" not in said
+    assert [p.name for p in (out / "checkpoints").glob("*.json")] == ["00001.json"]
+    with computed_steps() as steps:
+        study = resume(out)
+    assert 0 < sum(steps) < 2 * BATCH
+    assert_whole(study, reference)
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once(reference, launch, tmp_path):
+    out = tmp_path / "s"
+    process = launch(written(tmp_path, 8), "--out", out, "--quiet", hang=True)
+    wait_for(process, "saving")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None  # the first waits for the checkpoint
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait() == 130 and time.monotonic() - started < 20
+    assert said == (
+        f"dqx: interrupted at once; dqx study resume {out} goes on from what was last written\n"
+    )
+    assert_whole(resume(out), reference)
