@@ -113,7 +113,7 @@ def test_what_is_measured_is_what_is_live_and_what_xla_allocates(fields, largest
 
 
 def test_a_run_without_evaluation_is_measured_without():
-    programs = programs_for(TINY, CPU, 0)
+    programs = make_programs(TINY)
     config = dataclasses.replace(TINY, eval_period=0, total_steps=176, learning_starts=176)
     need = measure(programs, config)
     assert programs.compiled == ("init", "warm_up")
@@ -141,15 +141,16 @@ def test_a_backend_that_tells_nothing_is_measured_by_its_results():
 # --- What the process really takes.
 
 SCRIPT = """
-import psutil, dqx
+import pandas, psutil, dqx
 from tests.compute.test_footprint import LARGE, HYPER
 
 class Watch(dqx.Sink):
     def row(self, row):
         self.kept = psutil.Process().memory_info().rss
 
-    def phase(self, text):
-        self.before = psutil.Process().memory_info().rss  # last, when all is compiled
+    def progress(self, progress):
+        if progress.steps == 0:  # all is compiled
+            self.before = psutil.Process().memory_info().rss
 
 watch = Watch()
 result = dqx.train(LARGE, HYPER, 1, sinks=[watch])
@@ -180,7 +181,7 @@ def test_one_seed_takes_the_replays_of_one_chunk():
     assert places == 1
     # Compiling may have taken more for a moment than was left when it was over.
     assert kept > 0.95 * need.state and peak < 1.5 * need.state
-    assert after < 0.5 * need.state  # nothing holds the replay when training is over
+    assert after < 0.2 * need.state  # nothing holds the replay when training is over
 
 
 # --- What fits.
