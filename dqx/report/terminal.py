@@ -224,7 +224,7 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def markdown(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Rows of the same keys, which are the heads, as the lines of a Markdown table.
 
-    Whole numbers get commas, others three digits.
+    Numbers get commas, and those below 1,000 that are not whole three digits.
     """
     if not rows:
         return []
@@ -236,7 +236,7 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:,.3g}"
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

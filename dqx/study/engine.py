@@ -4,10 +4,11 @@ Read from the bottom up: groups that share a program, chunks, rows of metrics. W
 study in a folder, `resume` goes on with the same bits.
 """
 
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -70,6 +71,7 @@ class Engine:
         self._least_seconds = checkpoint_seconds if store.saves else math.inf
         self._reported = -math.inf
         self._saving = threading.Lock()  # one copy of a state at a time
+        self._abandoned = False
         self._costs: dict[Config, float] = {}  # seconds that the last checkpoint took
 
     def run(self) -> bool:
@@ -92,6 +94,11 @@ class Engine:
                         raise Stopped  # before anything compiles
                     if waiting:
                         self._run_group(group, waiting, stop, writer)
+            except KeyboardInterrupt:
+                # A second one leaves threads behind: they write nothing any more.
+                with self._saving:
+                    self._abandoned = True
+                raise
             finally:
                 writer.wait()
             self._report(force=True)
@@ -144,7 +151,8 @@ class Engine:
             before = session.step
             session.advance()
             if every and session.step // every > before // every:
-                self._store.snapshot(task, session.step, session.params())
+                with self._writing():
+                    self._store.snapshot(task, session.step, session.params())
             if session.finished:
                 break
             if self._due(stop, last, config):
@@ -162,13 +170,20 @@ class Engine:
 
     def _save(self, task: Task, session: Session) -> float:
         """Writes a checkpoint; when that was over."""
-        with self._saving:
+        with self._writing():
             started = time.monotonic()
             self._store.save(task, session.save())
             ended = time.monotonic()
             self.checkpoint_seconds += ended - started
             self._costs[task.config] = ended - started
         return ended
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._saving:
+            if self._abandoned:
+                raise Stopped
+            yield
 
     def _finish(self, task: Task, result: ChunkResult) -> None:
         runs = self._store.finish(task, result)

@@ -7,6 +7,7 @@ import pytest
 
 from dqx.cli import main
 from tests.cli.kit import run
+from tests.report.kit import Terminal, shown
 from tests.study.kit import BASE, call, make_study, toml
 
 # Command lines as typed, by what they get wrong, and words of what is said.
@@ -176,6 +177,17 @@ def test_a_mistake_looks_the_same_from_a_shell(name, place):
     assert (status, out) == (2, [])
     (line,) = err
     assert line.startswith("dqx: error: ") and re.search(words, line), line
+
+
+@pytest.mark.parametrize("name", ["train, cores", "train, memory", "train, exact metrics"])
+def test_on_a_terminal_the_mistake_is_all_that_stays(name, place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(LINES[name][0]) == 2
+    line, *rest = shown(sys.stderr)
+    assert line.startswith("dqx: error: ") and rest == [""]
 
 
 def test_a_mistake_in_a_users_module_is_not_hidden(tmp_path, monkeypatch):

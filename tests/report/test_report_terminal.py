@@ -168,13 +168,13 @@ def test_columns_are_as_wide_as_their_widest_cells():
 def test_a_markdown_table_lines_up():
     rows = [
         {"preset": "a", "seeds": 12_345, "share": 0.12345},
-        {"preset": "longer", "seeds": 1, "share": 2.0},
+        {"preset": "longer", "seeds": 1, "share": 40_600.2},
     ]
     assert terminal.markdown(rows) == [
-        "| preset | seeds  | share |",
-        "|--------|--------|-------|",
-        "| a      | 12,345 | 0.123 |",
-        "| longer | 1      | 2     |",
+        "| preset | seeds  | share  |",
+        "|--------|--------|--------|",
+        "| a      | 12,345 | 0.123  |",
+        "| longer | 1      | 40,600 |",
     ]
     assert terminal.markdown([]) == []
 

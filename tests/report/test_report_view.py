@@ -12,6 +12,7 @@ from dqx.report import view as module
 from dqx.report.view import LineView, LiveView, View, view
 from dqx.settings import Config, Hyper
 from dqx.study import Plan, Point, Progress, Row
+from tests.report.kit import Terminal, shown
 
 ALONE = Plan("mine", (Point("lr=1", Config(), Hyper(), {}),), (0, 1))
 SEVERAL = dataclasses.replace(
@@ -144,11 +145,6 @@ def test_lines_come_seldom_and_the_last_once_and_always(clock):
     assert stream.getvalue().replace("\n", "").isprintable()
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
 def terminal(monkeypatch):
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
@@ -156,21 +152,6 @@ def terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     return Terminal()
-
-
-def shown(stream):
-    """What is on the terminal after all, line by line."""
-    lines = [""]
-    for part in re.split(r"(\x1b\[[0-9;?]*[A-Za-z]|\n)", stream.getvalue()):
-        if part == "\n":
-            lines.append("")
-        elif part.endswith("[1A"):
-            lines.pop()
-        elif part.endswith("[2K"):
-            lines[-1] = ""
-        elif not part.startswith("\x1b["):
-            lines[-1] += part.replace("\r", "")
-    return [line.rstrip() for line in lines]
 
 
 def last_frame(sink, stream, progress):
