@@ -42,7 +42,7 @@ def summary(study: "Study") -> list[str]:
     """What a study has found so far, a line a fact."""
     configs, seeds = len(study.configs), len(study.seeds)
     planned, done = configs * seeds, len(study.runs)
-    runs = f"{done:,} runs" if done == planned else f"{done:,} of {planned:,} runs"
+    runs = counted(done, "run") if done == planned else f"{done:,} of {planned:,} runs"
     lines = [
         f"{study.plan['name']}: {runs} ({counted(configs, 'configuration')} x "
         f"{counted(seeds, 'seed')})"
