@@ -136,8 +136,9 @@ def train(
     plan = single("train", config, hyper, seeds, root_seed=root_seed)
     places, store = select_devices(devices), MemoryStore()
     with opened(_watching(sinks, progress), plan) as watching:
-        plan, seconds = _settled(plan, places, watching)
-        engine = Engine(plan, store, places, watching, compile_seconds=seconds)
+        since = time.perf_counter()
+        plan = settle(plan, places, watching.phase)
+        engine = Engine(plan, store, places, watching, since=since)
         try:
             engine.run()
         except Stopped:
@@ -204,11 +205,12 @@ def run(
         pass  # a folder that cannot be written is known before anything compiles
     with opened(_watching(sinks, progress), plan) as watching:
         places = select_devices(devices)
-        plan, seconds = _settled(plan, places, watching)
+        since = time.perf_counter()
+        plan = settle(plan, places, watching.phase)
         record = plan_record(plan, identity(places, _agents(plan)), command)
         folder = _new_folder(path, replaces, record)
         least = checkpoint_seconds if replay_checkpoint else float("inf")
-        return _train(folder, record, plan, places, watching, least, seconds)
+        return _train(folder, record, plan, places, watching, least, since)
 
 
 def resume(
@@ -266,12 +268,6 @@ def _watching(sinks: Sequence[Sink] | None, progress: OnProgress) -> list[Sink]:
     return [*given, *([Callback(progress)] if progress is not None else [])]
 
 
-def _settled(plan: Plan, places: Sequence[jax.Device], sinks: Sinks) -> tuple[Plan, float]:
-    """The settled plan, and the seconds that it took, most of them for compiling."""
-    started = time.perf_counter()
-    return settle(plan, places, sinks.phase), time.perf_counter() - started
-
-
 def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[str, Any]) -> Folder:
     """A study's folder with its plan, whole or not at all."""
     with Staging(path, replaces) as staging:
@@ -298,7 +294,7 @@ def _train(
     places: Sequence[jax.Device],
     sinks: Sinks,
     least_seconds: float,
-    compile_seconds: float = 0.0,
+    since: float | None = None,
 ) -> Study:
     """Trains what is missing in a study's folder, and writes its manifest."""
     seal = record["sha256"]
@@ -307,7 +303,7 @@ def _train(
             raise StudyError(f"{folder.path} was replaced by another process: start again")
         folder.make()
         store = FolderStore(folder, seal)
-        engine = Engine(plan, store, places, sinks, least_seconds, compile_seconds)
+        engine = Engine(plan, store, places, sinks, least_seconds, since)
         if engine.run() or not finish.has_manifest(folder, seal):
             finish.write_manifest(folder, _facts(engine))
         study = load(folder.path)

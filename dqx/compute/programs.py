@@ -58,6 +58,7 @@ class Programs:
         self._root_seed = root_seed
         self._trainer = make_trainer(config, env)
         self._compiled: dict[tuple[str, int], Any] = {}
+        self._moments: list[tuple[float, str]] = []
         self._lock = threading.RLock()
 
     @property
@@ -109,6 +110,10 @@ class Programs:
         """The names of the programs compiled so far, one for each length of segment."""
         return tuple(name for name, _ in self._compiled)
 
+    def compiled_since(self, moment: float) -> tuple[str, ...]:
+        """Of these, those that were compiled after a moment of ``time.perf_counter``."""
+        return tuple(name for ended, name in self._moments if ended > moment)
+
     def program(self, name: str, steps: int = 0) -> Any:
         """The compiled program of this name, and of this many steps where it has a length."""
         if (name, steps) not in self._compiled:
@@ -154,7 +159,9 @@ class Programs:
         donated = (0, 1) if name in ("warm_up", "segment") else ()
         lowered = jax.jit(chunk, donate_argnums=donated).lower(*args)
         compiled = lowered.compile(compiler_options=_compiler_options(self.device.platform, name))
-        self.compile_seconds += time.perf_counter() - started
+        ended = time.perf_counter()
+        self.compile_seconds += ended - started
+        self._moments.append((ended, name))
         return compiled
 
 

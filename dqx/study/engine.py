@@ -42,7 +42,8 @@ class Engine:
         places: one for each chunk that may run at a time.
         sinks: what watches.
         checkpoint_seconds: least time between checkpoints of a chunk; infinite: none at all.
-        compile_seconds: spent compiling so far, while the plan was settled.
+        since: moment of ``time.perf_counter`` when settling the plan began, which compiles; now if
+            left out.
 
     Attributes:
         tally: how far it is.
@@ -58,12 +59,13 @@ class Engine:
         places: Sequence[jax.Device],
         sinks: Sinks,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        compile_seconds: float = 0.0,
+        since: float | None = None,
     ) -> None:
         self.groups = groups(plan)
         self.tasks: Mapping[int, Task] = {t.number: t for g in self.groups for t in g.tasks}
         self.tally = Tally(plan.name, len(self.tasks), plan.num_runs, plan.total_steps)
-        self.tally.settled(compile_seconds)
+        self._since = time.perf_counter() if since is None else since
+        self.tally.settled(time.perf_counter() - self._since)
         self.compiled: list[str] = []
         self.used: tuple[jax.Device, ...] = ()
         self.checkpoint_seconds = 0.0
@@ -110,7 +112,6 @@ class Engine:
         """Trains the chunks of a group, those with a checkpoint first."""
         config, root_seed = group.config, self._plan.root_seed
         programs = {d: programs_for(config, d, root_seed) for d in dict.fromkeys(self._places)}
-        before = {device: len(found.compiled) for device, found in programs.items()}
         if not all(found.compiled for found in programs.values()):
             self._sinks.phase("compiling...")
         started = time.perf_counter()
@@ -124,8 +125,9 @@ class Engine:
 
         ordered = sorted(waiting, key=self._store.step_of, reverse=True)
         over_places(places, ordered, work, stop)
-        for device, found in programs.items():
-            self.compiled += found.compiled[before[device] :]
+        for found in programs.values():
+            self.compiled += found.compiled_since(self._since)
+        self._since = time.perf_counter()
 
     def _run_chunk(
         self, programs: Programs, task: Task, stop: threading.Event, writer: Writer
