@@ -27,6 +27,8 @@ from dqx.study.tally import Tally
 CHECKPOINT_SECONDS = 15.0
 CHECKPOINT_SHARE = 0.04
 _PROGRESS_SECONDS = 2.0
+# How long a second Ctrl-C waits for a checkpoint that is being written.
+_SHORT_SECONDS = 1.0
 
 
 class Stopped(Exception):
@@ -97,9 +99,11 @@ class Engine:
                     if waiting:
                         self._run_group(group, waiting, stop, writer)
             except KeyboardInterrupt:
-                # A second one leaves threads behind: they write nothing any more.
-                with self._saving:
-                    self._abandoned = True
+                # A second one leaves threads behind. They begin to write nothing any more; a write
+                # under way may end if it is short, since files are whole or absent in any case.
+                self._abandoned = True
+                if self._saving.acquire(timeout=_SHORT_SECONDS):
+                    self._saving.release()
                 raise
             finally:
                 writer.wait()

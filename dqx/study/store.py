@@ -163,6 +163,8 @@ class FolderStore:
         try:
             found = checkpoint.find(self.folder, self.seal, task.number)
             if found is None:
+                # A kill before the first record leaves arrays alone, which are worth nothing.
+                checkpoint.delete(self.folder, task.number)
                 return
             for path, mark in checkpoint.files(self.folder, task.number, found):
                 read_checked(path, mark)

@@ -10,14 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 import dqx.files
-from dqx.study import Sink, StudyWarning, engine, load
+from dqx.study import Sink, engine, load
 from dqx.study.folder import Folder, read_sealed
 from tests.shared import TINY
 from tests.study.kit import (
@@ -179,21 +177,12 @@ def test_a_kill_at_any_moment_of_any_file(short, in_one_thread, tmp_path):
             assert "plan.json" in name
             study = run(SHORT, out)
         else:
-            with beginnings_without_record() if "checkpoints" in name else nullcontext():
-                study = resume(out, **EVERY_ROW)
+            study = resume(out, **EVERY_ROW)
         assert_whole(study, short)
         shutil.rmtree(out)
         moment += 1
     assert load(tmp_path / f"{moment}").finished
     assert seen == {(kind, name) for kind in ("half", "unnamed", "whole") for name in FILES}
-
-
-@contextmanager
-def beginnings_without_record():
-    """Allows the warning after a kill between a first checkpoint's arrays and its record."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*its record is missing", StudyWarning)
-        yield
 
 
 def is_named(file, path):
@@ -281,8 +270,7 @@ def test_kill_at_random_moments(reference, launch, devices, times, tmp_path):
         assert earlier.items() <= kept.items()  # what is finished is not written again
         earlier = kept
     assert done[-1] < 24
-    with beginnings_without_record():
-        assert_whole(resume(out, devices=devices), reference)
+    assert_whole(resume(out, devices=devices), reference)
 
 
 DEATHS = [
@@ -315,7 +303,7 @@ def test_kill_while_a_file_is_written(reference, launch, tmp_path):
         arguments = ("resume", out)
     # The second chunk may have begun while the record of the first was written.
     saved = [read_sealed(path)["step"] for path in (out / "checkpoints").glob("00001.json")]
-    with computed_steps() as steps, beginnings_without_record():
+    with computed_steps() as steps:
         study = resume(out)
     assert sum(steps) == BATCH - sum(saved)
     assert_whole(study, reference)
