@@ -1,4 +1,4 @@
-# make train | test | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+# make train | test | test-long | lint | bench | clean. The first use of each installs what it needs into $(VENV).
 #   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
 #   VENV=.venv-3.11          another environment beside the default one
 #   ARGS="..."               more arguments for the command, such as ARGS="--seeds 4"
@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test lint bench clean
+.PHONY: help venv train test test-long lint bench clean
 
 help:
 	@sed -n '1,4s/^# //p' Makefile
@@ -61,6 +61,10 @@ train: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What takes minutes in all and is run on one Python: more cases, more kills, the scripts.
+test-long: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m long $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -139,7 +139,7 @@ def call(*arguments):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
     arguments = ("--presets", "cartpole/keras-rl", "--seeds", 2, "--out", tmp_path, "--quiet")
     first, again = call(*arguments), call(*arguments)
@@ -165,6 +165,7 @@ def trained(script, folder, name, changes):
     return script.trained(name, changes, args)
 
 
+@pytest.mark.long
 def test_results_of_other_settings_are_not_taken_for_those_of_a_preset(script, tmp_path):
     first = trained(script, tmp_path, "cartpole/keras-rl", SHORT)
     again = trained(script, tmp_path, "cartpole/keras-rl", SHORT)
@@ -201,6 +202,7 @@ def test_a_bar_is_missed_below_it_and_by_what_is_not_finite(script, scores, miss
     assert found == missed
 
 
+@pytest.mark.long
 def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
     """A step size of 1e30 ends in parameters that are not finite; the taxi then drives south."""
     changes = {"learning_rate": 1e30, "total_steps": 4_000, "eval_period": 4_000}

@@ -79,6 +79,7 @@ def test_help_of_the_benchmarks(name):
     assert "--json" in done.stdout and "{" not in done.stdout.replace("{many,speed,kill,load}", "")
 
 
+@pytest.mark.long
 def test_the_seed_variance_script_goes_on_where_it_was(tmp_path):
     out = tmp_path / "study"
     command = [sys.executable, ROOT / "scripts" / "seed_variance.py", "--seeds", "8"]
@@ -102,6 +103,7 @@ def test_the_seed_variance_script_goes_on_where_it_was(tmp_path):
     assert (out / "seed_variance.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_the_script_compares_two_settings():
     command = [sys.executable, ROOT / "scripts" / "double_dqn.py", "--seeds", "2"]
     done = subprocess.run(

@@ -24,7 +24,10 @@ ODD = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "cartpole" else pytest.mark.long) for n in ODD],
+)
 def test_presets_with_another_budget(name):
     steps, fields, rows = ODD[name]
     config, hyper = dqx.preset(name)

@@ -14,6 +14,7 @@ def test_own_environments_keep_the_contract(name):
     check_environment(*envs.make(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "deterministic"),
     [("CartPole-v1", False), ("SimpleBandit-bsuite", False), ("FrozenLake-misc", True)],
@@ -22,6 +23,7 @@ def test_gymnax_environments_that_keep_the_contract(name, deterministic):
     check_environment(*gymnax.make(name), deterministic_reset=deterministic, **FAST)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "clause", "message"),
     [

@@ -60,8 +60,8 @@ def test_finished_chunks_leave_memory(tmp_path, monkeypatch):
     assert results_alive() == before
     assert not any(ref() is not None for ref in seen.refs)
     assert max(seen.alive) <= Writer._LIMIT + 3
-    # Nor do arrays on the devices add up.
-    assert max(arrays[len(arrays) // 2 :]) <= max(arrays[: len(arrays) // 4])
+    # Nor do arrays on the devices add up: one a chunk would make 30 more.
+    assert max(arrays[len(arrays) // 2 :]) <= max(arrays[: len(arrays) // 4]) + 20
 
 
 def test_training_waits_for_a_slow_disk(tmp_path, monkeypatch):

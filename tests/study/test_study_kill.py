@@ -250,7 +250,14 @@ def written(tmp_path, seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "times"), [("cpu:1", 10), ("cpu:2", 8)])
+@pytest.mark.parametrize(
+    ("devices", "times"),
+    [
+        ("cpu:2", 3),
+        pytest.param("cpu:1", 10, marks=pytest.mark.long),
+        pytest.param("cpu:2", 8, marks=pytest.mark.long),
+    ],
+)
 def test_kill_at_random_moments(reference, launch, devices, times, tmp_path):
     """Somewhere within the rows and checkpoints that follow a start, or a resumption."""
     out, dice = tmp_path / "s", random.Random(3)
