@@ -8,24 +8,37 @@ with loaded_later("seaborn"):
 
 # ruff: noqa: E402 (gymnax comes first)
 from envs import exact, tabular
+from envs._fields import setting
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
+from envs.description import Description, Parameter, configure, describe
+from envs.errors import UnusableEnvironment
 from envs.mountain_car import MountainCar
-from envs.registry import make, names, own_names
+from envs.registry import is_foreign, is_loaded, make, module_of, names, own_names, sources_of
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
 
 __all__ = [
     "CartPole",
     "ConformanceError",
+    "Description",
     "MountainCar",
+    "Parameter",
     "Taxi",
+    "UnusableEnvironment",
     "WallDodge",
     "check_environment",
+    "configure",
+    "describe",
     "exact",
+    "is_foreign",
+    "is_loaded",
     "make",
+    "module_of",
     "names",
     "own_names",
+    "setting",
+    "sources_of",
     "spaces",
     "tabular",
 ]

@@ -11,6 +11,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from envs import _drawing as draw
+from envs._fields import setting
 
 TIME_LIMITS = {"v0": 200, "v1": 500}
 
@@ -38,15 +39,17 @@ class EnvParams(environment.EnvParams):
     `masscart` or `length` alone, by `replace` or by `vmap`, gets consistent physics.
     """
 
-    gravity: float | jax.Array = 9.8
-    masscart: float | jax.Array = 1.0
-    masspole: float | jax.Array = 0.1
-    length: float | jax.Array = 0.5
-    force_mag: float | jax.Array = 10.0
-    tau: float | jax.Array = 0.02
-    theta_threshold_radians: float | jax.Array = 12 * 2 * math.pi / 360
-    x_threshold: float | jax.Array = 2.4
-    max_steps_in_episode: int = 500
+    gravity: float | jax.Array = setting(9.8, "m/s^2", "acceleration of free fall")
+    masscart: float | jax.Array = setting(1.0, "kg", "mass of the cart")
+    masspole: float | jax.Array = setting(0.1, "kg", "mass of the pole")
+    length: float | jax.Array = setting(0.5, "m", "half the length of the pole")
+    force_mag: float | jax.Array = setting(10.0, "N", "force of a push, to either side")
+    tau: float | jax.Array = setting(0.02, "s", "time that passes in a step")
+    theta_threshold_radians: float | jax.Array = setting(
+        12 * 2 * math.pi / 360, "rad", "angle beyond which the pole has fallen"
+    )
+    x_threshold: float | jax.Array = setting(2.4, "m", "distance beyond which the track ends")
+    max_steps_in_episode: int = setting(500, "steps", "time limit of an episode")
 
 
 class CartPole(environment.Environment[EnvState, EnvParams]):

@@ -10,6 +10,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from envs import _drawing as draw
+from envs._fields import setting
 
 
 @struct.dataclass
@@ -28,14 +29,14 @@ class EnvState(environment.EnvState):
 class EnvParams(environment.EnvParams):
     """Track limits, goal, engine force, gravity (per step squared) and time limit in steps."""
 
-    min_position: float | jax.Array = -1.2
-    max_position: float | jax.Array = 0.6
-    max_speed: float | jax.Array = 0.07
-    goal_position: float | jax.Array = 0.5
-    goal_velocity: float | jax.Array = 0.0
-    force: float | jax.Array = 0.001
-    gravity: float | jax.Array = 0.0025
-    max_steps_in_episode: int = 200
+    min_position: float | jax.Array = setting(-1.2, "", "left end of the track, a wall")
+    max_position: float | jax.Array = setting(0.6, "", "right end of the track")
+    max_speed: float | jax.Array = setting(0.07, "1/step", "speed that the car cannot exceed")
+    goal_position: float | jax.Array = setting(0.5, "", "where the flag stands")
+    goal_velocity: float | jax.Array = setting(0.0, "1/step", "least velocity at the flag")
+    force: float | jax.Array = setting(0.001, "1/step^2", "acceleration by the engine")
+    gravity: float | jax.Array = setting(0.0025, "1/step^2", "acceleration on the steepest slope")
+    max_steps_in_episode: int = setting(200, "steps", "time limit of an episode")
 
 
 class MountainCar(environment.Environment[EnvState, EnvParams]):

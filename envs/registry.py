@@ -1,16 +1,20 @@
-"""Environments by name: this package's own first, then everything gymnax knows."""
+"""Environments by name: this package's own first, then everything gymnax knows, then users'."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gymnax import registration
 from gymnax.environments.environment import Environment
 
+from envs import foreign
 from envs.cartpole import CartPole
+from envs.errors import UnusableEnvironment, did_you_mean
 from envs.mountain_car import MountainCar
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
@@ -24,6 +28,10 @@ _OWN: dict[str, Callable[..., Environment]] = {
     "WallDodge-v0": partial(WallDodge, "v0"),
     "WallDodge-v1": partial(WallDodge, "v1"),
 }
+
+# Suites of other projects: the prefix of "prefix:name", and the module of this package whose
+# `make(name, **options)` builds that environment. It is imported when it is named.
+_SUITES: dict[str, str] = {}
 
 
 def own_names() -> tuple[str, ...]:
@@ -39,15 +47,23 @@ def names() -> tuple[str, ...]:
     return (*_OWN, *(name for name in registration.registered_envs if name not in _OWN))
 
 
-def make(name: str, **options: Any) -> tuple[Environment, Any]:
+def make(name: str, /, **options: Any) -> tuple[Environment, Any]:
     """Build the environment called `name` and its default parameters.
+
+    `name` is one of `names()`, or "package.module:Class" for a class derived from gymnax's
+    Environment, or a function that returns an instance of one; its module is imported.
 
     `options` go to the environment's constructor (for example `size=10` of DeepSea-bsuite);
     the returned parameters are a pytree, changed with `params.replace(...)`.
-    Raises ValueError for an unknown name and TypeError for an unknown option.
+    Raises UnusableEnvironment, a ValueError, for an unknown name and for whatever is wrong with
+    "package.module:Class", and TypeError for an unknown option of one of `names()`.
     """
     if name not in names():
-        raise ValueError(_unknown(name))
+        prefix, rest = _split(name)
+        if prefix in _SUITES:
+            env, params = importlib.import_module(_SUITES[prefix]).make(rest, **options)
+            return env, params
+        return foreign.make(name, options)
     try:
         if name not in _OWN:
             return registration.make(name, **options)
@@ -62,9 +78,73 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
     return env, env.default_params
 
 
-def _unknown(name: str) -> str:
-    # Compared without case, since "cartpole-v1" is a likely slip.
-    known = {candidate.lower(): candidate for candidate in names()}
-    close = [known[match] for match in difflib.get_close_matches(str(name).lower(), known)]
-    hint = f"did you mean {', '.join(close)}? " if close else ""
-    return f"unknown environment {name!r}: {hint}`dqx envs` or envs.names() lists all {len(known)}"
+def factory_of(name: str) -> Callable[..., Any]:
+    """Return what builds the environment called `name`: a class or function that takes options.
+
+    The module of "package.module:Class" is imported, and raises what `make` does.
+    """
+    if name in _OWN:
+        return _OWN[name]
+    if name in names():
+        # gymnax has no public way to ask for what was registered.
+        return registration._registry[name]
+    prefix, rest = _split(name)
+    if prefix in _SUITES:
+        return partial(importlib.import_module(_SUITES[prefix]).make, rest)
+    return foreign.load(name)
+
+
+def module_of(name: str) -> str:
+    """Name the module that defines the environment called `name`; nothing is imported.
+
+    That is what "package.module:Class" says, and for a name registered with gymnax the module of
+    the class or function that was registered. Raises UnusableEnvironment for an unknown name.
+    """
+    if name in names():
+        return foreign.defined_in(factory_of(name))
+    prefix, _ = _split(name)
+    return _SUITES[prefix] if prefix in _SUITES else foreign.module_name(name)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether the code of `name` is neither this package's nor gymnax's nor a suite's.
+
+    Nothing is imported. Raises UnusableEnvironment for an unknown name.
+    """
+    return foreign.is_foreign_module(module_of(name))
+
+
+def is_loaded(name: str) -> bool:
+    """Whether `make(name)` would find its code without importing anything; False if unknown."""
+    if name in names():
+        return True
+    prefix, colon, _ = str(name).partition(":")
+    return bool(colon) and _SUITES.get(prefix, prefix) in sys.modules
+
+
+def sources_of(environment: str | Environment, /, **options: Any) -> list[Path]:
+    """List the files on which an environment's behaviour hangs and that a user may change.
+
+    These are the files of its class, of its parameters' class and of all their bases, and for a
+    name also that of `module_of`; left out is what belongs to this package, gymnax, flax, JAX or
+    Python. What these files import is not followed. A name is imported and built with `options`.
+    Raises UnusableEnvironment for code without a file, such as a notebook's.
+    """
+    if not isinstance(environment, str):
+        return foreign.source_files([type(environment), type(environment.default_params)])
+    if not is_foreign(environment):
+        return []
+    env, params = make(environment, **options)
+    return foreign.source_files([type(env), type(params)], [module_of(environment)])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """What stands before and after the colon; raises UnusableEnvironment where there is none."""
+    prefix, colon, rest = str(name).partition(":")
+    if not colon:
+        known = names()
+        raise UnusableEnvironment(
+            f"unknown environment {name!r}: {did_you_mean(name, known)}`dqx envs` or envs.names() "
+            f"lists all {len(known)}; one of your own is given as package.module:Class"
+        )
+    return prefix, rest

@@ -11,6 +11,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from envs._drawing import check_state
+from envs._fields import setting
 from envs._taxi_picture import picture
 from envs.tabular import Outcomes
 
@@ -45,11 +46,17 @@ class EnvParams(environment.EnvParams):
     right. If `fickle_passenger`, an episode's passenger is fickle with `fickle_probability`.
     """
 
-    is_rainy: bool | jax.Array = False
-    fickle_passenger: bool | jax.Array = False
-    rainy_probability: float | jax.Array = 0.8
-    fickle_probability: float | jax.Array = 0.3
-    max_steps_in_episode: int = 200
+    is_rainy: bool | jax.Array = setting(False, "", "whether moves may drift to the side")
+    fickle_passenger: bool | jax.Array = setting(
+        False, "", "whether passengers may change their destination on the way"
+    )
+    rainy_probability: float | jax.Array = setting(
+        0.8, "", "probability that a move in rain goes where it is meant to"
+    )
+    fickle_probability: float | jax.Array = setting(
+        0.3, "", "probability that the passenger of an episode is fickle"
+    )
+    max_steps_in_episode: int = setting(200, "steps", "time limit of an episode")
 
 
 class Taxi(environment.Environment[EnvState, EnvParams]):

@@ -10,6 +10,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from envs import _drawing as draw
+from envs._fields import setting
 from envs.tabular import Outcomes
 
 
@@ -47,11 +48,11 @@ class EnvState(environment.EnvState):
 class EnvParams(environment.EnvParams):
     """Speeds in pixels a step, the reward of a step and of a crash, the time limit in steps."""
 
-    robot_speed: int | jax.Array = 2
-    wall_speed: int | jax.Array = 1
-    step_reward: float | jax.Array = 0.1
-    crash_reward: float | jax.Array = 0.0
-    max_steps_in_episode: int = 500
+    robot_speed: int | jax.Array = setting(2, "pixels/step", "how far a move takes the robot")
+    wall_speed: int | jax.Array = setting(1, "pixels/step", "how far a wall comes in a step")
+    step_reward: float | jax.Array = setting(0.1, "", "reward of a step without a crash")
+    crash_reward: float | jax.Array = setting(0.0, "", "reward of a crash")
+    max_steps_in_episode: int = setting(500, "steps", "time limit of an episode")
 
 
 class WallDodge(environment.Environment[EnvState, EnvParams]):

@@ -1,9 +1,11 @@
 """The contract test accepts what keeps the contract and names the clause that is broken."""
 
+import inspect
 import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import struct
 from gymnax.environments import environment, spaces
@@ -354,3 +356,188 @@ def test_time_limit_of_the_default_is_reached():
 
     with pytest.raises(ConformanceError, match=r"truncated is not true exactly.*limit 6"):
         check_environment(broken(Walk, is_truncated=is_truncated), Params(), **FAST)
+
+
+class WrongShape(Walk):
+    def observe(self, key, state, action, params):
+        return state.place
+
+
+class WrongType(Walk):
+    def observe(self, key, state, action, params):
+        return jnp.stack([state.place, 1.0]).astype(jnp.float16)
+
+
+class PythonIf(Walk):
+    def is_terminated(self, state, params):
+        return jnp.bool_(True) if state.place >= 0.99 else jnp.bool_(False)
+
+
+class NumPyCosine(Walk):
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return obs * np.cos(params.stride), state
+
+
+class CountedResets(Walk):
+    resets = 0
+
+    def reset_env(self, key, params):
+        self.resets += 1
+        obs, state = super().reset_env(key, params)
+        return obs, state.replace(place=jnp.float32(self.resets))
+
+
+class BeyondTheBorder(Walk):
+    def observe(self, key, state, action, params):
+        return jnp.stack([jnp.float32(0.0), 2.0 + 0.0 * state.place])
+
+
+class RootOfLess(Walk):
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, jnp.sqrt(jnp.float32(1.0) - state.time), terminated, info
+
+
+class WholeReward(Walk):
+    def step_env(self, key, state, action, params):
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, jnp.where(terminated, 1, 0), terminated, info
+
+
+class TimeIsUp(Walk):
+    def is_terminated(self, state, params):
+        return state.time >= params.max_steps_in_episode
+
+
+class TooLate(Walk):
+    def is_truncated(self, state, params):
+        return state.time > params.max_steps_in_episode
+
+
+class Forgetful(Walk):
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return obs, {"place": state.place, "time": state.time}
+
+    def step_env(self, key, state, action, params):
+        state = {"place": state["place"]}
+        return jnp.ones(2), state, jnp.float32(0.0), jnp.bool_(False), {}
+
+
+class Steering(Walk):
+    def action_space(self, params=None):
+        return spaces.Box(-1.0, 1.0, (1,))
+
+
+class OldStyle(Walk):
+    def step_env(self, key, state, action, params):
+        return super().step_env(key, state, action, params)[:4]
+
+
+class Outsourced(Walk):
+    def is_terminated(self, state, params):
+        like = jax.ShapeDtypeStruct((), jnp.bool_)
+        return jax.pure_callback(lambda place, stride: place > 1 - stride, like, 0.0, params.stride)
+
+
+MESSAGES = {
+    WrongShape: (
+        "'shapes': the observation of reset is float32[], expected float32[2] as "
+        "observation_space has it"
+    ),
+    WrongType: (
+        "'shapes': the observation of reset is float16[2], expected float32[2] as "
+        "observation_space has it"
+    ),
+    PythonIf: (
+        "'shapes': step_env fails in test_conformance.py, line {line}, with "
+        "TracerBoolConversionError: `if`, `while`, `and`, `or` and `not` of Python cannot look at "
+        "a traced value; use jnp.where, jax.lax.cond, &, | or ~"
+    ),
+    NumPyCosine: (
+        "'shapes': reset_env fails in test_conformance.py, line {line}, with "
+        "TracerArrayConversionError: NumPy cannot look at a traced value; use the same function of "
+        "jax.numpy"
+    ),
+    CountedResets: (
+        "'determinism': twice the same key gave different results: the state of reset_env.place is "
+        "5.0 and 6.0; everything must follow from the arguments, not from Python's random or what "
+        "was changed by an earlier call"
+    ),
+    BeyondTheBorder: (
+        "'observation space': an observation lies outside its space: element 1 is 2, not within -1 "
+        "and 1 (step 1 of random play in lane 0, time limit 6)"
+    ),
+    RootOfLess: (
+        "'reward': the reward is not finite but nan (step 2 of random play in lane 0, time limit 6)"
+    ),
+    WholeReward: (
+        "'shapes': the reward of step_env is int32[], expected float32[] as the contract has it"
+    ),
+    TimeIsUp: (
+        "'time limit': terminated depends on max_steps_in_episode; a time limit is truncation "
+        "(step 6 of random play in lane 0, time limit 6)"
+    ),
+    TooLate: (
+        "'time limit': truncated is not true exactly on step max_steps_in_episode: it is False on "
+        "step 6 of an episode (step 6 of random play in lane 0, time limit 6)"
+    ),
+    Forgetful: (
+        "'shapes': the state of step_env has the structure PyTreeDef({{'place': *}}), not "
+        "PyTreeDef({{'place': *, 'time': *}}) as reset_env gives it"
+    ),
+    Steering: (
+        "'spaces': action_space is continuous, Box(low=-1.0, high=1.0, shape=(1,), dtype=float32); "
+        "it must be Discrete"
+    ),
+    OldStyle: (
+        "'shapes': step_env must return five values: obs, state, reward, terminated, info; it "
+        "returns 4"
+    ),
+    Outsourced: (
+        "'params': vmap over the floats of params fails in test_conformance.py, line {line}, with "
+        "NotImplementedError: {cause}"
+    ),
+}
+
+
+@pytest.mark.parametrize("broken_class", MESSAGES)
+def test_a_quick_check_names_what_is_broken_in_one_line(broken_class):
+    with pytest.raises(ConformanceError) as caught:
+        check_environment(broken_class(), Params(), quick=True)
+    # Where a line is named, it is the last one of the class; JAX's own words are its own.
+    source, start = inspect.getsourcelines(broken_class)
+    cause = str(caught.value.__cause__).partition("\n")[0]
+    message = MESSAGES[broken_class].format(line=start + len(source) - 1, cause=cause)
+    assert str(caught.value) == f"{broken_class.__name__} breaks the clause {message}"
+    assert "\n" not in str(caught.value)
+
+
+class Remembering(Walk):
+    """Traced to another program when it has been before, but to one that gives the same."""
+
+    ones = None
+
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        if self.ones is None:
+            self.ones = np.ones(2, np.float32)
+            return obs, state
+        return obs * self.ones, state
+
+
+def numpy_bounds(self, params):
+    high = np.array([4 * params.stride, 1.0])
+    return spaces.Box(-high, high, (2,), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        broken(Remembering, observation_space=numpy_bounds),
+        broken(Walk, reset_env=fixed_start),
+    ],
+)
+def test_a_quick_check_accepts_what_can_be_trained_on(env):
+    check_environment(env, Params(), quick=True, deterministic_reset=None)
