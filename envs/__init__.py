@@ -11,6 +11,7 @@ from envs import exact, tabular
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
 from envs.mountain_car import MountainCar
+from envs.pictures import render
 from envs.registry import make, names, own_names
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
@@ -26,6 +27,7 @@ __all__ = [
     "make",
     "names",
     "own_names",
+    "render",
     "spaces",
     "tabular",
 ]
