@@ -108,10 +108,11 @@ def _check_state(env: Any, state: Any, params: Any) -> None:
     Raises TypeError for another kind of state and ValueError for a batch.
     """
     wanted = jax.eval_shape(lambda key: env.reset_env(key, params)[1], jax.random.key(0))
-    if type(state) is not type(wanted):
-        have, want = (
-            f"{kind.__module__}.{kind.__qualname__}" for kind in (type(state), type(wanted))
-        )
+    # The structures of two flax classes with as many fields are equal, so the classes count, too.
+    kinds = [f"{type(tree).__module__}.{type(tree).__qualname__}" for tree in (state, wanted)]
+    structures = [str(jax.tree.structure(tree)) for tree in (state, wanted)]
+    if kinds[0] != kinds[1] or structures[0] != structures[1]:
+        have, want = kinds if kinds[0] != kinds[1] else structures
         raise TypeError(f"{env.name} renders its own state, {want}, not {have}")
     leaves = jax.tree_util.tree_leaves_with_path(state)
     for (path, leaf), like in zip(leaves, jax.tree.leaves(wanted), strict=True):

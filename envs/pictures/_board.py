@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs import _drawing as draw
 from envs.pictures import _text
@@ -67,7 +68,7 @@ def shape(name: str, on: draw.Grid, size: int) -> jax.Array:
     return draw.polygon(local, corners)
 
 
-def board(channels: jax.Array, marks: Sequence[Mark]) -> jax.Array:
+def board(channels: jax.Array, marks: tuple[Mark, ...]) -> jax.Array:
     """Draw channels [R, C, N] from 0 to 1 as a board with a legend below, uint8 [H, W, 3].
 
     Later marks lie over earlier ones. Boards are about 400 pixels at the longer side.
@@ -84,8 +85,9 @@ def board(channels: jax.Array, marks: Sequence[Mark]) -> jax.Array:
     return draw.finish(jnp.concatenate([image, legend(marks, columns * size)]))
 
 
-def legend(marks: Sequence[Mark], width: int) -> jax.Array:
-    """The marks with their names on as many lines as `width` pixels ask for, [H, width, 3].
+@cache
+def legend(marks: tuple[Mark, ...], width: int) -> np.ndarray:
+    """The marks with their names on as many lines as `width` pixels ask for, float32 [H, width, 3].
 
     A mark without a name stands close to the next.
     """
@@ -93,17 +95,29 @@ def legend(marks: Sequence[Mark], width: int) -> jax.Array:
     left, top = 8, 5
     places = []
     for mark in marks:
-        long = swatch + (4 + _text.width(mark.name) + 14 if mark.name else 2)
-        if left + long - 14 > width and left > 8:
+        long = swatch + (4 + _text.width(mark.name) if mark.name else 0)
+        if left + long > width and left > 8:
             left, top = 8, top + line
         places.append((left, top))
-        left += long
-    image = draw.plain(top + line, width, BOARD)
-    sample = draw.grid(swatch, swatch)
+        left += long + (14 if mark.name else 2)
+    image = np.full((top + line, width, 3), BOARD, np.float32)
     for mark, (left, top) in zip(marks, places, strict=True):
-        part = image[top : top + swatch, left : left + swatch]
-        part = draw.paint(part, shape("block", sample, swatch)[:, : part.shape[1]], CELL)
-        part = draw.paint(part, shape(mark.shape, sample, swatch)[:, : part.shape[1]], mark.colour)
-        image = image.at[top : top + swatch, left : left + swatch].set(part)
-        image = _text.write(image, mark.name, left + swatch + 4, top + 2, LIGHT)
+        for name, colour in (("block", CELL), (mark.shape, mark.colour)):
+            _blend(image, _swatch(name, swatch), left, top, colour)
+        letters = _text.coverage(_text.codes(mark.name), 2)
+        _blend(image, np.asarray(letters), left + swatch + 4, top + 2, LIGHT)
     return image
+
+
+def _blend(image: np.ndarray, ink: np.ndarray, left: int, top: int, colour: draw.Colour) -> None:
+    """Paint in place; what lies beyond the image is cut off."""
+    part = image[top : top + ink.shape[0], left : left + ink.shape[1]]
+    share = ink[: part.shape[0], : part.shape[1], None]
+    part += share * (np.asarray(colour, np.float32) - part)
+
+
+@cache
+def _swatch(name: str, size: int) -> np.ndarray:
+    """One cell with a mark, float32 [size, size]."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(shape(name, draw.grid(size, size), size))

@@ -1,6 +1,7 @@
 """Pictures of gymnax's MinAtar games: the ten by ten cells that the agent sees, with a legend.
 
-Each takes `(env, state, params)` and gives uint8 [H, 400, 3].
+Each takes `(env, state, params)` and gives uint8 [H, 400, 3]. The channels are those of the game
+itself, whatever a class of its kin observes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from gymnax.environments import minatar
 
 from envs.pictures import _board
 from envs.pictures._board import Mark
@@ -57,24 +59,24 @@ SPACE_INVADERS = (
 
 def asterix(env: Any, state: Any, params: Any) -> jax.Array:
     """Enemies and gold that cross the board, with what each came from."""
-    return _board.board(env.get_obs(state), ASTERIX)
+    return _board.board(minatar.MinAsterix.get_obs(env, state), ASTERIX)
 
 
 def breakout(env: Any, state: Any, params: Any) -> jax.Array:
     """Bricks, the ball, where the ball was before, and the paddle."""
-    return _board.board(env.get_obs(state), BREAKOUT)
+    return _board.board(minatar.MinBreakout.get_obs(env, state), BREAKOUT)
 
 
 def freeway(env: Any, state: Any, params: Any) -> jax.Array:
     """Cars that trail a dash, the brighter the faster, and the walker who crosses."""
-    return _board.board(env.get_obs(state), FREEWAY)
+    return _board.board(minatar.MinFreeway.get_obs(env, state), FREEWAY)
 
 
 def seaquest(env: Any, state: Any, params: Any) -> jax.Array:
     """The submarine among fish, divers and enemies; oxygen and rescued divers at the bottom."""
-    return _board.board(env.get_obs(state, params), SEAQUEST)
+    return _board.board(minatar.MinSeaquest.get_obs(env, state, params), SEAQUEST)
 
 
 def space_invaders(env: Any, state: Any, params: Any) -> jax.Array:
     """Aliens with an arrow to where they move, shots of both sides, and the cannon."""
-    return _board.board(env.get_obs(state), SPACE_INVADERS)
+    return _board.board(minatar.MinSpaceInvaders.get_obs(env, state), SPACE_INVADERS)

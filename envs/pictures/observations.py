@@ -36,7 +36,7 @@ def observation(obs: jax.Array, space: Any) -> jax.Array:
     if obs.ndim == 3 and obs.shape[2] > 1:
         shape = "block" if max(obs.shape[:2]) <= EDGE // 8 else "full"
         colours = [_board.PALETTE[index % len(_board.PALETTE)] for index in range(obs.shape[2])]
-        marks = [Mark(str(index), colour, shape) for index, colour in enumerate(colours)]
+        marks = tuple(Mark(str(index), colour, shape) for index, colour in enumerate(colours))
         return _board.board(jnp.abs(strength), marks)
     if obs.ndim in (2, 3):
         return field(strength.reshape(obs.shape[:2]))
