@@ -14,6 +14,7 @@ from envs.conformance import ConformanceError, check_environment
 from envs.description import Description, Parameter, configure, describe
 from envs.errors import UnusableEnvironment
 from envs.mountain_car import MountainCar
+from envs.pictures import render
 from envs.registry import is_foreign, is_loaded, make, module_of, names, own_names, sources_of
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
@@ -37,6 +38,7 @@ __all__ = [
     "module_of",
     "names",
     "own_names",
+    "render",
     "setting",
     "sources_of",
     "spaces",
