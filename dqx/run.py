@@ -21,7 +21,7 @@ from dqx.compute.limits import resident_bytes
 from dqx.core.types import PyTree
 from dqx.files import Staging
 from dqx.report.picture import Picture
-from dqx.settings import Config, ConfigError, Hyper, from_record, override, preset
+from dqx.settings import Config, ConfigError, Hyper, environments, from_record, override, preset
 from dqx.study import finish
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine, Stopped
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record, write_sealed
@@ -100,7 +100,10 @@ class TrainResult:
         if seed not in self.seeds:
             raise ConfigError(f"seed {seed} was not trained: see `seeds`")
         index = int(np.flatnonzero(self.seeds == seed)[0])
-        return TrainedAgent(self.config, jax.tree.map(lambda x: x[index], self.params))
+        drawn = environments.drawn(self.config, self.root_seed, [seed])
+        numbers = {**self.hyper.extra, **{name: values[0] for name, values in drawn.items()}}
+        params = jax.tree.map(lambda x: x[index], self.params)
+        return TrainedAgent(self.config, params, environments.inputs(self.config, numbers))
 
 
 def train(
@@ -109,6 +112,7 @@ def train(
     seeds: Iterable[int] | int = 1,
     *,
     root_seed: int = 0,
+    env: Mapping[str, Any] | None = None,
     devices: Devices = None,
     progress: OnProgress = None,
     sinks: Sequence[Sink] = (),
@@ -125,6 +129,7 @@ def train(
             or the defaults of `Hyper`, if left out.
         seeds: seed numbers, or how many (0, 1, 2, ...).
         root_seed: another one gives other curves for the same seed numbers.
+        env: settings of the environment, such as ``{"gravity": 12.0}``; see ``dqx envs NAME``.
         devices: see ``dqx.compute.devices.select_devices``; all GPUs or CPU cores if left out.
         progress: called with a `Progress` after every row of metrics.
         sinks: that watch, see `Sink`.
@@ -133,6 +138,8 @@ def train(
         ConfigError: before anything compiles, for a configuration that cannot work.
     """
     config, hyper = _settings(config, hyper)
+    if env is not None:
+        config, hyper = override(config, hyper, env=env)
     plan = single("train", config, hyper, seeds, root_seed=root_seed)
     places, store = select_devices(devices), MemoryStore()
     with opened(_watching(sinks, progress), plan) as watching:
@@ -207,7 +214,7 @@ def run(
         places = select_devices(devices)
         since = time.perf_counter()
         plan = settle(plan, places, watching.phase)
-        record = plan_record(plan, identity(places, _agents(plan)), command)
+        record = plan_record(plan, identity(places, *_names(plan)), command)
         folder = _new_folder(path, replaces, record)
         least = checkpoint_seconds if replay_checkpoint else float("inf")
         return _train(folder, record, plan, places, watching, least, since)
@@ -243,7 +250,7 @@ def resume(
     folder = Folder(path)
     record = read_plan_record(folder)
     plan, places = plan_of(folder, record), select_devices(devices)
-    check_same_study(folder, record, identity(places, _agents(plan)))
+    check_same_study(folder, record, identity(places, *_names(plan)))
     least = checkpoint_seconds if replay_checkpoint else float("inf")
     with opened(_watching(sinks, progress), plan) as watching:
         return _train(folder, record, plan, places, watching, least)
@@ -283,8 +290,10 @@ def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[st
     return Folder(staging.target)
 
 
-def _agents(plan: Plan) -> set[str]:
-    return {point.config.agent for point in plan.points}
+def _names(plan: Plan) -> tuple[set[str], set[str]]:
+    """The agents and the environments of a plan."""
+    configs = [point.config for point in plan.points]
+    return {config.agent for config in configs}, {config.env for config in configs}
 
 
 def _train(

@@ -15,7 +15,16 @@ from envs.description import Description, Parameter, configure, describe
 from envs.errors import UnusableEnvironment
 from envs.mountain_car import MountainCar
 from envs.pictures import render
-from envs.registry import is_foreign, is_loaded, make, module_of, names, own_names, sources_of
+from envs.registry import (
+    is_foreign,
+    is_loaded,
+    make,
+    module_of,
+    names,
+    own_names,
+    sources_of,
+    version_of,
+)
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
 
@@ -43,4 +52,5 @@ __all__ = [
     "sources_of",
     "spaces",
     "tabular",
+    "version_of",
 ]

@@ -122,6 +122,15 @@ def is_loaded(name: str) -> bool:
     return bool(colon) and _SUITES.get(prefix, prefix) in sys.modules
 
 
+def version_of(name: str) -> str | None:
+    """Name the suite that `name` is of and its version; None for what is of no suite."""
+    prefix, colon, _ = str(name).partition(":")
+    if not colon or prefix not in _SUITES:
+        return None
+    version: str = importlib.import_module(_SUITES[prefix]).version()
+    return version
+
+
 def sources_of(environment: str | Environment, /, **options: Any) -> list[Path]:
     """List the files on which an environment's behaviour hangs and that a user may change.
 

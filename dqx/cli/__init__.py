@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except _mistakes() as error:
+        _show_origin(error)
         _say(f"error: {error}")
         return EXIT_MISTAKE
     return status or 0
@@ -61,6 +63,15 @@ def _mistakes() -> tuple[type[BaseException], ...]:
         if module in sys.modules:
             known.append(getattr(sys.modules[module], name))
     return tuple(known)
+
+
+def _show_origin(error: BaseException) -> None:
+    """Prints the traceback of what failed in a user's own environment."""
+    origin: BaseException | None = error
+    while origin is not None and type(origin).__name__ != "UnusableEnvironment":
+        origin = origin.__cause__
+    if origin is not None and origin.__cause__ is not None:
+        traceback.print_exception(origin.__cause__, file=sys.stderr)
 
 
 def _show_warning(

@@ -76,9 +76,12 @@ def make_parser() -> argparse.ArgumentParser:
     presets.set_defaults(run=commands.presets)
     envs = subparsers.add_parser(
         "envs",
-        help="list the environments",
-        description="List the names that the field env takes: dqx's own environments and gymnax's.",
+        help="list the environments, or the settings of one",
+        description="List the names that the field env takes, dqx's own environments and gymnax's; "
+        "or the settings of one, which --set takes as env.NAME=VALUE.",
     )
+    envs.add_argument("name", metavar="NAME", nargs="?", help="an environment")
+    _add_import(envs)
     envs.set_defaults(run=commands.envs)
     return parser
 
@@ -159,8 +162,18 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    _add_import(parser)
     add("--devices", metavar="KIND[:N]", help="cpu, gpu, or some of them: cpu:2; default: all")
     add(
+        "--no-cache",
+        action="store_true",
+        help="compile anew, and keep no compiled programs for the next time",
+    )
+    add("--quiet", action="store_true", help="print the result and errors only")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--import",
         dest="modules",
         action="append",
@@ -169,12 +182,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="import a module first, from the current folder or where Python finds it: it may "
         "register agents and environments",
     )
-    add(
-        "--no-cache",
-        action="store_true",
-        help="compile anew, and keep no compiled programs for the next time",
-    )
-    add("--quiet", action="store_true", help="print the result and errors only")
 
 
 def _columns() -> int:

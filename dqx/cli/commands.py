@@ -137,16 +137,40 @@ def presets(options: argparse.Namespace) -> None:
 
 
 def envs(options: argparse.Namespace) -> None:
-    """`dqx envs`."""
-    _load("envs")
+    """`dqx envs`, and `dqx envs NAME`."""
+    _load("envs", *options.modules)
     import envs as environments
 
+    if options.name is not None:
+        _describe(options.name)
+        return
     own = environments.own_names()
     others = [name for name in environments.names() if name not in own]
     print("dqx's own:")
     print("\n".join(f"  {name}" for name in own))
     print("gymnax's (those with continuous actions cannot be trained):")
     print("\n".join(f"  {name}" for name in others))
+
+
+def _describe(name: str) -> None:
+    import envs as environments
+    from dqx.settings import ConfigError, show
+
+    try:
+        found = environments.describe(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(f"{name}: {found.doc}" if found.doc else name)
+    rows = [("SETTING", "TYPE", "DEFAULT", "UNIT", "")]
+    for p in found.parameters:
+        kind = p.type.__name__ + ("" if p.traced else ", compiled in")
+        rows.append((f"env.{p.name}", kind, show(p.default), p.unit, p.doc))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if found.parameters else []:
+        cells = zip(row, widths, strict=True)
+        print("  " + "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
+    if not found.parameters:
+        print("  it has no settings")
 
 
 def field_help() -> str:

@@ -2,12 +2,21 @@
 
 from dqx import agents
 from dqx.core.agent import Agent
-from dqx.core.environment import Environment
+from dqx.core.environment import Environment, make_environment
 from dqx.core.loop import Trainer, example_transition
 from dqx.core.loop import make_trainer as _make_trainer
 from dqx.core.replay import make_store
 from dqx.core.sampling import SAMPLERS
 from dqx.settings import Config
+
+
+def environment_of(config: Config) -> Environment:
+    """The environment that ``config`` describes, its inputs at their defaults.
+
+    Raises:
+        ConfigError: as `make_environment` does.
+    """
+    return make_environment(config.env, **dict(config.env_options))
 
 
 def make_agent(config: Config, env: Environment) -> Agent:

@@ -19,15 +19,15 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from dqx.compute import trees
-from dqx.compute.build import make_trainer
+from dqx.compute.build import environment_of, make_trainer
 from dqx.compute.solution import solution_of
 from dqx.core.agent import Metric
-from dqx.core.environment import Environment, make_environment
+from dqx.core.environment import Environment
 from dqx.core.evaluation import Evaluation
 from dqx.core.keys import seed_key
 from dqx.core.loop import Clock, Episodes, Lane
 from dqx.core.types import Array
-from dqx.settings import Config, Hyper, complete
+from dqx.settings import Config, Hyper, complete, environments
 
 # On a CPU core wider chunks gain at most a sixth, on small networks, and narrow ones waste little
 # padding (benchmarks/throughput.py --widths). Accelerators want hundreds of lanes; not measured.
@@ -70,14 +70,23 @@ class Programs:
     def shapes(self) -> tuple[Clock, Lane]:
         """Shapes and dtypes of the clock and of the lanes, ``[W]``."""
         numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
-        return jax.eval_shape(self._trainer.start), jax.eval_shape(self._init, numbers)
+        return jax.eval_shape(self._trainer.start), jax.eval_shape(
+            self._init, numbers, self._input_shapes()
+        )
 
-    def init(self, seeds: np.ndarray) -> tuple[Clock, Lane]:
-        """The clock at step 0 and fresh lanes for W seed numbers."""
+    def init(self, seeds: np.ndarray, hypers: Hyper | None = None) -> tuple[Clock, Lane]:
+        """The clock at step 0 and fresh lanes for W seed numbers.
+
+        Args:
+            seeds: ``[W]``.
+            hypers: on the device, ``[W]``; needed where parameters of the environment are inputs.
+        """
+        extra = {} if hypers is None else hypers.extra
+        inputs = {name: extra[full] for name, full in self._input_names.items()}
         clock = jax.tree.map(np.asarray, self._trainer.start())
         numbers = jax.device_put(np.asarray(seeds, np.uint32), self.device)
         placed = trees.to_device(clock, self.shapes[0], self.device)
-        return placed, self.program("init")(numbers)
+        return placed, self.program("init")(numbers, inputs)
 
     def restore(self, clock: Clock, lanes: Lane) -> tuple[Clock, Lane]:
         """Puts a clock and lanes from the host where `init` puts fresh ones."""
@@ -128,7 +137,8 @@ class Programs:
         one: Callable[..., Any]
         match name:
             case "init":
-                return self._init, (jax.ShapeDtypeStruct((self.width,), jnp.uint32),)
+                numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
+                return self._init, (numbers, self._input_shapes())
             case "warm_up":
                 one = functools.partial(trainer.warm_up, steps=steps)
                 return jax.vmap(one, in_axes=(None, 0), out_axes=(None, 0, 0)), (clock, lanes)
@@ -139,15 +149,28 @@ class Programs:
             case "evaluate":
                 return jax.vmap(trainer.evaluate, in_axes=(None, 0)), (clock, lanes)
             case _:
-                states = solution_of(self.config.env).model.states
+                states = solution_of(self.config).model.states
                 return jax.vmap(functools.partial(trainer.q_table, states)), (lanes,)
+
+    @property
+    def _input_names(self) -> dict[str, str]:
+        """The environment's inputs, and what `Hyper` calls them."""
+        return {name: environments.PREFIX + name for name, _ in self.config.env_inputs}
+
+    def _input_shapes(self) -> dict[str, Any]:
+        number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
+        return dict.fromkeys(self._input_names, number)
 
     def _hyper_shapes(self) -> Hyper:
         number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
-        return jax.tree.map(lambda _: number, complete(self.config, Hyper()))
+        inputs = dict.fromkeys(self._input_names.values(), 0.0)
+        return jax.tree.map(lambda _: number, complete(self.config, Hyper(extra=inputs)))
 
-    def _init(self, seeds: Array) -> Lane:
-        return jax.vmap(lambda s: self._trainer.init(seed_key(self._root_seed, s)))(seeds)
+    def _init(self, seeds: Array, inputs: dict[str, Array]) -> Lane:
+        def one(seed: Array, inputs: dict[str, Array]) -> Lane:
+            return self._trainer.init(seed_key(self._root_seed, seed), inputs)
+
+        return jax.vmap(one)(seeds, inputs)
 
     def _compile(self, name: str, steps: int) -> Any:
         started = time.perf_counter()
@@ -171,8 +194,9 @@ def programs_for(config: Config, device: jax.Device, root_seed: int) -> Programs
     Runs that differ in hyperparameters, seeds or budget share them and compile once.
     """
     # What is not compiled in, all of it set to one value.
+    inputs = tuple((name, None) for name, _ in config.env_inputs)
     compiled_in = dataclasses.replace(
-        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0
+        config, total_steps=1, learning_starts=1, log_period=1, eval_period=0, env_inputs=inputs
     )
     with _CACHE_LOCK:
         return _cached_programs(compiled_in, device, root_seed)
@@ -183,7 +207,7 @@ _CACHE_LOCK = threading.Lock()
 
 @functools.lru_cache(maxsize=4)
 def _cached_programs(config: Config, device: jax.Device, root_seed: int) -> Programs:
-    return Programs(config, make_environment(config.env), device, root_seed)
+    return Programs(config, environment_of(config), device, root_seed)
 
 
 def chunk_width(config: Config, platform: str) -> int:

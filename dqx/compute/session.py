@@ -12,7 +12,7 @@ import numpy as np
 
 from dqx.compute import trees
 from dqx.compute.programs import Programs
-from dqx.compute.solution import EXACT_METRICS, solution_of
+from dqx.compute.solution import EXACT_METRICS, exact_metrics
 from dqx.core.agent import Metric
 from dqx.core.evaluation import Evaluation
 from dqx.core.loop import Clock, Episodes, Lane
@@ -174,7 +174,7 @@ class Session:
         self._rows: list[dict[str, np.ndarray]] = []
         self._episodes: list[EpisodeColumns] = []
         if saved is None:
-            self._clock, self._lanes = programs.init(trees.padded(chunk.seeds, width))
+            self._clock, self._lanes = programs.init(trees.padded(chunk.seeds, width), self._hypers)
             self.step = 0
         else:
             self._clock, self._lanes = programs.restore(saved.clock, saved.lanes)
@@ -266,8 +266,8 @@ class Session:
                 "eval_q_max": q_max,
             }
         if pending.q_table is not None:
-            q, gammas = np.asarray(pending.q_table)[: self._count], self.chunk.hypers.gamma
-            measured = solution_of(self.config.env).measure(q, np.asarray(gammas))
+            q = np.asarray(pending.q_table)[: self._count]
+            measured = exact_metrics(self.config, self.chunk.hypers, q)
             row |= {name: trees.padded(values, width) for name, values in measured.items()}
         self._rows.append(row)
         self._episodes.append(finished)

@@ -1,13 +1,14 @@
 """How far a run is from the exact solution, on environments whose states can be listed."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax
 import numpy as np
 
-from dqx.core.environment import make_environment
-from dqx.settings import Config, ConfigError
+from dqx.compute import trees
+from dqx.compute.build import environment_of
+from dqx.settings import Config, ConfigError, Hyper, environments
 from envs import exact
 from envs.tabular import Model
 
@@ -84,19 +85,63 @@ class Solution:
         return value, self.optimal_return - value, exact.optimal_share(chosen, q_star), error
 
 
-@functools.lru_cache(maxsize=4)
-def solution_of(name: str) -> Solution:
-    """The solution of the environment of this name, worked out on first use.
+def solution_of(config: Config, inputs: Mapping[str, float] | None = None) -> Solution:
+    """The solution of a configuration's environment, worked out on first use.
+
+    Args:
+        config: which environment, with which options.
+        inputs: values of its parameters that are inputs of the programs; defaults if left out.
 
     Raises:
-        ConfigError: if its states are too many to be listed.
+        ConfigError: if its states are too many to be listed, or the inputs change which there are.
     """
-    model = make_environment(name).model
+    game = Config(env=config.env, env_options=config.env_options)
+    base = _solution(game, ())
+    if not inputs:
+        return base
+    found = _solution(game, tuple(sorted(inputs.items())))
+    if not trees.equal(found.model.states, base.model.states):
+        values = ", ".join(f"{environments.PREFIX}{n}={v:g}" for n, v in sorted(inputs.items()))
+        raise ConfigError(
+            f"exact_metrics: with {values} other states can be reached than by default, and one "
+            "program lists the same for all: choose values that leave them, or set exact_metrics = "
+            "false"
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _solution(game: Config, inputs: tuple[tuple[str, float], ...]) -> Solution:
+    model = environment_of(game).at(dict(inputs)).model
     assert model is not None  # see `check_listable`
     try:
-        return Solution(name, model())
+        return Solution(game.env, model())
     except ValueError as error:
         raise ConfigError(f"exact_metrics: {error}; or set exact_metrics = false") from None
+
+
+def exact_metrics(config: Config, hypers: Hyper, q: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of L runs, float32 ``[L]`` each, every run against the solution of its own game.
+
+    Args:
+        config: of all runs.
+        hypers: of the runs, ``[L]``.
+        q: Q-values ``[L, N, A]``.
+    """
+    gammas = np.asarray(hypers.gamma)
+    if not config.env_inputs:
+        return solution_of(config).measure(q, gammas)
+    rows = [
+        solution_of(config, _inputs(config, hypers, i)).measure(q[i : i + 1], gammas[i : i + 1])
+        for i in range(len(q))
+    ]
+    return {name: np.concatenate([row[name] for row in rows]) for name in EXACT_METRICS}
+
+
+def _inputs(config: Config, hypers: Hyper, index: int) -> dict[str, float]:
+    """The inputs of one run, as it has them, in float32."""
+    numbers = {name: np.float32(np.asarray(v)[index]) for name, v in hypers.extra.items()}
+    return environments.inputs(config, numbers)
 
 
 def check_listable(config: Config) -> None:
@@ -105,7 +150,7 @@ def check_listable(config: Config) -> None:
     Raises:
         ConfigError: if the states of the environment cannot be listed.
     """
-    if config.exact_metrics and make_environment(config.env).model is None:
+    if config.exact_metrics and environment_of(config).model is None:
         raise ConfigError(
             "exact_metrics need an environment whose states can be listed, and those of "
             f"{config.env} cannot: choose Taxi, WallDodge, FrozenLake-misc or FourRooms-misc, give "
@@ -113,11 +158,16 @@ def check_listable(config: Config) -> None:
         )
 
 
-def check_solvable(config: Config, gammas: Iterable[float]) -> None:
-    """Solves what the exact metrics of ``config`` will need, before anything is trained.
+def check_solvable(config: Config, hypers: Hyper) -> None:
+    """Solves what the exact metrics of runs will need, before anything is trained.
+
+    Args:
+        config: of all runs.
+        hypers: of the runs, ``[L]``.
 
     Raises:
         ConfigError: if there is no such solution.
     """
     if config.exact_metrics:
-        solution_of(config.env).prepare(gammas)
+        for index, gamma in enumerate(np.asarray(hypers.gamma)):
+            solution_of(config, _inputs(config, hypers, index)).prepare([float(gamma)])

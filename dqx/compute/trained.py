@@ -1,14 +1,15 @@
 """A trained agent: the network of a configuration with the parameters of a seed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqx.compute.build import make_agent
+from dqx.compute.build import environment_of, make_agent
 from dqx.core import exploration
-from dqx.core.environment import Environment, make_environment
+from dqx.core.environment import Environment
 from dqx.core.types import Params
 from dqx.settings import Config
 
@@ -19,6 +20,7 @@ class TrainedAgent:
     Args:
         config: that was trained.
         params: of the online network, without a leading axis.
+        env_inputs: values of the environment's parameters that are inputs; defaults if left out.
 
     Attributes:
         config: as given.
@@ -26,9 +28,12 @@ class TrainedAgent:
         env: the environment it was trained on.
     """
 
-    def __init__(self, config: Config, params: Params) -> None:
+    def __init__(
+        self, config: Config, params: Params, env_inputs: Mapping[str, float] | None = None
+    ) -> None:
         self.config, self.params = config, params
-        self.env: Environment = make_environment(config.env)
+        env = environment_of(config)
+        self.env: Environment = env.at(env_inputs) if env_inputs else env
         self._q_values = jax.jit(make_agent(config, self.env).q_values)
 
     def q_values(self, obs: Any) -> np.ndarray:

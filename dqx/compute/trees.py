@@ -54,6 +54,15 @@ def from_named(prefix: str, like: PyTree, arrays: dict[str, np.ndarray]) -> Any:
     )
 
 
+def equal(tree: PyTree, other: PyTree) -> bool:
+    """Whether two trees on the host have the same structure and the same numbers."""
+    leaves, others = jax.tree.leaves(tree), jax.tree.leaves(other)
+    structures: list[Any] = [jax.tree.structure(tree), jax.tree.structure(other)]
+    if structures[0] != structures[1]:
+        return False
+    return all(np.array_equal(x, y) for x, y in zip(leaves, others, strict=True))
+
+
 def padded(tree: PyTree, width: int) -> PyTree:
     """Repeats the last entry of the leading axis up to ``width``."""
     return jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], width - len(x), 0)]), tree)

@@ -1,7 +1,7 @@
 """One environment as the trainer sees it: fixed dtypes, and resets drawn beforehand."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +49,8 @@ class Environment(NamedTuple):
             the episode ends.
         observe: ``observe(state) -> obs``, where observations are not random.
         model: ``model() -> Model`` lists all states; None where they cannot be listed.
+        at: ``at(inputs)``: the same environment with other values, ``{name: float32 []}``, of the
+            parameters that are inputs of the programs.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Environment(NamedTuple):
     step: Callable[[Key, PyTree, Array, tuple[Array, PyTree]], Step]
     observe: Callable[[PyTree], Array]
     model: Callable[[], Model] | None
+    at: Callable[[Mapping[str, Any]], "Environment"]
 
     def spec(self, num_envs: int = 1) -> Spec:
         """What an agent is told of ``num_envs`` such environments."""
@@ -73,20 +76,56 @@ class Environment(NamedTuple):
         )
 
 
-def make_environment(name: str) -> Environment:
+def make_environment(name: str, **settings: Any) -> Environment:
     """Adapts the environment ``envs.make(name)``.
 
+    Args:
+        name: one that ``envs.make`` takes.
+        settings: its options and parameters by name, see ``envs.describe``.
+
     Raises:
-        ConfigError: if the name is unknown, or its actions or observations are none that DQN can
-            use.
+        ConfigError: if the name or a setting is unknown, a value has the wrong type, or its actions
+            or observations are none that DQN can use.
     """
+
+    def at(inputs: Mapping[str, Any]) -> Environment:
+        try:
+            if not inputs:
+                _check_foreign(name, tuple(sorted(settings.items())))
+            env, params = _configured(name, {**settings, **inputs})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        except OSError as error:  # gymnax's MNIST bandit fetches its data
+            raise ConfigError(f"environment {name!r} cannot be made: {error}") from error
+        return adapt(env, params)._replace(name=name, at=at)
+
+    return at({})
+
+
+def _configured(name: str, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The environment and its parameters, both with what is set of them."""
+    if not settings:
+        return envs.make(name)
+    own = _option_names(name)
+    options = {key: value for key, value in settings.items() if key in own}
+    return envs.configure(name, options, {k: v for k, v in settings.items() if k not in own})
+
+
+@functools.cache
+def _option_names(name: str) -> frozenset[str]:
+    return frozenset(option.name for option in envs.describe(name).options)
+
+
+@functools.cache
+def _check_foreign(name: str, settings: tuple[tuple[str, Any], ...]) -> None:
+    """Refuses an environment of a user's own that breaks the contract, naming the clause."""
+    if not envs.is_foreign(name):
+        return
+    env, params = _configured(name, dict(settings))
     try:
-        env, params = envs.make(name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    except OSError as error:  # gymnax's MNIST bandit fetches its data
-        raise ConfigError(f"environment {name!r} cannot be made: {error}") from error
-    return adapt(env, params)._replace(name=name)
+        envs.check_environment(env, params, quick=True)
+    except envs.ConformanceError as error:
+        raise ConfigError(str(error)) from error
 
 
 def adapt(env: Any, params: Any) -> Environment:
@@ -137,6 +176,7 @@ def adapt(env: Any, params: Any) -> Environment:
         step=step,
         observe=observe,
         model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
+        at=lambda inputs: adapt(env, params.replace(**inputs)),
     )
 
 

@@ -59,6 +59,7 @@ class Lane(struct.PyTreeNode):
         episodes: int32 ``[]``, finished so far.
         diverged_at: int32 ``[]``, environment step at which loss or parameters became non-finite,
             -1 if never.
+        env_inputs: float32 ``[]`` by name, parameters of its environment that are inputs.
     """
 
     key: Key
@@ -71,6 +72,7 @@ class Lane(struct.PyTreeNode):
     episode_length: Array
     episodes: Array
     diverged_at: Array
+    env_inputs: dict[str, Array]
 
 
 class Episodes(NamedTuple):
@@ -89,7 +91,8 @@ class Trainer(NamedTuple):
     """Pure functions of one seed.
 
     Attributes:
-        init: ``init(key) -> Lane``.
+        init: ``init(key, env_inputs={}) -> Lane``; parameters of the environment, float32 ``[]`` by
+            name.
         start: ``start() -> Clock`` at step 0.
         warm_up: ``warm_up(clock, lane, steps) -> (clock, lane, Episodes)``; ``steps`` is static.
         segment: ``segment(clock, lane, hyper, steps) -> (clock, lane, Episodes, metrics)``;
@@ -99,7 +102,7 @@ class Trainer(NamedTuple):
         metrics: how each of the agent's numbers is shown, by its name.
     """
 
-    init: Callable[[Key], Lane]
+    init: Callable[..., Lane]
     start: Callable[[], Clock]
     warm_up: Callable[..., tuple[Clock, Lane, Episodes]]
     segment: Callable[..., tuple[Clock, Lane, Episodes, dict[str, Array]]]
@@ -116,6 +119,10 @@ class _Parts(NamedTuple):
     agent: Agent
     store: Store
     sampler: Sampler
+
+    def env_at(self, env_inputs: Mapping[str, Array]) -> Environment:
+        """The environment with the parameters of a lane."""
+        return self.env.at(env_inputs) if env_inputs else self.env
 
 
 class _StepDraws(NamedTuple):
@@ -152,7 +159,9 @@ def make_trainer(
         warm_up=functools.partial(_warm_up, parts),
         segment=functools.partial(_segment, parts),
         evaluate=functools.partial(_evaluate, parts),
-        q_table=lambda states, lane: q_table(env, agent.q_values, lane.agent.params, states),
+        q_table=lambda states, lane: q_table(
+            parts.env_at(lane.env_inputs), agent.q_values, lane.agent.params, states
+        ),
         metrics=agent.metrics,
     )
 
@@ -161,10 +170,11 @@ def _start() -> Clock:
     return Clock(*(jnp.int32(0) for _ in range(4)))
 
 
-def _init(parts: _Parts, key: Key) -> Lane:
-    num_envs = parts.config.num_envs
+def _init(parts: _Parts, key: Key, env_inputs: dict[str, Array] | None = None) -> Lane:
+    env_inputs = env_inputs or {}
+    num_envs, env = parts.config.num_envs, parts.env_at(env_inputs)
     reset_keys = jax.random.split(purpose_key(key, Purpose.FIRST_RESET), num_envs)
-    obs, env_state = jax.vmap(parts.env.reset)(reset_keys)
+    obs, env_state = jax.vmap(env.reset)(reset_keys)
     return Lane(
         key=key,
         agent=parts.agent.init(purpose_key(key, Purpose.PARAMS)),
@@ -176,6 +186,7 @@ def _init(parts: _Parts, key: Key) -> Lane:
         episode_length=jnp.zeros(num_envs, jnp.int32),
         episodes=jnp.int32(0),
         diverged_at=jnp.int32(-1),
+        env_inputs=env_inputs,
     )
 
 
@@ -271,8 +282,8 @@ def _env_step(
     parts: _Parts, clock: Clock, lane: Lane, draws: _StepDraws, action: Array
 ) -> tuple[Clock, Lane, Episodes]:
     """One step of every environment of a seed, stored in its replay."""
-    config = parts.config
-    step = jax.vmap(parts.env.step)(draws.step_keys, lane.env_state, action, draws.fresh)
+    config, env = parts.config, parts.env_at(lane.env_inputs)
+    step = jax.vmap(env.step)(draws.step_keys, lane.env_state, action, draws.fresh)
     done = step.terminated | step.truncated
     ends = done if config.time_limit_is_terminal else step.terminated
     discount = 1.0 - ends.astype(jnp.float32)
@@ -334,7 +345,7 @@ def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _StepDra
     return _StepDraws(
         agent=jax.vmap(parts.agent.act_draws)(keys(Purpose.EXPLORATION)),
         step_keys=per_env(Purpose.ENV_STEP),
-        fresh=jax.vmap(jax.vmap(parts.env.reset))(per_env(Purpose.RESET)),
+        fresh=jax.vmap(jax.vmap(parts.env_at(lane.env_inputs).reset))(per_env(Purpose.RESET)),
     )
 
 
@@ -356,7 +367,7 @@ def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Updat
 
 def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
-    return evaluate(parts.config, parts.env, q_values, lane.key, clock.step)
+    return evaluate(parts.config, parts.env_at(lane.env_inputs), q_values, lane.key, clock.step)
 
 
 def example_transition(env: Environment) -> Transition:

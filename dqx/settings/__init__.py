@@ -3,6 +3,7 @@
 Nothing here imports JAX or anything else that takes long to load.
 """
 
+from dqx.settings import environments
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError, ConfigWarning, closest
 from dqx.settings.field import Setting, declare, own_setting, show
@@ -31,6 +32,7 @@ __all__ = [
     "closest",
     "complete",
     "declare",
+    "environments",
     "evaluates_at",
     "field_help",
     "from_record",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dqx.settings import registry
+from dqx.settings.environments import PREFIX
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import Setting, collect, declare
 
@@ -28,7 +29,10 @@ class Config:
     A setting that an agent brings is an attribute like the others, though it is kept in ``extra``.
     """
 
-    env: str = declare("CartPole-v1", "environment, by a name that `dqx envs` lists")
+    env: str = declare(
+        "CartPole-v1",
+        "environment, by a name that `dqx envs` lists, or a class of your own: module:Class",
+    )
     agent: str = declare(
         "dqn",
         "agent that learns; dqn trains a network by gradients, tabular a table step by step",
@@ -176,6 +180,10 @@ class Config:
         None, "seeds trained side by side on one device; none: the device's default", low=1
     )
     extra: tuple[tuple[str, Any], ...] = ()
+    # Of the environment: what is compiled in (before `resolved`: all that is given), and the names
+    # of parameters that are inputs of the programs, with the rule of those that are drawn.
+    env_options: tuple[tuple[str, Any], ...] = ()
+    env_inputs: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         # Lists would be equal to no tuple, and could not be hashed.
@@ -191,6 +199,7 @@ class Config:
         fields = vars(self)
         if not name.startswith("_") and "extra" in fields:
             extra = dict(fields["extra"])
+            extra |= {PREFIX + option: value for option, value in fields["env_options"]}
             if name in extra:
                 return extra[name]
             try:

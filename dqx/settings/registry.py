@@ -33,7 +33,7 @@ class AgentEntry(NamedTuple):
 _PACKAGE = "dqx.agents"
 _AGENTS: dict[str, AgentEntry] = {}
 # Names that an agent's setting cannot take.
-_TAKEN = {"extra", "replace", "preset", "name", "draws", "seed"}
+_TAKEN = {"extra", "env_options", "env_inputs", "replace", "preset", "name", "draws", "seed"}
 _TAKEN |= {"about", "source", "claim", "seeds", "bar"}
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from dqx.settings import registry
+from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import INT_END, Setting, show, with_trait
@@ -33,7 +33,7 @@ def validate(config: Config, hyper: Hyper) -> None:
 def _check_extra(config: Config, hyper: Hyper) -> None:
     """Refuses what is none of the agent's own settings, or not allowed."""
     given = [(name, value, False) for name, value in config.extra]
-    given += [(name, value, True) for name, value in hyper.extra.items()]
+    given += [(n, v, True) for n, v in hyper.extra.items() if not environments.is_own(n)]
     for name, value, traced in given:
         declared = setting(name)
         home = "Hyper" if declared.traced else "Config"

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dqx.settings import registry
+from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError
 from dqx.settings.field import Setting
@@ -23,10 +23,15 @@ def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hy
         ConfigError: for a name that there is not, or a value of the wrong type. Ranges are checked
             by `validate`.
     """
+    fields = environments.flattened(fields)
+    config, hyper = _with_environment(config, hyper, fields)
+    fields = {name: value for name, value in fields.items() if not environments.is_own(name)}
     fields = {**_meaningless(config, hyper, fields), **fields}
     agent = SETTINGS["agent"].typed(fields.get("agent", config.agent))
     if agent != config.agent:
-        config, hyper = dataclasses.replace(config, extra=()), dataclasses.replace(hyper, extra={})
+        kept = {n: v for n, v in hyper.extra.items() if environments.is_own(n)}
+        config = dataclasses.replace(config, extra=())
+        hyper = dataclasses.replace(hyper, extra=kept)
     halves: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     extras = (dict(config.extra), dict(hyper.extra))
     for name, value in fields.items():
@@ -42,6 +47,18 @@ def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hy
         dataclasses.replace(config, **halves[False], extra=tuple(sorted(extras[False].items()))),
         dataclasses.replace(hyper, **halves[True], extra=extras[True]),
     )
+
+
+def _with_environment(
+    config: Config, hyper: Hyper, fields: Mapping[str, Any]
+) -> tuple[Config, Hyper]:
+    """Both with what ``fields`` set of the environment; another one forgets what was set before."""
+    new = {name: value for name, value in fields.items() if environments.is_own(name)}
+    other = "env" in fields and fields["env"] != config.env
+    if not new and not (other and (config.env_options or config.env_inputs)):
+        return config, hyper
+    kept = {} if other else environments.given(config, hyper)
+    return environments.replaced(config, hyper, {**kept, **new})
 
 
 def _meaningless(config: Config, hyper: Hyper, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +90,7 @@ def complete(config: Config, hyper: Hyper) -> Hyper:
     """
     own = registry.own_settings(config.agent).values()
     extra = {s.name: hyper.extra.get(s.name, s.default) for s in own if s.traced}
+    extra |= {n: v for n, v in hyper.extra.items() if environments.is_own(n)}
     return dataclasses.replace(hyper, extra=dict(sorted(extra.items())))
 
 
@@ -100,7 +118,8 @@ def parse_assignments(texts: Iterable[str], what: str = "--set") -> dict[str, An
             raise ConfigError(f"{what} takes field=value, such as gamma=0.98, got {text!r}")
         if name in fields:
             raise ConfigError(f"{name} is given twice: give it once")
-        fields[name] = setting(name).parse(value)
+        own = environments.is_own(name)
+        fields[name] = environments.parse(name, value) if own else setting(name).parse(value)
     return fields
 
 
@@ -114,7 +133,11 @@ def to_record(config: Config, hyper: Hyper) -> dict[str, dict[str, Any]]:
     """
     names = [*SETTINGS, *registry.own_settings(config.agent), *dict(config.extra), *hyper.extra]
     record: dict[str, dict[str, Any]] = {"config": {}, "hyper": {}}
-    for name in dict.fromkeys(names):
+    drawn = dict(config.env_inputs)
+    for name, value in environments.given(config, hyper).items():
+        traced = drawn.get(name.removeprefix(environments.PREFIX), value) is None
+        record["hyper" if traced else "config"][name] = environments.to_json(value)
+    for name in dict.fromkeys(n for n in names if not environments.is_own(n)):
         declared = setting(name)
         half, owner = ("hyper", hyper) if declared.traced else ("config", config)
         record[half][name] = declared.to_json(getattr(owner, name))
@@ -129,7 +152,27 @@ def from_record(
     Raises:
         ConfigError: for fields that this version does not know, or values of the wrong type.
     """
-    return override(Config(), Hyper(), **{**config, **(hyper or {})})
+    fields = {**config, **(hyper or {})}
+    rest = {name: value for name, value in fields.items() if not environments.is_own(name)}
+    read, numbers = override(Config(), Hyper(), **rest)
+    options: list[tuple[str, Any]] = []
+    inputs: list[tuple[str, Any]] = []
+    values = dict(numbers.extra)
+    for name, value in fields.items():
+        if environments.is_own(name):
+            short, value = name.removeprefix(environments.PREFIX), environments.typed(name, value)
+            if isinstance(value, environments.Draw):
+                inputs.append((short, value))
+                values[name] = (value.low + value.high) / 2
+            elif name in (hyper or {}):
+                inputs.append((short, None))
+                values[name] = float(value)
+            else:
+                options.append((short, value))
+    read = dataclasses.replace(
+        read, env_options=tuple(sorted(options)), env_inputs=tuple(sorted(inputs))
+    )
+    return read, dataclasses.replace(numbers, extra=dict(sorted(values.items())))
 
 
 def _declared(name: str, agent: str) -> Setting:

@@ -107,7 +107,8 @@ def verify(
         raise ConfigError(f"sample must be at least 1, got {sample}")
     plan = plan_of(Folder(study.path), study.plan)
     places = select_devices(devices)
-    present = identity(places, {point.config.agent for point in plan.points})
+    configs = [point.config for point in plan.points]
+    present = identity(places, {c.agent for c in configs}, {c.env for c in configs})
     apart = tuple(differences(study.plan["identity"], present))
     pick = secrets.randbits(32) if pick is None else pick
     chosen = _chosen(study, sample, pick)
@@ -152,7 +153,7 @@ def _trained(
     by_config: dict[Any, list[Task]] = {}
     for number, run in enumerate(chosen):
         point = points[run["config"]]
-        task = Task(number, (point,), np.array([run["seed"]]))
+        task = Task(number, (point,), np.array([run["seed"]]), plan.root_seed)
         by_config.setdefault(point.config, []).append(task)
     found: list[tuple[int, Point, ChunkResult]] = []
     with stopping() as stop:

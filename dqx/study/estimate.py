@@ -13,7 +13,7 @@ from dqx.compute.devices import free_bytes, select_devices
 from dqx.compute.footprint import measure, state_of
 from dqx.compute.programs import Programs, programs_for
 from dqx.compute.session import intervals, row_metrics
-from dqx.compute.solution import solution_of
+from dqx.compute.solution import exact_metrics
 from dqx.settings import row_steps
 from dqx.study import checkpoint
 from dqx.study.background import over_places
@@ -209,7 +209,6 @@ def _timed_evaluation(programs: Programs, task: Task, clock: Any, lanes: Any) ->
         started = time.perf_counter()
         jax.block_until_ready(programs.evaluate(clock, lanes))
         if task.config.exact_metrics:
-            gammas = np.asarray(task.chunk.hypers.gamma)
-            q = np.asarray(programs.q_table(lanes))[: len(gammas)]
-            solution_of(task.config.env).measure(q, gammas)
+            q = np.asarray(programs.q_table(lanes))[: len(task.seeds)]
+            exact_metrics(task.config, task.chunk.hypers, q)
     return time.perf_counter() - started

@@ -24,13 +24,17 @@ _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_par
              "jax_numpy_dtype_promotion", "jax_default_prng_impl")  # fmt: skip
 
 
-def identity(devices: "Sequence[jax.Device]", agents: Iterable[str] = ()) -> dict[str, str]:
+def identity(
+    devices: "Sequence[jax.Device]", agents: Iterable[str] = (), games: Iterable[str] = ()
+) -> dict[str, str]:
     """Everything, beyond a study's plan, that could change bits: texts by name.
 
     Args:
         devices: where it is trained, all of one kind.
         agents: names of the agents that are trained; those from outside of dqx are told by the
             checksum of their file.
+        games: names of the environments; those of one's own are told by the checksum of the files
+            of their classes, those of other suites by the version of the suite.
     """
     import jax
 
@@ -45,6 +49,7 @@ def identity(devices: "Sequence[jax.Device]", agents: Iterable[str] = ()) -> dic
         **(_libraries() if devices[0].platform == "gpu" else {}),
         "source": source(),
         **_foreign(agents),
+        **_games(games),
         "xla_flags": " ".join(kept),
         **{name: str(jax.config.values[name]) for name in _SETTINGS},
     }
@@ -93,6 +98,23 @@ def _foreign(agents: Iterable[str]) -> dict[str, str]:
         if path is None or not path.is_relative_to(own):
             code = b"" if path is None else path.read_bytes()
             found[f"agent {name}"] = hashlib.sha256(code).hexdigest()[:16] if code else "no file"
+    return found
+
+
+def _games(names: Iterable[str]) -> dict[str, str]:
+    """What the bits of environments from elsewhere depend on."""
+    import envs
+
+    found = {}
+    for name in sorted(set(names)):
+        version = envs.version_of(name)
+        if version is not None:
+            found[f"environment {name}"] = version
+        elif envs.is_foreign(name):
+            code = b"\0".join(path.read_bytes() for path in envs.sources_of(name))
+            found[f"environment {name}"] = (
+                hashlib.sha256(code).hexdigest()[:16] if code else "no file"
+            )
     return found
 
 

@@ -28,6 +28,7 @@ from dqx.settings import (
     check_seeds,
     closest,
     complete,
+    environments,
     from_record,
     notes,
     override,
@@ -173,13 +174,11 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
     for point in plan.points:
         with _naming(point.name if len(plan.points) > 1 else ""):
             validate(point.config, point.hyper)
-            config, lines = rounded(point.config)
+            config, hyper = environments.resolved(point.config, point.hyper)
+            config, lines = rounded(config)
             told |= dict.fromkeys([*lines, *(notes(config) if is_new else ())])
-        varied = {
-            f: getattr(config, f, v) if f in SETTINGS and not SETTINGS[f].traced else v
-            for f, v in point.varied.items()
-        }
-        hyper = complete(config, point.hyper)
+        varied = {f: _as_trained(f, v, config, hyper) for f, v in point.varied.items()}
+        hyper = complete(config, hyper)
         points.append(Point(point.name, config, hyper, varied))
     for line in told:
         warnings.warn(ConfigWarning(line), stacklevel=4)
@@ -196,6 +195,15 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
             f"{plan.num_runs:,} runs, at most {MAX_RUNS:,} are allowed: split the study"
         )
     return plan
+
+
+def _as_trained(field: str, value: Any, config: Config, hyper: Hyper) -> Any:
+    """A varied field's value after rounding, or the default that the environment has for it."""
+    if environments.is_own(field):
+        value = environments.given(config, hyper).get(field)
+        return environments.defaults(config).get(field) if value is None else value
+    rounds = field in SETTINGS and not SETTINGS[field].traced
+    return getattr(config, field, value) if rounds else value
 
 
 def _check_name(name: Any) -> None:
@@ -215,7 +223,7 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
         raise StudyError(f"{key} must be a table, such as [{key}], got {value!r}")
-    return dict(value)
+    return environments.flattened(value)
 
 
 def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
@@ -237,7 +245,7 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
     if not isinstance(cases, Sequence) or not all(isinstance(case, Mapping) for case in cases):
         raise StudyError(f"case must be a list of tables, each [[case]], got {cases!r}")
     for case in cases:
-        fields = dict(case)
+        fields = environments.flattened(case)
         name = fields.pop("name", None)
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise StudyError(
@@ -306,7 +314,9 @@ def _drawn(field: str, rule: Any, uniform: np.ndarray) -> list[Any]:
 
 
 def _whole(field: str) -> bool:
-    return field != "preset" and not setting(field).traced and setting(field).parquet == "int64"
+    if field == "preset" or environments.is_own(field):
+        return False
+    return not setting(field).traced and setting(field).parquet == "int64"
 
 
 def _points(
@@ -355,7 +365,8 @@ def _varied(built: list[tuple[str, Config, Hyper, str | None]]) -> list[str]:
         for _, config, hyper, _ in built
         for name in (*dict(config.extra), *complete(config, hyper).extra)
     )
-    fields = ["preset", *SETTINGS, *own]
+    games = dict.fromkeys(n for _, c, h, _ in built for n in environments.given(c, h))
+    fields = ["preset", *SETTINGS, *games, *(n for n in own if not environments.is_own(n))]
     rows = [[_value(f, *point[1:]) for f in fields] for point in built]
     return [f for i, f in enumerate(fields) if any(row[i] != rows[0][i] for row in rows)]
 
@@ -364,6 +375,8 @@ def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
     """A field's value at a point; None for a setting that only another agent brings."""
     if field == "preset":
         return chosen
+    if environments.is_own(field):
+        return environments.given(config, hyper).get(field)
     declared = setting(field)
     if declared.own and field not in {own.name for own in agent(config.agent).settings}:
         return None
@@ -378,11 +391,16 @@ def _check_snapshots(plan: Plan) -> None:
 
 def point_record(point: Point) -> dict[str, Any]:
     """A point as JSON can hold it; `point_of` reads it back."""
-    varied = {
-        field: value if field == "preset" or value is None else setting(field).to_json(value)
-        for field, value in point.varied.items()
-    }
+    varied = {field: _json(field, value) for field, value in point.varied.items()}
     return {"name": point.name, **to_record(point.config, point.hyper), "varied": varied}
+
+
+def _json(field: str, value: Any) -> Any:
+    if field == "preset" or value is None:
+        return value
+    if environments.is_own(field):
+        return environments.to_json(value)
+    return setting(field).to_json(value)
 
 
 def point_of(record: Mapping[str, Any]) -> Point:
@@ -393,7 +411,9 @@ def point_of(record: Mapping[str, Any]) -> Point:
     """
     config, hyper = from_record(record["config"], record["hyper"])
     varied = {
-        field: _value(field, config, hyper, value if isinstance(value, str) else None)
+        field: environments.typed(field, value)
+        if environments.is_own(field) and value is not None
+        else _value(field, config, hyper, value if isinstance(value, str) else None)
         for field, value in record["varied"].items()
     }
     return Point(record["name"], config, complete(config, hyper), varied)

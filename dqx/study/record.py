@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dqx.settings import SETTINGS, ConfigError, agent, show
+from dqx.settings import SETTINGS, ConfigError, agent, environments, show
 from dqx.study import identity
 from dqx.study.folder import FORMAT, Folder, StudyError, seal
 from dqx.study.host import checkout
@@ -40,10 +40,11 @@ def plan_of(folder: Folder, record: Mapping[str, Any]) -> Plan:
 
     Raises:
         StudyError: if it has fields that this version of dqx does not know.
-        ConfigError: if an agent is not known here.
+        ConfigError: if an agent or an environment of a module of one's own is not known here.
     """
     for point in record["points"]:
         agent(point["config"].get("agent", SETTINGS["agent"].default))
+        environments.check_loaded(point["config"].get("env", SETTINGS["env"].default))
     try:
         points = tuple(point_of(point) for point in record["points"])
     except ConfigError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqx.compute.digest import nested
-from dqx.settings import Config, Hyper, from_record, row_steps
+from dqx.settings import Config, Hyper, environments, from_record, row_steps
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -181,13 +181,19 @@ class Study:
 
         Raises:
             StudyError: as `params` does.
+            ConfigError: if the environment is a class of one's own whose module is not imported.
         """
         from dqx.compute.trained import TrainedAgent  # needs JAX, which reading does not
 
         name = self._name(config)
         if seed is None:
             seed = next((run["seed"] for run in self.runs if run["config"] == name), self.seeds[0])
-        return TrainedAgent(self.point(name)[0], self.params(name, seed, step))
+        params = self.params(name, seed, step)  # before the environment: a mistake is told first
+        point, hyper = self.point(name)
+        environments.check_loaded(point.env)
+        drawn = environments.drawn(point, self.plan["root_seed"], [seed])
+        numbers = {**hyper.extra, **{name: values[0] for name, values in drawn.items()}}
+        return TrainedAgent(point, params, environments.inputs(point, numbers))
 
     def scores(self, config: str | None = None) -> np.ndarray:
         """The scores of a configuration's finished runs, in the order of their seeds.

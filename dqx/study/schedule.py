@@ -13,7 +13,7 @@ from dqx.compute.footprint import Footprint, chunks_that_fit, measure, refusal, 
 from dqx.compute.programs import Programs, chunk_width, programs_for
 from dqx.compute.session import Chunk
 from dqx.compute.solution import check_listable, check_solvable
-from dqx.settings import Config
+from dqx.settings import Config, environments
 from dqx.study.plan import Plan, Point
 
 
@@ -24,17 +24,26 @@ class Task(NamedTuple):
         number: its place within the study.
         points: the configuration of each of its runs; they may differ in `Hyper`.
         seeds: int64, the seed of each.
+        root_seed: of the study.
     """
 
     number: int
     points: tuple[Point, ...]
     seeds: np.ndarray
+    root_seed: int = 0
 
     @property
     def chunk(self) -> Chunk:
         """What a session trains."""
         hypers = [point.hyper for point in self.points]
-        return Chunk(self.seeds, jax.tree.map(lambda *xs: np.array(xs, np.float32), *hypers))
+        stacked = jax.tree.map(lambda *xs: np.array(xs, np.float32), *hypers)
+        drawn = {name: values.astype(np.float32) for name, values in self.drawn.items()}
+        return Chunk(self.seeds, stacked.replace(extra={**stacked.extra, **drawn}))
+
+    @property
+    def drawn(self) -> dict[str, np.ndarray]:
+        """Parameters of the environment that are drawn for each run, float64 ``[w]`` by name."""
+        return environments.drawn(self.config, self.root_seed, self.seeds.tolist())
 
     @property
     def config(self) -> Config:
@@ -66,7 +75,8 @@ def groups(plan: Plan) -> list[Group]:
         for first in range(0, len(runs), config.chunk_width):
             part = runs[first : first + config.chunk_width]
             seeds = np.array([seed for _, seed in part], np.int64)
-            tasks.append(Task(number, tuple(point for point, _ in part), seeds))
+            points_of = tuple(point for point, _ in part)
+            tasks.append(Task(number, points_of, seeds, plan.root_seed))
             number += 1
         made.append(Group(config, tuple(tasks)))
     return made
@@ -100,7 +110,9 @@ def settle(
     if any(config.exact_metrics for config in configs):
         phase("solving for the exact metrics...")
         for point in plan.points:
-            check_solvable(point.config, [float(point.hyper.gamma)])
+            seeds = np.array(plan.seeds if _draws(point.config) else plan.seeds[:1], np.int64)
+            alone = Task(0, (point,) * len(seeds), seeds, plan.root_seed)
+            check_solvable(point.config, alone.chunk.hypers)
     if len(configs) == 1 and compiles:
         phase("compiling...")
         widths = {
@@ -117,6 +129,10 @@ def settle(
             )
     points = tuple(_with_width(point, widths[point.config]) for point in plan.points)
     return dataclasses.replace(plan, points=points)
+
+
+def _draws(config: Config) -> bool:
+    return any(rule is not None for _, rule in config.env_inputs)
 
 
 def _with_width(point: Point, width: int) -> Point:

@@ -11,7 +11,7 @@ from dqx.compute.programs import Programs
 from dqx.compute.score import score
 from dqx.compute.session import ChunkResult, Saved
 from dqx.core.types import PyTree
-from dqx.settings import setting, show
+from dqx.settings import environments, setting, show
 from dqx.study import checkpoint, finish
 from dqx.study.folder import (
     Folder,
@@ -63,7 +63,7 @@ class Store(Protocol):
 def runs_of(task: Task, result: ChunkResult) -> list[dict[str, Any]]:
     """What is known of each run of a finished chunk: its digest, score and divergence."""
     found = digests(result.steps, result.metrics, result.params)
-    scores = score(task.config, result.metrics)
+    scores, drawn = score(task.config, result.metrics), task.drawn
     return [
         {
             "config": point.name,
@@ -71,6 +71,7 @@ def runs_of(task: Task, result: ChunkResult) -> list[dict[str, Any]]:
             "digest": found[i],
             "diverged_at": int(result.diverged_at[i]),
             "score": plain(float(scores[i])),
+            **{name: float(values[i]) for name, values in drawn.items()},
         }
         for i, (point, seed) in enumerate(zip(task.points, result.seeds, strict=True))
     ]
@@ -266,9 +267,13 @@ def _labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[st
         return typed.take(pyarrow.array(rows, pyarrow.int64()))
 
     columns = {"config": column([point.name for point in task.points], "string")}
-    for field in task.points[0].varied:
-        kind = "string" if field == "preset" else setting(field).parquet
-        values = [point.varied[field] for point in task.points]
+    drawn = task.drawn
+    for field in dict.fromkeys([*task.points[0].varied, *drawn]):
+        values = drawn[field].tolist() if field in drawn else [p.varied[field] for p in task.points]
+        if environments.is_own(field):
+            kind = environments.column_type(values)
+        else:
+            kind = "string" if field == "preset" else setting(field).parquet
         if kind == "string":
             values = [value if value is None else show(value) for value in values]
         # A varied field keeps its name, unless a metric has it.

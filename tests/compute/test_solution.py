@@ -157,7 +157,7 @@ def test_a_table_of_q_values_holds_those_of_every_state():
     programs = Programs(config, env, jax.devices("cpu")[0], 0)
     _, lanes = programs.init(np.array([3, 4]))
     table = np.asarray(programs.q_table(lanes))
-    states = solution_of(config.env).model.states
+    states = solution_of(config).model.states
     obs = jax.vmap(env.observe)(states)
     assert table.shape == (2, 400, 6) and len(set(np.asarray(obs).tolist())) == 400
     agent = dqx.make_agent(config, env)
@@ -170,7 +170,7 @@ def test_a_table_of_q_values_holds_those_of_every_state():
 
 def test_q_values_that_are_not_finite_choose_as_greedy_episodes_do():
     """A diverged run has a return like any other; only its distance from Q* cannot be told."""
-    solution = solution_of("Taxi-v4")
+    solution = solution_of(dqx.Config(env="Taxi-v4"))
     rng = np.random.default_rng(0)
     q = np.tile(rng.normal(size=(400, 6)), (3, 1, 1))
     q[1][rng.random((400, 6)) < 0.1] = np.nan

@@ -37,8 +37,9 @@ def test_the_fields_are_the_settings_and_extra():
     config, hyper = Config(), Hyper()
     static = [f.name for f in dataclasses.fields(Config)]
     traced = [f.name for f in dataclasses.fields(Hyper)]
-    assert static[:3] == ["env", "agent", "network"] and static[-1] == traced[-1] == "extra"
-    assert [*static[:-1], *traced[:-1]] == list(SETTINGS)
+    assert static[:3] == ["env", "agent", "network"] and traced[-1] == "extra"
+    assert static[-3:] == ["extra", "env_options", "env_inputs"]
+    assert [*static[:-3], *traced[:-1]] == list(SETTINGS)
     assert config.extra == () and hyper.extra == {}
     for name, declared in SETTINGS.items():
         assert getattr(hyper if declared.traced else config, name) == declared.default

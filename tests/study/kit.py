@@ -38,7 +38,7 @@ METRICS = (*EPISODE_METRICS, *agents_kit.METRICS, *EVAL_METRICS, *EXACT_METRICS)
 
 def fields(config, *, without=()) -> dict[str, Any]:
     """The fields of a `Config` or `Hyper` as a plan's [base] takes them."""
-    left_out = ("extra", *without)
+    left_out = ("extra", "env_options", "env_inputs", *without)
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in left_out}
 
 
