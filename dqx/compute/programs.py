@@ -19,10 +19,10 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from dqx.compute import trees
-from dqx.compute.build import make_trainer
+from dqx.compute.build import environment_of, make_trainer
 from dqx.compute.solution import solution_of
 from dqx.core.agent import Metric
-from dqx.core.environment import Environment, make_environment
+from dqx.core.environment import Environment
 from dqx.core.evaluation import Evaluation
 from dqx.core.keys import seed_key
 from dqx.core.loop import Clock, Episodes, Lane
@@ -139,7 +139,7 @@ class Programs:
             case "evaluate":
                 return jax.vmap(trainer.evaluate, in_axes=(None, 0)), (clock, lanes)
             case _:
-                states = solution_of(self.config.env).model.states
+                states = solution_of(self.config.env, self.config.time_limit).model.states
                 return jax.vmap(functools.partial(trainer.q_table, states)), (lanes,)
 
     def _hyper_shapes(self) -> Hyper:
@@ -183,7 +183,7 @@ _CACHE_LOCK = threading.Lock()
 
 @functools.lru_cache(maxsize=4)
 def _cached_programs(config: Config, device: jax.Device, root_seed: int) -> Programs:
-    return Programs(config, make_environment(config.env), device, root_seed)
+    return Programs(config, environment_of(config), device, root_seed)
 
 
 def chunk_width(config: Config, platform: str) -> int:

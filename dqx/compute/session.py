@@ -267,7 +267,8 @@ class Session:
             }
         if pending.q_table is not None:
             q, gammas = np.asarray(pending.q_table)[: self._count], self.chunk.hypers.gamma
-            measured = solution_of(self.config.env).measure(q, np.asarray(gammas))
+            solution = solution_of(self.config.env, self.config.time_limit)
+            measured = solution.measure(q, np.asarray(gammas))
             row |= {name: trees.padded(values, width) for name, values in measured.items()}
         self._rows.append(row)
         self._episodes.append(finished)

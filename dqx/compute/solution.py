@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from dqx.core.environment import make_environment
+from dqx.core.wrappers import time_limit
 from dqx.settings import Config, ConfigError
 from envs import exact
 from envs.tabular import Model
@@ -85,13 +86,18 @@ class Solution:
 
 
 @functools.lru_cache(maxsize=4)
-def solution_of(name: str) -> Solution:
+def solution_of(name: str, limit: int = 0) -> Solution:
     """The solution of the environment of this name, worked out on first use.
+
+    Args:
+        name: of the environment.
+        limit: steps after which episodes are truncated; 0: as the environment does.
 
     Raises:
         ConfigError: if its states are too many to be listed.
     """
-    model = make_environment(name).model
+    env = make_environment(name)
+    model = (time_limit(env, limit) if limit else env).model
     assert model is not None  # see `check_listable`
     try:
         return Solution(name, model())
@@ -120,4 +126,4 @@ def check_solvable(config: Config, gammas: Iterable[float]) -> None:
         ConfigError: if there is no such solution.
     """
     if config.exact_metrics:
-        solution_of(config.env).prepare(gammas)
+        solution_of(config.env, config.time_limit).prepare(gammas)

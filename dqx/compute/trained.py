@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqx.compute.build import make_agent
+from dqx.compute.build import environment_of, make_agent
 from dqx.core import exploration
-from dqx.core.environment import Environment, make_environment
+from dqx.core.environment import Environment
 from dqx.core.types import Params
 from dqx.settings import Config
 
@@ -28,7 +28,7 @@ class TrainedAgent:
 
     def __init__(self, config: Config, params: Params) -> None:
         self.config, self.params = config, params
-        self.env: Environment = make_environment(config.env)
+        self.env: Environment = environment_of(config)
         self._q_values = jax.jit(make_agent(config, self.env).q_values)
 
     def q_values(self, obs: Any) -> np.ndarray:

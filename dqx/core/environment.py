@@ -11,6 +11,7 @@ import envs
 from dqx.core.agent import Spec
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import ConfigError
+from dqx.settings.field import INT_END
 from envs import spaces
 from envs.tabular import Model, build_model, is_enumerable
 
@@ -35,6 +36,15 @@ class Step(NamedTuple):
     truncated: Array
 
 
+class Wrappers(NamedTuple):
+    """What `core.wrappers` has put around an environment; named and read as the settings are."""
+
+    sticky_actions: float = 0.0
+    action_repeat: int = 1
+    time_limit: int = 0
+    frame_stack: int = 1
+
+
 class Environment(NamedTuple):
     """Pure functions of one environment with its parameters filled in.
 
@@ -49,6 +59,9 @@ class Environment(NamedTuple):
             the episode ends.
         observe: ``observe(state) -> obs``, where observations are not random.
         model: ``model() -> Model`` lists all states; None where they cannot be listed.
+        limited: ``limited(steps) -> Environment``, the same with another time limit of its own;
+            None where the environment has no such parameter.
+        wrappers: what was put around it.
     """
 
     name: str
@@ -60,6 +73,8 @@ class Environment(NamedTuple):
     step: Callable[[Key, PyTree, Array, tuple[Array, PyTree]], Step]
     observe: Callable[[PyTree], Array]
     model: Callable[[], Model] | None
+    limited: Callable[[int], "Environment"] | None = None
+    wrappers: Wrappers = Wrappers()
 
     def spec(self, num_envs: int = 1) -> Spec:
         """What an agent is told of ``num_envs`` such environments."""
@@ -127,6 +142,10 @@ def adapt(env: Any, params: Any) -> Environment:
     def observe(state: PyTree) -> Array:
         return _cast(env.observe(None, state, None, params), obs_like)
 
+    def limited(steps: int) -> Environment:
+        # Its own count is an int32.
+        return adapt(env, params.replace(max_steps_in_episode=min(steps, INT_END - 1)))
+
     return Environment(
         name=str(env.name),
         obs_shape=tuple(obs_like.shape),
@@ -137,6 +156,7 @@ def adapt(env: Any, params: Any) -> Environment:
         step=step,
         observe=observe,
         model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
+        limited=limited if hasattr(params, "max_steps_in_episode") else None,
     )
 
 

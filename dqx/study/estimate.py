@@ -211,5 +211,5 @@ def _timed_evaluation(programs: Programs, task: Task, clock: Any, lanes: Any) ->
         if task.config.exact_metrics:
             gammas = np.asarray(task.chunk.hypers.gamma)
             q = np.asarray(programs.q_table(lanes))[: len(gammas)]
-            solution_of(task.config.env).measure(q, gammas)
+            solution_of(task.config.env, task.config.time_limit).measure(q, gammas)
     return time.perf_counter() - started

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dqx.core.replay import ReplayState, make_replay, make_store, row_bytes
+from dqx.core.replay import Filled, ReplayState, make_replay, make_store, row_bytes
 from tests.jaxprs import traced
 
 LEVEL = 1e-4  # all but one key in ten thousand pass by chance; keys are fixed
@@ -218,10 +218,15 @@ def test_a_store_writes_and_gathers_what_a_replay_does():
     assert_bit_equal(rows, state.rows)
     for step in range(5):
         new = random_bits(MIXED, 2, rng)
-        state, rows = replay.add(state, new), store.write(rows, 2 * step % 6, new)
+        state, filled = replay.add(state, new), filled_to(2 * step, 6)
+        rows = store.write(rows, filled, new, jnp.zeros(2, jnp.int32))
         assert_bit_equal(rows, state.rows)
     indices = jnp.array([5, 0, 3, 3])
-    assert_bit_equal(store.gather(rows, indices), replay.gather(state, indices))
+    assert_bit_equal(store.gather(rows, filled, indices), replay.gather(state, indices))
+
+
+def filled_to(written, capacity):
+    return Filled(*(jnp.int32(x) for x in (written % capacity, min(written, capacity), written)))
 
 
 # What the programs cost.
