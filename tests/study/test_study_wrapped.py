@@ -10,8 +10,10 @@ import dqx
 from dqx.study import engine, load, verify
 from tests.agents.dqn_kit import layers_of
 from tests.oracles import dqn
-from tests.shared import HYPER, TINY
+from tests.shared import HYPER, TINY, quickly
 from tests.study.kit import assert_whole, fields, interrupted, resume, run
+
+pytestmark = pytest.mark.slow  # its programs take a few seconds to compile
 
 CONFIG = dataclasses.replace(
     TINY,
@@ -54,7 +56,8 @@ def test_stopped_and_resumed_it_has_the_same_bits(study, tmp_path, monkeypatch):
 
 
 def test_its_runs_are_verified(study):
-    assert verify(study.path, sample=2, devices="cpu:1")["holds"]
+    certificate = verify(study.path, sample=2, devices="cpu:1")
+    assert certificate.passed and len(certificate.checks) == 2
 
 
 def test_episodes_are_counted_in_steps_and_returns_are_not_scaled(study):
@@ -66,14 +69,15 @@ def test_episodes_are_counted_in_steps_and_returns_are_not_scaled(study):
     assert set(doubled - episodes["return"]) == {0, 1}
     assert study.metrics.eval_length.max() <= 9
     losses = study.to_arrays("loss")[..., -1].mean(axis=1)
-    assert losses.shape == (2,) and losses[1] < 0.1 * losses[0]
+    assert losses.shape == (2,) and losses[1] < 0.3 * losses[0]  # what is learned from is
 
 
 def test_the_agent_that_is_loaded_stacks_and_normalises_by_itself(study):
     agent = study.agent(SCALED, 8)
     moments = agent.params["observations"]
     assert moments["count"] == CONFIG.total_steps and moments["mean"].shape == (12,)
-    obs, state = agent.env.reset(jax.random.key(0))
+    obs, state = quickly(agent.env.reset)(jax.random.key(0))
+    step = quickly(agent.env.step)
     for time in range(4):
         normal = (obs - moments["mean"]) / np.sqrt(moments["variance"] + 1e-8)
         q, _ = dqn.forward(
@@ -81,6 +85,6 @@ def test_the_agent_that_is_loaded_stacks_and_normalises_by_itself(study):
         )
         np.testing.assert_allclose(agent.q_values(obs), q[0], rtol=1e-4, atol=1e-5)
         assert agent.act(obs) == np.argmax(q)
-        found = agent.env.step(jax.random.key(time), state, 1, (obs, state))
+        found = step(jax.random.key(time), state, 1, (obs, state))
         assert found.obs.shape == (12,)
         obs, state = found.obs, found.state
