@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dqx import agents, stats, study
-    from dqx.compute.build import make_agent, make_trainer
+    from dqx.compute.build import environment_of, make_agent, make_trainer
     from dqx.compute.cache import enable as use_cache
     from dqx.core import convolution, exploration, losses, networks, replay, tabular
     from dqx.core.agent import Agent
@@ -40,7 +40,7 @@ __version__ = importlib.metadata.version("dqx")
 # Where each public name lives. They are loaded on first use: reading a result or asking for help
 # needs no JAX, and JAX takes a while to import.
 _HOMES = {
-    "compute.build": ("make_agent", "make_trainer"),
+    "compute.build": ("environment_of", "make_agent", "make_trainer"),
     "core.agent": ("Agent",),
     "core.environment": ("Environment", "adapt", "make_environment"),
     "core.loop": ("Trainer",),
@@ -80,6 +80,7 @@ __all__ = [
     "adapt",
     "agents",
     "convolution",
+    "environment_of",
     "exploration",
     "load",
     "losses",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dqx.core.agent import Agent, Spec
+from dqx.core.normalization import normalizing
 from dqx.settings import Config, Setting, registry
 
 Build = Callable[[Config, Spec], Agent]
@@ -59,7 +60,10 @@ def make_agent(config: Config, spec: Spec) -> Agent:
         ConfigError: if there is no such agent, or it cannot take the observations.
     """
     registry.agent(config.agent)  # imports a module of this package on first use
-    return _VARIANTS[config.agent].build(config, spec)
+    build = _VARIANTS[config.agent].build
+    if not config.normalize_observations:
+        return build(config, spec)
+    return normalizing(lambda inner: build(config, inner), spec)
 
 
 def source_of(name: str) -> Path | None:

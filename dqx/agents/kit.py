@@ -50,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
-# ``[]``. ``step`` has its reward clipped and gamma multiplied into its discount.
+# ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount.
 Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
 
 
@@ -259,9 +259,9 @@ def _follow(
 
 
 def as_learned(steps: Transition, hyper: Hyper) -> Transition:
-    """Transitions with rewards clipped, and discounts that gamma has been multiplied into."""
+    """Transitions with rewards scaled and then clipped, and gamma multiplied into discounts."""
     return steps._replace(
-        reward=jnp.clip(steps.reward, -hyper.reward_clip, hyper.reward_clip),
+        reward=jnp.clip(hyper.reward_scale * steps.reward, -hyper.reward_clip, hyper.reward_clip),
         discount=hyper.gamma * steps.discount,
     )
 

@@ -2,29 +2,36 @@
 
 from dqx import agents
 from dqx.core.agent import Agent
-from dqx.core.environment import Environment, make_environment
+from dqx.core.environment import Environment, Wrappers, make_environment
 from dqx.core.loop import Trainer, example_transition
 from dqx.core.loop import make_trainer as _make_trainer
-from dqx.core.replay import make_store
+from dqx.core.replay import Store, make_stacked_store, make_store
 from dqx.core.sampling import SAMPLERS
-from dqx.settings import Config
+from dqx.core.wrappers import wrapped
+from dqx.settings import Config, ConfigError
 
 
 def environment_of(config: Config) -> Environment:
-    """The environment that ``config`` describes, its inputs at their defaults.
+    """Makes the environment that ``config`` describes, with all that is to be around it.
 
     Raises:
-        ConfigError: as `make_environment` does.
+        ConfigError: if there is no such environment, or it cannot have that around it.
     """
-    return make_environment(config.env, **dict(config.env_options))
+
+    def around(env: Environment) -> Environment:
+        return wrapped(env, config)._replace(at=lambda inputs: around(env.at(inputs)))
+
+    return around(make_environment(config.env, **dict(config.env_options)))
 
 
 def make_agent(config: Config, env: Environment) -> Agent:
     """Builds the agent that ``config`` describes for environments like ``env``.
 
     Raises:
-        ConfigError: if there is no such agent, or it cannot take the observations.
+        ConfigError: if there is no such agent, it cannot take the observations, or ``env`` has
+            other things around it than ``config`` says.
     """
+    _check_wrappers(config, env)
     return agents.make_agent(config, env.spec(config.num_envs)._replace(name=config.env))
 
 
@@ -34,6 +41,21 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
     Raises:
         ConfigError: as `make_agent` does.
     """
-    store = make_store(example_transition(env), config.replay_capacity, config.num_envs)
-    sampler = SAMPLERS[config.sampling](config)
-    return _make_trainer(config, env, make_agent(config, env), store, sampler)
+    agent, sampler = make_agent(config, env), SAMPLERS[config.sampling](config)
+    return _make_trainer(config, env, agent, _make_store(config, env), sampler)
+
+
+def _make_store(config: Config, env: Environment) -> Store:
+    example, sizes = example_transition(env), (config.replay_capacity, config.num_envs)
+    if config.frame_stack > 1:
+        return make_stacked_store(example, config.frame_stack, *sizes)
+    return make_store(example, *sizes)
+
+
+def _check_wrappers(config: Config, env: Environment) -> None:
+    for name, found in zip(Wrappers._fields, env.wrappers, strict=True):
+        if getattr(config, name) != found:
+            raise ConfigError(
+                f"the environment {env.name} was made with {name} = {found}, and the configuration "
+                f"says {getattr(config, name)}: make it by dqx.environment_of(config)"
+            )

@@ -8,6 +8,7 @@ from dqx.compute import trees
 from dqx.compute.limits import Limit
 from dqx.compute.programs import Programs
 from dqx.compute.session import intervals
+from dqx.core.replay import ring_rows
 from dqx.settings import Config, ConfigError
 
 # Share of the free memory that chunks may take; the rest is for results, and for what other
@@ -97,7 +98,8 @@ def refusal(config: Config, need: Footprint, limit: Limit, saved: int = 0) -> Co
     narrower = min(width - 1, usable * width // (need.total + saved))
     if narrower >= 1:
         remedies.append(f"chunk_width={narrower} trains fewer seeds side by side")
-    row = need.replay // (width * config.replay_capacity)
+    rows = ring_rows(config.replay_capacity, config.num_envs, config.frame_stack)
+    row = need.replay // (width * rows)
     copies = 2 if saved else 1  # of each row
     spared = need.total + saved - usable
     capacity = config.replay_capacity - -(-spared // (width * row * copies)) if row else 0

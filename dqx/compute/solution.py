@@ -95,7 +95,7 @@ def solution_of(config: Config, inputs: Mapping[str, float] | None = None) -> So
     Raises:
         ConfigError: if its states are too many to be listed, or the inputs change which there are.
     """
-    game = Config(env=config.env, env_options=config.env_options)
+    game = Config(env=config.env, env_options=config.env_options, time_limit=config.time_limit)
     base = _solution(game, ())
     if not inputs:
         return base

@@ -107,6 +107,8 @@ class Agent(NamedTuple):
             evaluations, exact metrics and users see.
         status: ``status(now)``: float32 ``[]`` by name, what a row shows beside ``learn``'s.
         metrics: how each number of ``learn`` and ``status`` is shown, by its name.
+        see: ``see(state, obs [E, ...]) -> state``, before each step in training, random ones too;
+            None for an agent that learns nothing from looking.
     """
 
     init: Callable[[Key], AgentState]
@@ -118,3 +120,4 @@ class Agent(NamedTuple):
     q_values: Callable[[Params, Array], Array]
     status: Callable[[Now], dict[str, Array]]
     metrics: Mapping[str, Metric]
+    see: Callable[[AgentState, Array], AgentState] | None = None

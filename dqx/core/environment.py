@@ -11,6 +11,7 @@ import envs
 from dqx.core.agent import Spec
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import ConfigError
+from dqx.settings.field import INT_END
 from envs import spaces
 from envs.tabular import Model, build_model, is_enumerable
 
@@ -35,6 +36,15 @@ class Step(NamedTuple):
     truncated: Array
 
 
+class Wrappers(NamedTuple):
+    """What `core.wrappers` has put around an environment; named and read as the settings are."""
+
+    sticky_actions: float = 0.0
+    action_repeat: int = 1
+    time_limit: int = 0
+    frame_stack: int = 1
+
+
 class Environment(NamedTuple):
     """Pure functions of one environment with its parameters filled in.
 
@@ -51,6 +61,9 @@ class Environment(NamedTuple):
         model: ``model() -> Model`` lists all states; None where they cannot be listed.
         at: ``at(inputs)``: the same environment with other values, ``{name: float32 []}``, of the
             parameters that are inputs of the programs.
+        limited: ``limited(steps) -> Environment``, the same with another time limit of its own;
+            None where the environment has no such parameter.
+        wrappers: what was put around it.
     """
 
     name: str
@@ -63,6 +76,8 @@ class Environment(NamedTuple):
     observe: Callable[[PyTree], Array]
     model: Callable[[], Model] | None
     at: Callable[[Mapping[str, Any]], "Environment"]
+    limited: Callable[[int], "Environment"] | None = None
+    wrappers: Wrappers = Wrappers()
 
     def spec(self, num_envs: int = 1) -> Spec:
         """What an agent is told of ``num_envs`` such environments."""
@@ -166,6 +181,10 @@ def adapt(env: Any, params: Any) -> Environment:
     def observe(state: PyTree) -> Array:
         return _cast(env.observe(None, state, None, params), obs_like)
 
+    def limited(steps: int) -> Environment:
+        # Its own count is an int32.
+        return adapt(env, params.replace(max_steps_in_episode=min(steps, INT_END - 1)))
+
     return Environment(
         name=str(env.name),
         obs_shape=tuple(obs_like.shape),
@@ -177,6 +196,7 @@ def adapt(env: Any, params: Any) -> Environment:
         observe=observe,
         model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
         at=lambda inputs: adapt(env, params.replace(**inputs)),
+        limited=limited if hasattr(params, "max_steps_in_episode") else None,
     )
 
 

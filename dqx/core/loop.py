@@ -23,8 +23,8 @@ from dqx.core.environment import Environment
 from dqx.core.evaluation import Evaluation, evaluate, q_table
 from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
-from dqx.core.replay import Store
-from dqx.core.sampling import Filled, Sampler
+from dqx.core.replay import Filled, Store
+from dqx.core.sampling import Sampler
 from dqx.core.types import Array, Batch, Key, PyTree, Transition
 from dqx.settings import Config, Hyper
 
@@ -194,7 +194,7 @@ def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock
     """Uniformly random actions; this program holds no learning code."""
 
     def step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
-        clock, lane = carry
+        clock, lane = _seen(parts, carry)
         action, agent = parts.agent.explore(lane.agent, draws.agent)
         clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
         return (clock, lane), episodes
@@ -217,7 +217,7 @@ def _segment(
     step_count = config.train_period // config.num_envs  # of every environment in a round
 
     def act_step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
-        clock, lane = carry
+        clock, lane = _seen(parts, carry)
         now = _now(config, hyper, clock, lane)
         action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
         clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
@@ -264,6 +264,11 @@ def _learned_names(agent: Agent) -> list[str]:
     return [name for name, metric in agent.metrics.items() if metric.over != "now"]
 
 
+def _filled(clock: Clock) -> Filled:
+    # Every step of an environment writes a row.
+    return Filled(clock.position, clock.size, written=clock.step)
+
+
 def _now(config: Config, hyper: Hyper, clock: Clock, lane: Lane) -> Now:
     return Now(_annealed(config, hyper, clock.step), clock.step, clock.updates, lane.episodes)
 
@@ -278,6 +283,14 @@ def _annealed(config: Config, hyper: Hyper, step: Array) -> Hyper:
     return hyper.replace(**moved)
 
 
+def _seen(parts: _Parts, carry: tuple[Clock, Lane]) -> tuple[Clock, Lane]:
+    """Shows the agent what it is about to act on, if it asks for that."""
+    clock, lane = carry
+    if parts.agent.see is None:
+        return carry
+    return clock, lane.replace(agent=parts.agent.see(lane.agent, lane.obs))
+
+
 def _env_step(
     parts: _Parts, clock: Clock, lane: Lane, draws: _StepDraws, action: Array
 ) -> tuple[Clock, Lane, Episodes]:
@@ -290,7 +303,9 @@ def _env_step(
     stored = Transition(lane.obs, action, step.reward, discount, step.final_obs)
     total, length = lane.episode_return + step.reward, lane.episode_length + 1
     lane = lane.replace(
-        replay_rows=parts.store.write(lane.replay_rows, clock.position, stored),
+        replay_rows=parts.store.write(
+            lane.replay_rows, _filled(clock), stored, lane.episode_length
+        ),
         sampler=parts.sampler.add(lane.sampler, clock.position),
         env_state=step.state,
         obs=step.obs,
@@ -311,9 +326,9 @@ def _learn_step(
 ) -> tuple[Clock, Lane, Array]:
     """One update from rows that the sampler picks; its metrics in the order of their names."""
     config = parts.config
-    filled = Filled(clock.position, clock.size)
+    filled = _filled(clock)
     rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled)
-    batch = Batch(parts.store.gather(lane.replay_rows, rows), weight)
+    batch = Batch(parts.store.gather(lane.replay_rows, filled, rows), weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
     now, before = clock.step, clock.step - config.train_period
     crossed = now // config.target_period > before // config.target_period

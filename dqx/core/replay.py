@@ -15,9 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dqx.core.types import Array, Key, PyTree
+from dqx.core.types import Array, Key, PyTree, Transition
 
 Rows = dict[str, Array]
+
+
+class Filled(NamedTuple):
+    """How far a buffer of C rows is written, the same for all seeds.
+
+    Attributes:
+        position: int32 ``[]``, the row that the next step writes first.
+        size: int32 ``[]``, how many rows have been written, at most C.
+        written: int32 ``[]``, how many have been written since the start.
+    """
+
+    position: Array
+    size: Array
+    written: Array
 
 
 class ReplayState(struct.PyTreeNode):
@@ -35,17 +49,20 @@ class ReplayState(struct.PyTreeNode):
 
 
 class Store(NamedTuple):
-    """The rows of a buffer alone, for a loop whose clock knows position and size.
+    """The rows of a buffer alone, for a loop whose clock knows how far they are written.
+
+    A row is known by its place among C, whatever a store keeps beside them.
 
     Attributes:
         init: ``init()``: packed rows, zeros.
-        write: ``write(rows, position, transitions [E, ...]) -> rows``, in place.
-        gather: ``gather(rows, indices [B])``: transitions ``[B, ...]``.
+        write: ``write(rows, filled, transitions [E, ...], age [E]) -> rows``, in place; ``age``
+            (int32) counts the steps that each one's episode had had before.
+        gather: ``gather(rows, filled, indices [B])``: transitions ``[B, ...]``.
     """
 
     init: Callable[[], Rows]
-    write: Callable[[Rows, Array, PyTree], Rows]
-    gather: Callable[[Rows, Array], PyTree]
+    write: Callable[[Rows, Filled, PyTree, Array], Rows]
+    gather: Callable[[Rows, Filled, Array], PyTree]
 
 
 class Replay(NamedTuple):
@@ -72,34 +89,71 @@ def make_store(example: PyTree, capacity: int, num_envs: int = 1) -> Store:
         AssertionError: at trace time, if written transitions differ from ``example`` in shape or
             dtype.
     """
-    if capacity < 1 or num_envs < 1 or capacity % num_envs:
-        raise ValueError(
-            "replay capacity must be a positive multiple of num_envs, "
-            f"got {capacity} and {num_envs}"
-        )
-    example = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), example
+    table = _make_table(example, capacity, num_envs)
+    return Store(
+        init=table.init,
+        write=lambda rows, filled, transitions, age: table.write(
+            rows, filled.position, transitions
+        ),
+        gather=lambda rows, filled, indices: table.gather(rows, indices),
     )
-    widths = _packed_widths(example)
 
-    def init() -> Rows:
-        return {dtype: jnp.zeros((capacity, width), dtype) for dtype, width in widths.items()}
 
-    def write(rows: Rows, position: Array, transitions: PyTree) -> Rows:
+def make_stacked_store(example: Transition, frames: int, capacity: int, num_envs: int = 1) -> Store:
+    """Builds storage for transitions whose observations are stacks of ``frames`` frames.
+
+    Of a stack only the newest frame is kept; the others are those of the rows before, of the same
+    environment and episode, and where the episode has no such row, its first. So that the oldest
+    transitions have theirs, ``frames - 1`` more rows are kept of each environment.
+
+    Args:
+        example: one transition, its observations stacked along the last axis, oldest first.
+        frames: k.
+        capacity, num_envs: as of `make_store`.
+
+    Raises:
+        ValueError, AssertionError: as `make_store` does.
+    """
+    _check_capacity(capacity, num_envs)
+    width = example.obs.shape[-1] // frames
+    frame = jax.ShapeDtypeStruct((*example.obs.shape[:-1], width), example.obs.dtype)
+    kept = example._replace(obs=frame, next_obs=frame)
+    num_rows = ring_rows(capacity, num_envs, frames)
+    stored = (jax.ShapeDtypeStruct((), jnp.int32), kept)
+    table, obs_place = _make_table(stored, num_rows, num_envs), _places(stored)[1].obs
+
+    def write(rows: Rows, filled: Filled, transitions: Transition, age: Array) -> Rows:
         chex.assert_trees_all_equal_shapes_and_dtypes(
             transitions,
             jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_envs, *x.shape), x.dtype), example),
         )
-        return {
-            dtype: jax.lax.dynamic_update_slice_in_dim(rows[dtype], new, position, axis=0)
-            for dtype, new in _pack(transitions, num_envs).items()
-        }
+        newest = transitions._replace(
+            obs=transitions.obs[..., -width:], next_obs=transitions.next_obs[..., -width:]
+        )
+        age = jnp.minimum(age, frames - 1)
+        return table.write(rows, filled.written % num_rows, (age, newest))
 
-    def gather(rows: Rows, indices: Array) -> PyTree:
-        taken = {dtype: jnp.take(x, indices, axis=0, mode="clip") for dtype, x in rows.items()}
-        return _unpack(taken, example, indices.shape[0])
+    def gather(rows: Rows, filled: Filled, indices: Array) -> Transition:
+        # Which transition of all since the start was the last that came to this place among C.
+        last = filled.written - 1
+        number = last - (last - indices) % capacity
+        age, steps = table.gather(rows, number % num_rows)
 
-    return Store(init, write, gather)
+        def older(back: int) -> Array:
+            before = number - jnp.minimum(age, back) * num_envs
+            return _columns(rows, before % num_rows, obs_place)
+
+        stack = [older(back) for back in range(frames - 1, 0, -1)] + [steps.obs]
+        obs = jnp.concatenate(stack, axis=-1)
+        next_obs = jnp.concatenate([*stack[1:], steps.next_obs], axis=-1)
+        return steps._replace(obs=obs, next_obs=next_obs)
+
+    return Store(table.init, write, gather)
+
+
+def ring_rows(capacity: int, num_envs: int, frames: int = 1) -> int:
+    """Rows that are kept for ``capacity`` transitions whose observations stack ``frames``."""
+    return capacity + (frames - 1) * num_envs
 
 
 def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
@@ -128,14 +182,14 @@ def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
 
     Source: Lin 1992; uniform sampling as in Mnih et al. 2015.
     """
-    store = make_store(example, capacity, num_envs)
+    table = _make_table(example, capacity, num_envs)
 
     def init() -> ReplayState:
-        return ReplayState(rows=store.init(), position=jnp.int32(0), size=jnp.int32(0))
+        return ReplayState(rows=table.init(), position=jnp.int32(0), size=jnp.int32(0))
 
     def add(state: ReplayState, transitions: PyTree) -> ReplayState:
         return ReplayState(
-            rows=store.write(state.rows, state.position, transitions),
+            rows=table.write(state.rows, state.position, transitions),
             position=(state.position + num_envs) % capacity,
             size=jnp.minimum(state.size + num_envs, capacity),
         )
@@ -144,7 +198,7 @@ def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
         return uniform_rows(jax.random.bits(key, (batch_size,), jnp.uint32), size)
 
     def gather(state: ReplayState, indices: Array) -> PyTree:
-        return store.gather(state.rows, indices)
+        return table.gather(state.rows, indices)
 
     def sample(state: ReplayState, key: Key, batch_size: int) -> PyTree:
         return gather(state, indices(key, state.size, batch_size))
@@ -165,16 +219,82 @@ def row_bytes(example: PyTree) -> int:
     return sum(np.dtype(dtype).itemsize * width for dtype, width in _packed_widths(example).items())
 
 
+class _Table(NamedTuple):
+    """Packed rows, by where they lie; ``write(rows, position, transitions [E, ...]) -> rows``."""
+
+    init: Callable[[], Rows]
+    write: Callable[[Rows, Array, PyTree], Rows]
+    gather: Callable[[Rows, Array], PyTree]
+
+
+def _make_table(example: PyTree, num_rows: int, num_envs: int) -> _Table:
+    _check_capacity(num_rows, num_envs)
+    example = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), example
+    )
+    widths = _packed_widths(example)
+
+    def init() -> Rows:
+        return {dtype: jnp.zeros((num_rows, width), dtype) for dtype, width in widths.items()}
+
+    def write(rows: Rows, position: Array, transitions: PyTree) -> Rows:
+        chex.assert_trees_all_equal_shapes_and_dtypes(
+            transitions,
+            jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_envs, *x.shape), x.dtype), example),
+        )
+        return {
+            dtype: jax.lax.dynamic_update_slice_in_dim(rows[dtype], new, position, axis=0)
+            for dtype, new in _pack(transitions, num_envs).items()
+        }
+
+    def gather(rows: Rows, indices: Array) -> PyTree:
+        taken = {dtype: jnp.take(x, indices, axis=0, mode="clip") for dtype, x in rows.items()}
+        return _unpack(taken, example)
+
+    return _Table(init, write, gather)
+
+
+def _check_capacity(capacity: int, num_envs: int) -> None:
+    if capacity < 1 or num_envs < 1 or capacity % num_envs:
+        raise ValueError(
+            "replay capacity must be a positive multiple of num_envs, "
+            f"got {capacity} and {num_envs}"
+        )
+
+
+class _Place(NamedTuple):
+    """Where a leaf lies in a packed row: of which array the columns from ``start`` on."""
+
+    word: str
+    start: int
+    width: int
+    leaf: jax.ShapeDtypeStruct
+
+
 def _word(dtype: Any) -> str:
     """The unsigned integer type that holds a leaf's bits unchanged (a boolean takes a byte)."""
     return f"uint{8 * np.dtype(dtype).itemsize}"
 
 
+def _places(example: PyTree) -> Any:
+    """The `_Place` of every leaf, in a tree like ``example``."""
+    ends: dict[str, int] = {}
+    places = []
+    for leaf in jax.tree.leaves(example):
+        word, width = _word(leaf.dtype), int(np.prod(leaf.shape))
+        places.append(_Place(word, ends.get(word, 0), width, leaf))
+        ends[word] = ends.get(word, 0) + width
+    return jax.tree.unflatten(jax.tree.structure(example), places)
+
+
+def _listed(places: Any) -> list[_Place]:
+    return jax.tree.leaves(places, is_leaf=lambda x: isinstance(x, _Place))
+
+
 def _packed_widths(example: PyTree) -> dict[str, int]:
     widths: dict[str, int] = {}
-    for leaf in jax.tree.leaves(example):
-        word = _word(leaf.dtype)
-        widths[word] = widths.get(word, 0) + int(np.prod(leaf.shape))
+    for place in _listed(_places(example)):
+        widths[place.word] = place.start + place.width
     return widths
 
 
@@ -187,16 +307,28 @@ def _pack(transitions: PyTree, num_rows: int) -> dict[str, Array]:
     return {word: jnp.concatenate(parts, axis=1) for word, parts in columns.items()}
 
 
-def _unpack(rows: dict[str, Array], example: PyTree, num_rows: int) -> PyTree:
-    offsets = dict.fromkeys(rows, 0)
-    leaves = []
-    for leaf in jax.tree.leaves(example):
-        word = _word(leaf.dtype)
-        start, width = offsets[word], int(np.prod(leaf.shape))
-        offsets[word] = start + width
-        bits = rows[word][:, start : start + width].reshape(num_rows, *leaf.shape)
-        is_bool = leaf.dtype == bool
-        leaves.append(
-            bits.astype(bool) if is_bool else jax.lax.bitcast_convert_type(bits, leaf.dtype)
-        )
+def _unpack(rows: Rows, example: PyTree) -> PyTree:
+    """Every leaf of packed rows ``[B, width]``."""
+    leaves = [
+        _of_bits(rows[place.word][:, place.start : place.start + place.width], place.leaf)
+        for place in _listed(_places(example))
+    ]
     return jax.tree.unflatten(jax.tree.structure(example), leaves)
+
+
+def _columns(rows: Rows, indices: Array, place: _Place) -> Array:
+    """One leaf alone of rows ``[B]``, without reading the rest of them."""
+
+    def one(index: Array) -> Array:
+        found = jax.lax.dynamic_slice(rows[place.word], (index, place.start), (1, place.width))
+        return found[0]
+
+    return _of_bits(jax.vmap(one)(indices), place.leaf)
+
+
+def _of_bits(bits: Array, leaf: jax.ShapeDtypeStruct) -> Array:
+    """Packed columns ``[B, width]`` as what they were, ``[B, ...]``."""
+    bits = bits.reshape(bits.shape[0], *leaf.shape)
+    return (
+        bits.astype(bool) if leaf.dtype == bool else jax.lax.bitcast_convert_type(bits, leaf.dtype)
+    )

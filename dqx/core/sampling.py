@@ -10,21 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dqx.core.replay import uniform_rows
+from dqx.core.replay import Filled, uniform_rows
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import Config
-
-
-class Filled(NamedTuple):
-    """How far the replay is written, the same for all seeds.
-
-    Attributes:
-        position: int32 ``[]``, the row that the next step writes first.
-        size: int32 ``[]``, how many rows have been written, at most C.
-    """
-
-    position: Array
-    size: Array
 
 
 class Sampler(NamedTuple):

@@ -80,6 +80,36 @@ class Config:
         choices=("lecun_normal", "glorot_uniform", "torch"),
         of=_NETWORK,
     )
+    frame_stack: int = declare(
+        1,
+        "newest observations that are observed side by side along their last axis",
+        low=1,
+        high=256,
+    )
+    action_repeat: int = declare(
+        1,
+        "steps of the environment that an action is taken for, up to the end of the episode; "
+        "together they count as one step everywhere else",
+        low=1,
+    )
+    sticky_actions: float = declare(
+        0.0,
+        "probability that the environment takes the action it took last instead of the one chosen",
+        low=0,
+        high=1,
+    )
+    time_limit: int = declare(
+        0,
+        "steps of an episode, counted as the agent takes them, after which it is truncated; "
+        "0: the environment's own limit",
+        low=0,
+    )
+    normalize_observations: bool = declare(
+        False,
+        "subtraction of the mean and division by the standard deviation, of each number observed "
+        "over all steps of training so far, limited to 10; for numbers, not for uint8 frames",
+        of=_NETWORK,
+    )
     num_envs: int = declare(1, "parallel environments of one seed", low=1)
     total_steps: int = declare(
         500_000,
@@ -271,6 +301,12 @@ class Hyper:
     )
     max_grad_norm: float = declare(
         math.inf, "largest global norm of the gradient", above=0, infinite=True, of=_GRADIENT
+    )
+    reward_scale: float = declare(
+        1.0,
+        "factor of rewards in the update, before reward_clip; returns are without it",
+        above=0,
+        anneals=False,
     )
     reward_clip: float = declare(
         math.inf, "largest magnitude of a reward in the update", above=0, infinite=True

@@ -104,6 +104,16 @@ def _check_sampling(config: Config) -> None:
         raise ConfigError(f"{what} updates_per_train must be 1, got {config.updates_per_train}")
 
 
+_UNKNOWN_TO_EXACT = {
+    "time_limit_is_terminal": "time limits",
+    "reward_clip": "clipped rewards",
+    "reward_scale": "scaled rewards",
+    "frame_stack": "stacked observations",
+    "action_repeat": "repeated actions",
+    "sticky_actions": "sticky actions",
+}
+
+
 def _check_exact(config: Config, hyper: Hyper) -> None:
     if not config.exact_metrics:
         return
@@ -116,13 +126,14 @@ def _check_exact(config: Config, hyper: Hyper) -> None:
         raise ConfigError(
             "exact_metrics compare with the solution for one discount: take gamma out of annealed"
         )
-    if config.time_limit_is_terminal or math.isfinite(float(hyper.reward_clip)):
-        what = "time limits" if config.time_limit_is_terminal else "clipped rewards"
-        field = "time_limit_is_terminal" if config.time_limit_is_terminal else "reward_clip"
-        raise ConfigError(
-            f"exact_metrics compare with values that know no {what}: leave {field} at its default "
-            "or set exact_metrics = false"
-        )
+    for name, what in _UNKNOWN_TO_EXACT.items():
+        declared = SETTINGS[name]
+        value = getattr(hyper if declared.traced else config, name)
+        if declared.typed(value) != declared.default:
+            raise ConfigError(
+                f"exact_metrics compare with values that know no {what}: leave {name} at its "
+                "default or set exact_metrics = false"
+            )
 
 
 def _check_ladder(config: Config) -> None:

@@ -71,7 +71,7 @@ def test_epsilon_follows_the_named_schedule(name, expected):
     np.testing.assert_allclose(status["epsilon"], expected, rtol=1e-5)
 
 
-def test_as_learned_clips_rewards_and_multiplies_gamma_in():
+def test_as_learned_scales_and_clips_rewards_and_multiplies_gamma_in():
     steps = Transition(
         np.zeros(4), np.zeros(4), np.array([-9.0, -0.5, 0.5, 9.0]), np.array([0.0, 1, 0, 1]), None
     )
@@ -79,6 +79,11 @@ def test_as_learned_clips_rewards_and_multiplies_gamma_in():
     np.testing.assert_array_equal(learned.reward, [-2.0, -0.5, 0.5, 2.0])
     np.testing.assert_array_equal(learned.discount, [0.0, 0.75, 0.0, 0.75])
     assert learned.obs is steps.obs and learned.action is steps.action
+    # Scaled before they are clipped.
+    scaled = kit.as_learned(steps, Hyper(reward_scale=0.5, reward_clip=2.0))
+    np.testing.assert_array_equal(scaled.reward, [-2.0, -0.25, 0.25, 2.0])
+    scaled = kit.as_learned(steps, Hyper(reward_scale=8.0, reward_clip=4.0))
+    np.testing.assert_array_equal(scaled.reward, [-4.0, -4.0, 4.0, 4.0])
 
 
 @pytest.mark.parametrize(("updates", "expected"), [(0, 0.5), (1, 0.4), (12, 0.125)])

@@ -24,7 +24,7 @@ GIB = 2**30
 
 
 def make_programs(config):
-    return Programs(config, dqx.make_environment(config.env), CPU, 0)
+    return Programs(config, dqx.environment_of(config), CPU, 0)
 
 
 def nbytes(tree):
@@ -48,6 +48,7 @@ CONFIGS = {
     "table": {"agent": "tabular", "env": "Taxi-v4", "hidden_sizes": dqx.Config().hidden_sizes,
               "target_period": dqx.Config().target_period},
     "pixels": {"env": "WallDodge-v0", "network": "coarse_cnn", "replay_capacity": 100},
+    "stacked": {"frame_stack": 3, "sticky_actions": 0.1, "normalize_observations": True},
 }  # fmt: skip
 
 
@@ -68,6 +69,17 @@ def test_pixels_take_a_byte_each_in_the_replay():
     # Two observations, and action, reward and discount of 4 bytes each.
     row = 2 * pixels + 3 * 4
     assert state_of(make_programs(config), config).replay == 3 * config.replay_capacity * row
+
+
+def test_a_stack_of_four_frames_takes_hardly_more_replay_than_one():
+    config = dataclasses.replace(SMALL, env="WallDodge-v0", network="coarse_cnn")
+    stacked = dataclasses.replace(config, frame_stack=4)
+    one, four = (state_of(make_programs(c), c).replay for c in (config, stacked))
+    assert one < four < 1.3 * one
+    # Three rows more for each environment, and an age of 4 bytes in each.
+    pixels = np.prod(dqx.make_environment(config.env).obs_shape)
+    rows = config.replay_capacity + 3 * config.num_envs
+    assert four == 3 * rows * (2 * pixels + 4 * 4)
 
 
 # --- The rest, as XLA says.
@@ -282,8 +294,9 @@ def test_a_refusal_says_need_limit_and_the_harmless_remedy(limit):
 
 def test_only_where_no_chunk_is_narrow_enough_a_smaller_replay_is_proposed(limit):
     limit(GIB // 2)
-    for width in (None, 1, 4):  # by default it comes down to one seed
-        config = dataclasses.replace(HUGE, chunk_width=width)
+    # By default it comes down to one seed.
+    for width, fields in ((None, {}), (1, {}), (4, {}), (2, {"frame_stack": 9})):
+        config = dataclasses.replace(HUGE, chunk_width=width, **fields)
         message = refused(config)
         (capacity,) = re.findall(r"; replay_capacity=(\d+) would fit, which changes", message)
         assert (

@@ -52,10 +52,10 @@ def run():
     return dqx.train(TAXI, TAXI_HYPER, range(5), devices="cpu:1")
 
 
-def rolled_out(q, table, start):
-    """The return of one greedy episode under Gymnasium's limit of 200 steps."""
+def rolled_out(q, table, start, limit=200):
+    """The return of one greedy episode under Gymnasium's limit of 200 steps, or another."""
     state, total = start, 0.0
-    for _ in range(200):
+    for _ in range(limit):
         _, state, reward, ended = table[state][int(np.argmax(q[state]))][0]
         total += reward
         if ended:
@@ -102,6 +102,24 @@ def test_a_run_on_taxi_is_measured_as_gymnasium_s_table_says(run, taxi):
         assert last["q_error"][seed] == pytest.approx(error, rel=1e-5)
     np.testing.assert_array_equal(run.scores, last["exact_return"])
     assert len(set(last["exact_return"])) > 1 and np.all(last["optimal_share"] < 1)
+
+
+@pytest.mark.slow
+def test_a_time_limit_is_that_of_the_exact_solution_too(taxi):
+    table, starts = taxi
+    config = dataclasses.replace(TAXI, total_steps=1_000, eval_period=1_000, time_limit=11)
+    found = dqx.train(config, TAXI_HYPER, 2, devices="cpu:1")
+    best = np.zeros(500)
+    for _ in range(11):  # backwards from the limit
+        best = np.array([max(reward + (not ended) * best[after] for (_, after, reward, ended), in
+                             table[state].values()) for state in range(500)])  # fmt: skip
+    for seed, q in enumerate(found.params["params"]["table"].astype(np.float64)):
+        value = np.mean([rolled_out(q, table, start, 11) for start in starts])
+        assert found.metrics["exact_return"][seed, -1] == pytest.approx(value, abs=1e-4)
+        regret = best[starts].mean() - value
+        assert found.metrics["regret"][seed, -1] == pytest.approx(regret, abs=1e-4)
+    assert found.metrics["eval_length"][:, -1].max() <= 11
+    assert found.episodes.length.max() == 11
 
 
 def test_they_come_with_every_evaluation_and_nowhere_else(run):

@@ -15,7 +15,7 @@ import dqx
 from dqx.compute.programs import Programs
 from dqx.core import loop, sampling
 from dqx.core.keys import seed_key
-from dqx.core.replay import make_store
+from dqx.core.replay import make_store, ring_rows
 from tests import probes
 from tests.core.ledger import seed_keys, unpacked
 from tests.jaxprs import is_leaf, outputs, touches, traced
@@ -58,7 +58,7 @@ def programs():
 
 def segment_equations(config, clock_axis=None):
     """The equations of a vmapped segment; with ``clock_axis=0`` of one whose clock is batched."""
-    trainer = dqx.make_trainer(config, dqx.make_environment(config.env))
+    trainer = dqx.make_trainer(config, dqx.environment_of(config))
     lanes = jax.eval_shape(jax.vmap(trainer.init), seed_keys(WIDTH))
     clock = jax.eval_shape(trainer.start)
     hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((WIDTH,), jnp.float32), dqx.Hyper())
@@ -70,7 +70,7 @@ def segment_equations(config, clock_axis=None):
     return traced(chunk, clock, lanes, hyper)
 
 
-def replay_accesses(found):
+def replay_accesses(found, rows=CAPACITY):
     """What reads, and what writes, arrays as large as the replay: equations by kind.
 
     vmap turns a ``dynamic_update_slice`` into a scatter; while its position is the clock's, that is
@@ -84,8 +84,8 @@ def replay_accesses(found):
         return name
 
     leaves = [e for e in found if is_leaf(e)]
-    reads = {kind(e) for e in leaves if touches(e.invars, CAPACITY)}
-    writes = {kind(e) for e in leaves if touches(e.outvars, CAPACITY)}
+    reads = {kind(e) for e in leaves if touches(e.invars, rows)}
+    writes = {kind(e) for e in leaves if touches(e.outvars, rows)}
     return reads, writes
 
 
@@ -96,12 +96,15 @@ VARIANTS = [
     {"num_envs": 1, "train_period": 1, "optimizer": "rmsprop"},
     {"sampling": "newest", "batch_size": 8, "updates_per_train": 1, "policy": "boltzmann_gumbel"},
     {"policy": "max_boltzmann", "epsilon_ladder": True, "annealed": ("temperature", "tau")},
+    {"frame_stack": 3, "sticky_actions": 0.2, "normalize_observations": True},
 ]
 
 
 @pytest.mark.parametrize("fields", VARIANTS)
 def test_replay_is_only_sliced_into_and_gathered_from(fields):
-    reads, writes = replay_accesses(segment_equations(dataclasses.replace(CONFIG, **fields)))
+    config = dataclasses.replace(CONFIG, **fields)
+    rows = ring_rows(CAPACITY, config.num_envs, config.frame_stack)
+    reads, writes = replay_accesses(segment_equations(config), rows)
     assert writes == {"dynamic_update_slice"}
     assert reads == {"dynamic_update_slice", "gather"}
 

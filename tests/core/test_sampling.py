@@ -11,8 +11,8 @@ import scipy.stats
 import dqx
 from dqx.core import sampling
 from dqx.core.keys import Purpose, purpose_key
-from dqx.core.replay import uniform_rows
-from dqx.core.sampling import Filled, Sampler
+from dqx.core.replay import Filled, uniform_rows
+from dqx.core.sampling import Sampler
 from dqx.settings import SETTINGS
 from tests.core.ledger import CONFIG, LANES, run_ledger, seed_keys, unpacked
 
@@ -24,7 +24,7 @@ def config_of(**fields):
 
 
 def filled(position, size):
-    return Filled(jnp.int32(position), jnp.int32(size))
+    return Filled(jnp.int32(position), jnp.int32(size), jnp.int32(size))
 
 
 def test_every_name_in_the_configuration_is_a_sampler():

@@ -11,7 +11,7 @@ import pytest
 from dqx.settings import SETTINGS, ConfigError, field_help, own_setting, setting, show
 
 NAMES = tuple(SETTINGS)
-WHOLE = tuple(n for n, s in SETTINGS.items() if s.type in (int, int | None))
+WHOLE = tuple(n for n, s in SETTINGS.items() if s.type in (int, int | None) and s.high is None)
 TRACED = tuple(n for n, s in SETTINGS.items() if s.traced)
 
 # The ranges once more, by hand: type of a column, then what is allowed and what is not.
@@ -45,6 +45,11 @@ ALLOWED = {
     "initial_q": ("finite", (-1e9, 0.0, 7.5), (math.nan, math.inf, -math.inf)),
     "activation": among("relu", "tanh", "swish"),
     "initializer": among("lecun_normal", "glorot_uniform", "torch"),
+    "frame_stack": ("between 1 and 256", (1, 4, 256), (0, -3, 257)),
+    "action_repeat": AT_LEAST_1,
+    "sticky_actions": SHARE,
+    "time_limit": AT_LEAST_0,
+    "normalize_observations": SWITCH,
     "num_envs": AT_LEAST_1,
     "total_steps": AT_LEAST_1,
     "learning_starts": AT_LEAST_1,
@@ -84,6 +89,7 @@ ALLOWED = {
     "anneal_scale": NOT_NEGATIVE,
     "tau": POSITIVE_SHARE,
     "max_grad_norm": LIMIT,
+    "reward_scale": POSITIVE,
     "reward_clip": LIMIT,
     "td_error_clip": LIMIT,
     "huber_delta": LIMIT,
