@@ -1,4 +1,4 @@
-"""JAX environments as pure functions, and one `make` for these and all of gymnax's."""
+"""JAX environments as pure functions, and one `make` for these, gymnax's and other suites'."""
 
 from envs._lazy import loaded_later
 
@@ -7,7 +7,7 @@ with loaded_later("seaborn"):
     from gymnax.environments import spaces
 
 # ruff: noqa: E402 (gymnax comes first)
-from envs import exact, tabular
+from envs import adapters, exact, tabular
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
 from envs.mountain_car import MountainCar
@@ -21,6 +21,7 @@ __all__ = [
     "MountainCar",
     "Taxi",
     "WallDodge",
+    "adapters",
     "check_environment",
     "exact",
     "make",

@@ -1,4 +1,4 @@
-"""Environments by name: this package's own first, then everything gymnax knows."""
+"""Environments by name: this package's own, everything gymnax knows, other suites by prefix."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from gymnax import registration
 from gymnax.environments.environment import Environment
 
+from envs import adapters
 from envs.cartpole import CartPole
 from envs.mountain_car import MountainCar
 from envs.taxi import Taxi
@@ -34,7 +35,8 @@ def own_names() -> tuple[str, ...]:
 def names() -> tuple[str, ...]:
     """Name every environment `make` knows: this package's own, then gymnax's, each once.
 
-    What was added with `gymnax.register` is included.
+    What was added with `gymnax.register` is included; other suites are not
+    (`envs.adapters.names(prefix)`).
     """
     return (*_OWN, *(name for name in registration.registered_envs if name not in _OWN))
 
@@ -42,11 +44,14 @@ def names() -> tuple[str, ...]:
 def make(name: str, **options: Any) -> tuple[Environment, Any]:
     """Build the environment called `name` and its default parameters.
 
+    A name with a colon is one of another suite, `SUITE:NAME` (see `envs.adapters`).
     `options` go to the environment's constructor (for example `size=10` of DeepSea-bsuite);
     the returned parameters are a pytree, changed with `params.replace(...)`.
     Raises ValueError for an unknown name and TypeError for an unknown option.
     """
     if name not in names():
+        if isinstance(name, str) and ":" in name:
+            return adapters.make(name, **options)
         raise ValueError(_unknown(name))
     try:
         if name not in _OWN:
