@@ -1,18 +1,20 @@
-# make train | test | test-long | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+# make train | test | test-long | test-suites | lint | bench | clean. The first use of each installs what it needs into $(VENV).
 #   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
 #   VENV=.venv-3.11          another environment beside the default one
+#   SUITES_VENV=.venv-suites the environment of test-suites, which has other suites beside the pins
 #   ARGS="..."               more arguments for the command, such as ARGS="--seeds 4"
 
 VENV ?= .venv
+SUITES_VENV ?= .venv-suites
 ARGS ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-long lint bench clean
+.PHONY: help venv train test test-long test-suites suites lint bench clean
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 # Usable environments are kept, broken ones (an interpreter that has gone) are made anew, and one of
 # an unfit version is left alone and reported.
@@ -38,12 +40,12 @@ venv: $(VENV)/.created
 	@:
 
 # The build backend comes first and pinned, so that building dqx fetches nothing on its own.
-# $(call install,EXTRAS)
+# $(call install,EXTRAS[,MORE PINS])
 define install
 	@set -e; pins=constraints-$$(cat $(VENV)/.created).txt; \
-	echo "Installing dqx$(1) into $(VENV), pinned by $$pins (takes minutes the first time)"; \
+	echo "Installing dqx$(1) into $(VENV), pinned by $$pins $(2) (takes minutes the first time)"; \
 	$(PIP) install -c $$pins hatchling; \
-	$(PIP) install -c $$pins --no-build-isolation -e '.$(1)'
+	$(PIP) install -c $$pins $(2:%=-c %) --no-build-isolation -e '.$(1)'
 	@touch $@
 endef
 
@@ -56,6 +58,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(call install,[bench])
 
+comma := ,
+SUITES := craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
+
+$(VENV)/.installed-suites: $(VENV)/.installed-test constraints-suites.txt
+	$(call install,[$(SUITES)],constraints-suites.txt)
+
 train: $(VENV)/.installed
 	$(VENV)/bin/dqx train cartpole --out runs/cartpole --overwrite $(ARGS)
 
@@ -65,6 +73,14 @@ test: $(VENV)/.installed-test
 # What takes minutes in all and is run on one Python: more cases, more kills, the scripts.
 test-long: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m long $(ARGS)
+# One Python is enough, and navix needs 3.12.
+test-suites:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
+	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
+	$(SUITES_VENV)/bin/python -m pytest -n 2 -m suites tests/envs/test_adapters.py $(ARGS)
+
+suites: $(VENV)/.installed-suites
+	@:
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -76,5 +92,5 @@ bench: $(VENV)/.installed-bench
 
 # Keeps runs/.
 clean:
-	rm -rf .venv .venv-3.11 .venv-3.12 build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-3.11 .venv-3.12 $(SUITES_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""JAX environments as pure functions, and one `make` for these and all of gymnax's."""
+"""JAX environments as pure functions, and one `make` for these, gymnax's and other suites'."""
 
 from envs._lazy import loaded_later
 
@@ -7,7 +7,7 @@ with loaded_later("seaborn"):
     from gymnax.environments import spaces
 
 # ruff: noqa: E402 (gymnax comes first)
-from envs import exact, tabular
+from envs import adapters, exact, tabular
 from envs._fields import setting
 from envs.cartpole import CartPole
 from envs.conformance import ConformanceError, check_environment
@@ -37,6 +37,7 @@ __all__ = [
     "Taxi",
     "UnusableEnvironment",
     "WallDodge",
+    "adapters",
     "check_environment",
     "configure",
     "describe",

@@ -1,8 +1,7 @@
-"""Environments by name: this package's own first, then everything gymnax knows, then users'."""
+"""Environments by name: this package's own first, then gymnax's, other suites', and users'."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 from gymnax import registration
 from gymnax.environments.environment import Environment
 
-from envs import foreign
+from envs import adapters, foreign
 from envs.cartpole import CartPole
 from envs.errors import UnusableEnvironment, did_you_mean
 from envs.mountain_car import MountainCar
@@ -29,10 +28,6 @@ _OWN: dict[str, Callable[..., Environment]] = {
     "WallDodge-v1": partial(WallDodge, "v1"),
 }
 
-# Suites of other projects: the prefix of "prefix:name", and the module of this package whose
-# `make(name, **options)` builds that environment. It is imported when it is named.
-_SUITES: dict[str, str] = {}
-
 
 def own_names() -> tuple[str, ...]:
     """Name the environments this package implements itself; they shadow gymnax's of that name."""
@@ -42,7 +37,8 @@ def own_names() -> tuple[str, ...]:
 def names() -> tuple[str, ...]:
     """Name every environment `make` knows: this package's own, then gymnax's, each once.
 
-    What was added with `gymnax.register` is included.
+    What was added with `gymnax.register` is included; other suites are not
+    (`envs.adapters.names(prefix)`).
     """
     return (*_OWN, *(name for name in registration.registered_envs if name not in _OWN))
 
@@ -51,7 +47,8 @@ def make(name: str, /, **options: Any) -> tuple[Environment, Any]:
     """Build the environment called `name` and its default parameters.
 
     `name` is one of `names()`, or "package.module:Class" for a class derived from gymnax's
-    Environment, or a function that returns an instance of one; its module is imported.
+    Environment, or a function that returns an instance of one; its module is imported. With the
+    prefix of a suite it is one of that suite's, `SUITE:NAME` (see `envs.adapters`).
 
     `options` go to the environment's constructor (for example `size=10` of DeepSea-bsuite);
     the returned parameters are a pytree, changed with `params.replace(...)`.
@@ -59,10 +56,9 @@ def make(name: str, /, **options: Any) -> tuple[Environment, Any]:
     "package.module:Class", and TypeError for an unknown option of one of `names()`.
     """
     if name not in names():
-        prefix, rest = _split(name)
-        if prefix in _SUITES:
-            env, params = importlib.import_module(_SUITES[prefix]).make(rest, **options)
-            return env, params
+        prefix, _ = _split(name)
+        if prefix in adapters.SUITES:
+            return adapters.make(name, **options)
         return foreign.make(name, options)
     try:
         if name not in _OWN:
@@ -88,9 +84,9 @@ def factory_of(name: str) -> Callable[..., Any]:
     if name in names():
         # gymnax has no public way to ask for what was registered.
         return registration._registry[name]
-    prefix, rest = _split(name)
-    if prefix in _SUITES:
-        return partial(importlib.import_module(_SUITES[prefix]).make, rest)
+    prefix, _ = _split(name)
+    if prefix in adapters.SUITES:
+        return adapters.factory_of(name)
     return foreign.load(name)
 
 
@@ -103,7 +99,7 @@ def module_of(name: str) -> str:
     if name in names():
         return foreign.defined_in(factory_of(name))
     prefix, _ = _split(name)
-    return _SUITES[prefix] if prefix in _SUITES else foreign.module_name(name)
+    return adapters.module_of(prefix) if prefix in adapters.SUITES else foreign.module_name(name)
 
 
 def is_foreign(name: str) -> bool:
@@ -119,16 +115,13 @@ def is_loaded(name: str) -> bool:
     if name in names():
         return True
     prefix, colon, _ = str(name).partition(":")
-    return bool(colon) and _SUITES.get(prefix, prefix) in sys.modules
+    return bool(colon) and (prefix in adapters.SUITES or prefix in sys.modules)
 
 
 def version_of(name: str) -> str | None:
     """Name the suite that `name` is of and its version; None for what is of no suite."""
     prefix, colon, _ = str(name).partition(":")
-    if not colon or prefix not in _SUITES:
-        return None
-    version: str = importlib.import_module(_SUITES[prefix]).version()
-    return version
+    return adapters.version_of(name) if colon and prefix in adapters.SUITES else None
 
 
 def sources_of(environment: str | Environment, /, **options: Any) -> list[Path]:

@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from envs.adapters import SUITES
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.11", "3.12")
@@ -103,7 +105,10 @@ def test_command_and_module_name_the_version(installed: Path, tmp_path: Path) ->
 
 
 def pins(python: str) -> dict[str, Version]:
-    """Name -> version of a constraint file, after checking the form of every line."""
+    """Name -> version of a constraint file, after checking the form of every line.
+
+    `python` is a version of Python, or "suites" for what other suites need beside Python 3.12's.
+    """
     lines = (ROOT / f"constraints-{python}.txt").read_text().splitlines()
     matches = [PIN.fullmatch(line) for line in lines]
     bad = [line for line, match in zip(lines, matches, strict=True) if match is None]
@@ -118,11 +123,11 @@ def test_pins_satisfy_every_declared_requirement(python: str) -> None:
     pinned = pins(python)
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"cuda", "test", "bench"}
+    assert set(extras) == {"cuda", "test", "bench", *SUITES}
     declared = [
         *build,
         *PROJECT["dependencies"],
-        *(line for extra in extras.values() for line in extra),
+        *(line for name, extra in extras.items() if name not in SUITES for line in extra),
     ]
     for requirement in map(Requirement, declared):
         name = canonicalize_name(requirement.name)
@@ -136,6 +141,17 @@ def test_lower_bounds_are_versions_that_are_tested() -> None:
     for requirement in map(Requirement, PROJECT["dependencies"]):
         (lower,) = (Version(s.version) for s in requirement.specifier if s.operator == ">=")
         assert lower == min(p[canonicalize_name(requirement.name)] for p in pinned), requirement
+
+
+def test_pins_of_other_suites_satisfy_their_extras_and_repeat_no_other_pin() -> None:
+    pinned = pins("suites")
+    assert not pinned.keys() & pins("3.12").keys()
+    for prefix, suite in SUITES.items():
+        (line,) = PROJECT["optional-dependencies"][prefix]
+        requirement = Requirement(line)
+        assert requirement.name == suite.package
+        (lower,) = (Version(s.version) for s in requirement.specifier if s.operator == ">=")
+        assert lower == pinned[canonicalize_name(suite.package)], requirement
 
 
 def project_files() -> list[Path]:

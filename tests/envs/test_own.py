@@ -300,12 +300,7 @@ def test_code_without_a_file_has_no_sources():
     )
 
 
-def test_a_suite_is_asked_by_its_prefix_and_imported_when_named(tmp_path, monkeypatch):
-    (tmp_path / "games_of_mine" / "suite.py").write_text(
-        "def make(name, **options):\n    return name, options\n"
-    )
-    monkeypatch.setitem(envs.registry._SUITES, "suite", "games_of_mine.suite")
-    assert envs.module_of("suite:Maze-5x5") == "games_of_mine.suite"
-    assert not envs.is_loaded("suite:Maze-5x5")
-    assert envs.make("suite:Maze-5x5", size=3) == ("Maze-5x5", {"size": 3})
-    assert envs.is_loaded("suite:Maze-5x5")
+def test_an_environment_of_a_suite_is_no_user_s():
+    name = "navix:Navix-Empty-5x5-v0"
+    assert envs.module_of(name) == "envs.adapters.navix"
+    assert envs.is_loaded(name) and not envs.is_foreign(name) and envs.sources_of(name) == []
