@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib.image
+import jax.numpy as jnp
 import numpy as np
+from PIL import Image  # matplotlib brings it
 
 import envs
 from envs.pictures import _text
@@ -34,7 +35,7 @@ def picture(env: Any, params: Any, steps: int, seed: int) -> np.ndarray:
         state = env.reset(key_reset, params)[1]
         if steps:
             like = jax.eval_shape(step, state, key_steps)[0]
-            state = jax.tree.map(lambda leaf, to: jax.numpy.asarray(leaf, to.dtype), state, like)
+            state = jax.tree.map(lambda leaf, to: jnp.asarray(leaf, to.dtype), state, like)
             state, _ = jax.lax.scan(step, state, jax.random.split(key_steps, steps))
         return envs.render(env, state, params)
 
@@ -50,7 +51,7 @@ def framed(name: str, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     left = (ROOM - width) // 2
     room[TITLE : TITLE + height, left : left + width] = image
-    titled = _text.write(jax.numpy.asarray(room, float), name, 0, 10)
+    titled = _text.write(jnp.asarray(room, float), name, 0, 10)
     return np.asarray(titled).astype(np.uint8)
 
 
@@ -72,16 +73,16 @@ def sheet(rooms: list[np.ndarray], columns: int) -> np.ndarray:
     return whole
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Reads the arguments and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gallery.png"))
     parser.add_argument("--names", nargs="*", help="environments; all with discrete actions")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--columns", type=int, default=5)
-    parser.add_argument("--width", type=int, default=2100, help="pixels of the whole sheet")
-    args = parser.parse_args()
+    parser.add_argument("--width", type=int, default=1500, help="pixels of the whole sheet")
+    args = parser.parse_args(arguments)
     rooms = []
     for name in args.names or envs.names():
         try:
@@ -94,7 +95,9 @@ def main() -> None:
     whole = sheet(rooms, args.columns)
     if whole.shape[1] > args.width:
         whole = shrunk(whole, args.width / whole.shape[1])
-    matplotlib.image.imsave(args.out, whole)
+    # Steps of 4 in each colour do not show, and make the file a third smaller.
+    whole = np.minimum(whole // 4 * 4 + 2, 255)
+    Image.fromarray(whole).save(args.out, optimize=True)
     print(f"{args.out}: {len(rooms)} environments, {args.out.stat().st_size / 1000:.0f} kB")
 
 

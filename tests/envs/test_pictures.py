@@ -1,6 +1,8 @@
 """Pictures of all environments: what is drawn where, for gymnax's games and for observations."""
 
 import functools
+import runpy
+from pathlib import Path
 
 import gymnax
 import jax
@@ -13,11 +15,13 @@ from gymnax.environments.bsuite import Catch
 from gymnax.environments.misc import PointRobot
 from gymnax.utils import load_mnist
 from gymnax.wrappers.purerl import FlattenObservationWrapper, LogWrapper
+from PIL import Image
 
 import envs
 from envs import _drawing as draw
 from envs.pictures import _board, _chart, _text, observation
 
+ROOT = Path(__file__).parents[2]
 MNIST = "MNISTBandit-bsuite"
 DISCRETE = [
     *("Acrobot-v1", "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar"),
@@ -502,6 +506,19 @@ def test_every_character_looks_different():
         if np.array_equal(glyphs[at], glyph)
     ]
     assert alike == [("0", "O")]
+
+
+def test_the_gallery_shows_environments_side_by_side(tmp_path, capsys):
+    script = runpy.run_path(str(ROOT / "scripts" / "gallery.py"))
+    path = tmp_path / "sheet.png"
+    names = ["FrozenLake-misc", "Pong-misc"]
+    script["main"]([*("--columns", "2", "--steps", "0", "--out", str(path), "--names"), *names])
+    assert f"{path}: 2 environments" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    assert sheet.shape == (20 + 434 + 20, 2 * 420 + 20, 3)
+    lake, pong = sheet[54:454, 20:420], sheet[54:354, 440:840]
+    assert len(where(lake, draw.GREEN, 8)) > 1000
+    np.testing.assert_allclose(middle(pong, _board.SKY), (155, 5), atol=1)
 
 
 @struct.dataclass
