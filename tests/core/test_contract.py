@@ -131,7 +131,7 @@ def agent(config):
 @pytest.fixture(scope="module")
 def compiled(agent):
     """The agent, each of its functions compiled."""
-    functions = {n: f if n == "metrics" else quickly(f) for n, f in agent._asdict().items()}
+    functions = {n: quickly(f) if callable(f) else f for n, f in agent._asdict().items()}
     return Agent(**functions)
 
 
