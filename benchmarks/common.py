@@ -32,7 +32,7 @@ class SideBySide:
     """
 
     def __init__(self, config: dqx.Config, hyper: dqx.Hyper, places: Sequence[jax.Device]) -> None:
-        env = dqx.make_environment(config.env)
+        env = dqx.environment_of(config)
         self.config, self.places, self.lanes = config, tuple(places), config.chunk_width
         self.programs = {device: Programs(config, env, device, 0) for device in set(places)}
         self._hyper = jax.tree.map(lambda x: np.full(self.lanes, x, np.float32), hyper)
@@ -44,9 +44,10 @@ class SideBySide:
 
         def work(place: jax.Device, index: int) -> None:
             programs, first = self.programs[place], first_seed + index * self.lanes
-            clock, lanes = programs.init(np.arange(first, first + self.lanes))
+            hypers = programs.place(self._hyper)
+            clock, lanes = programs.init(np.arange(first, first + self.lanes), hypers)
             clock, lanes, _ = programs.warm_up(clock, lanes, self.config.learning_starts)
-            self._states[index] = clock, jax.block_until_ready(lanes), programs.place(self._hyper)
+            self._states[index] = clock, jax.block_until_ready(lanes), hypers
 
         self._each(work)
 

@@ -3,6 +3,7 @@
     python benchmarks/throughput.py                      # every workload at 1, 8, 32 and 128 seeds
     python benchmarks/throughput.py --seeds 512 --workloads cartpole/cleanrl
     python benchmarks/throughput.py --widths 1,2,4,8,16  # chunk widths side by side at 32 seeds
+    python benchmarks/throughput.py --seeds 192 --set env.gravity=12  # beside the preset as it is
 
 Every row runs in a process of its own, so that its peak memory is its own. Chunks run as in
 training, in as many threads as there are places. Steps are counted for the seeds asked for, padding
@@ -13,6 +14,7 @@ between the repetitions (the median again).
 
 import argparse
 import dataclasses
+import itertools
 import json
 import resource
 import subprocess
@@ -29,6 +31,7 @@ def measure(
     repeats: int,
     devices: str | None,
     timed_steps: int | None = None,
+    changes: str = "",
 ) -> dict:
     """One row of the table."""
     import numpy as np
@@ -37,9 +40,12 @@ def measure(
     import dqx
     from dqx.compute.devices import select_devices
     from dqx.compute.programs import chunk_width
-    from dqx.settings import rounded, to_record
+    from dqx.settings import complete, environments, parse_assignments, rounded, to_record
 
-    config, hyper = dqx.preset(workload)
+    fields = parse_assignments(changes.split())
+    config, hyper = dqx.override(*dqx.preset(workload), **fields)
+    config, hyper = environments.resolved(config, hyper)
+    hyper = complete(config, hyper)
     available = select_devices(devices)
     record = manifest(available)
     platform = available[0].platform
@@ -69,11 +75,11 @@ def measure(
         peaks.append(matmul_peak(available))
     rate, spread = median_and_spread(rates)
     peak, _ = median_and_spread(peaks)
-    env = dqx.make_environment(config.env)
+    env = dqx.environment_of(config)
     obs_size = env.num_categories or int(np.prod(env.obs_shape))
     flops = update_flops(config, obs_size, env.num_actions)
     row = {
-        "workload": workload,
+        "workload": f"{workload} {changes}".strip(),
         "seeds": num_seeds,
         "width": width,
         "devices": len(used),
@@ -102,6 +108,8 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="presets, by commas")
     parser.add_argument("--seeds", default="1,8,32,128", help="numbers of seeds, by commas")
     parser.add_argument("--widths", help="chunk widths by commas, at 32 seeds unless --seeds says")
+    parser.add_argument("--set", action="append", default=[], metavar="'FIELD=VALUE ...'",
+                        help="a row more with these fields changed; repeatable")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions a row")
     parser.add_argument("--steps", type=int, help="of a seed a repetition (default: 1.5 s in all)")
     parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
@@ -115,7 +123,7 @@ def main() -> None:
         seeds = [32] if args.seeds == parser.get_default("seeds") else seeds
     if args.one:
         given = (args.workloads, seeds[0], widths[0], args.repeats, args.devices, args.steps)
-        print(json.dumps(measure(*given)))
+        print(json.dumps(measure(*given, *args.set)))
         return
 
     from common import print_table, write_json
@@ -123,12 +131,13 @@ def main() -> None:
     results = []
     for workload in args.workloads.split(","):
         for num_seeds in seeds:
-            for width in widths:
+            for width, changes in itertools.product(widths, ["", *args.set]):
                 command = [sys.executable, __file__, "--one", "--workloads", workload]
                 command += ["--seeds", str(num_seeds), "--repeats", str(args.repeats)]
                 command += ["--widths", str(width)] if width else []
                 command += ["--devices", args.devices] if args.devices else []
                 command += ["--steps", str(args.steps)] if args.steps else []
+                command += ["--set", changes] if changes else []
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 results.append(json.loads(done.stdout.splitlines()[-1]))
                 print(f"{workload} {num_seeds} seeds: {results[-1]['row']['steps/s']:,} steps/s",
