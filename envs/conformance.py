@@ -59,7 +59,7 @@ def check_environment(
     - time limit: truncated exactly on step `params.max_steps_in_episode`, and never called
       termination (a step that also terminates may report either).
 
-    With `quick` one program is compiled instead of five, and 100 steps are played unless
+    With `quick` one program is compiled instead of four, and 100 steps are played unless
     `num_steps` is given. All clauses are checked, but results are not compared between compiled
     and not compiled, lanes and single calls, and lanes of `params`: there it is enough that they
     can be traced, twice to the same program.
