@@ -138,7 +138,7 @@ def _check_foreign(name: str, settings: tuple[tuple[str, Any], ...]) -> None:
         return
     env, params = _configured(name, dict(settings))
     try:
-        envs.check_environment(env, params, quick=True)
+        envs.check_environment(env, params, quick=True, deterministic_reset=None)
     except envs.ConformanceError as error:
         raise ConfigError(str(error)) from error
 
