@@ -10,10 +10,12 @@ import pytest
 import scipy.stats
 
 import dqx
-from dqx.core import wrappers
+from dqx.core import loop, sampling, wrappers
 from dqx.core.environment import Wrappers
+from dqx.core.replay import make_stacked_store
 from dqx.settings import Config, ConfigError
 from tests import probes
+from tests.core.ledger import seed_keys
 from tests.shared import quickly
 
 LEVEL = 1e-4  # all but one key in ten thousand pass by chance; keys are fixed
@@ -259,6 +261,36 @@ def test_a_stack_is_a_deque_filled_up_with_the_first(probe, count):
 def test_what_has_no_axis_is_not_stacked():
     with pytest.raises(ConfigError, match=r"frame_stack = 3 stacks.*Taxi-v4 gives category numb"):
         dqx.environment_of(Config(env="Taxi-v4", network="embedding", frame_stack=3))
+
+
+def test_training_learns_from_stacks_of_one_episode_each():
+    config = Config(hidden_sizes=(), num_envs=2, train_period=2, batch_size=16, replay_capacity=40,
+                    learning_starts=20, frame_stack=3)  # fmt: skip
+    env = wrappers.wrapped(probes.adapted(probes.Ledger), config)
+    agent, seen = dqx.make_agent(config, env), []
+
+    def learn(state, batch, draws, now, sync):
+        jax.debug.callback(lambda steps: seen.append(jax.tree.map(np.asarray, steps)), batch.steps)
+        return agent.learn(state, batch, draws, now, sync)
+
+    trainer = loop.make_trainer(
+        config,
+        env,
+        agent._replace(learn=learn),
+        make_stacked_store(loop.example_transition(env), 3, 40, 2),
+        sampling.uniform(config),
+    )
+    probes.run_trainer(trainer, dqx.Hyper(), seed_keys(1), 20, 120)
+    jax.effects_barrier()
+    steps = jax.tree.map(lambda *xs: np.concatenate([x.reshape(-1, *x.shape[-1:]) for x in xs]),
+                         *[(s.obs, s.next_obs) for s in seen])  # fmt: skip
+    # The probe's observations are the mark of the episode and the time within it.
+    (mark, time), (next_mark, next_time) = (np.moveaxis(x.reshape(-1, 3, 2), 2, 0) for x in steps)
+    assert len(mark) == 60 * 16 and set(time[:, 2]) == set(range(9))
+    now = time[:, 2:]
+    assert np.all(mark == mark[:, 2:]) and np.all(next_mark == mark)
+    np.testing.assert_array_equal(time, np.maximum(now - [2, 1, 0], 0))
+    np.testing.assert_array_equal(next_time, np.maximum(now - [1, 0, -1], 0))
 
 
 # --- Together.
