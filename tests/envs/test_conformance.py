@@ -315,6 +315,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", BROKEN)
 def test_each_broken_environment_is_caught_by_its_clause(case):
     env, clause, message = BROKEN[case]

@@ -112,7 +112,7 @@ def test_every_environment_is_tested():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in DISCRETE],
+    [pytest.param(name, marks=[pytest.mark.long] * (name in LARGE)) for name in DISCRETE],
 )
 def test_after_a_reset_and_after_random_steps(name, made, started, picture):
     env, params = made(name)

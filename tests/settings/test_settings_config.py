@@ -45,7 +45,7 @@ def test_the_fields_are_the_settings_and_extra():
         assert getattr(hyper if declared.traced else config, name) == declared.default
         assert declared.traced == (name in traced)
         assert not declared.traced or type(getattr(hyper, name)) is float
-    for field in (*dataclasses.fields(Config)[:-1], *dataclasses.fields(Hyper)[:-1]):
+    for field in (*dataclasses.fields(Config)[:-3], *dataclasses.fields(Hyper)[:-1]):
         assert field.metadata["setting"] is SETTINGS[field.name]
 
 

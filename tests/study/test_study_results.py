@@ -392,5 +392,7 @@ def test_fields_of_the_plan_are_those_trained(made, study):
         assert tuple(record["config"]["hidden_sizes"]) == point.config.hidden_sizes
         assert record["hyper"]["max_grad_norm"] in ("inf", point.hyper.max_grad_norm)
         assert set(record["config"]) == {f.name for f in dataclasses.fields(point.config)} - {
-            "extra"
+            "extra",
+            "env_options",
+            "env_inputs",
         }
