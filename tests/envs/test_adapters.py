@@ -175,7 +175,9 @@ def test_a_suite_that_is_not_installed_names_the_command_that_installs_it(monkey
 def suite(name: str, *values, **options):
     """A case of a table: skipped where the suite of its environment is not installed."""
     package = adapters.SUITES[name.partition(":")[0]].package
-    marks = [
+    # Craftax takes minutes to compile.
+    marks = [pytest.mark.timeout(1_200)] if package == "craftax" else []
+    marks += [
         pytest.mark.suites,
         pytest.mark.slow,
         pytest.mark.filterwarnings("ignore"),
