@@ -316,10 +316,10 @@ TRAINING = dqx.Config(
 )
 def test_a_seed_of_a_suite_is_the_same_alone_and_among_others(name, sprites):
     config = dqx.override(TRAINING, dqx.Hyper(), env=name)[0]
-    together = dqx.train(config, dqx.Hyper(), seeds=[1, 3, 5])
+    together = dqx.train(config, dqx.Hyper(), seeds=[1, 3])
     alone = dqx.train(config, dqx.Hyper(), seeds=[3])
     assert alone.digests[0] == together.digests[1]
-    assert len(set(together.digests)) == 3
+    assert together.digests[0] != together.digests[1]
     assert np.isfinite(together.metrics["loss"][:, -1]).all()
 
 
