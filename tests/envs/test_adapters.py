@@ -175,7 +175,9 @@ def test_a_suite_that_is_not_installed_names_the_command_that_installs_it(monkey
 def suite(name: str, *values, **options):
     """A case of a table: skipped where the suite of its environment is not installed."""
     package = adapters.SUITES[name.partition(":")[0]].package
-    marks = [
+    # Craftax takes minutes to compile.
+    marks = [pytest.mark.timeout(1_200)] if package == "craftax" else []
+    marks += [
         pytest.mark.suites,
         pytest.mark.slow,
         pytest.mark.filterwarnings("ignore"),
@@ -314,10 +316,10 @@ TRAINING = dqx.Config(
 )
 def test_a_seed_of_a_suite_is_the_same_alone_and_among_others(name, sprites):
     config = dqx.override(TRAINING, dqx.Hyper(), env=name)[0]
-    together = dqx.train(config, dqx.Hyper(), seeds=[1, 3, 5])
+    together = dqx.train(config, dqx.Hyper(), seeds=[1, 3])
     alone = dqx.train(config, dqx.Hyper(), seeds=[3])
     assert alone.digests[0] == together.digests[1]
-    assert len(set(together.digests)) == 3
+    assert together.digests[0] != together.digests[1]
     assert np.isfinite(together.metrics["loss"][:, -1]).all()
 
 
