@@ -68,11 +68,11 @@ train: $(VENV)/.installed
 	$(VENV)/bin/dqx train cartpole --out runs/cartpole --overwrite $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What takes minutes in all and is run on one Python: more cases, more kills, the scripts.
 test-long: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m long $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(ARGS)
 # One Python is enough, and navix needs 3.12.
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \

@@ -181,8 +181,9 @@ def test_results_of_other_settings_are_not_taken_for_those_of_a_preset(script, t
 def test_bars_are_those_of_the_presets(script, tmp_path):
     presets = script.chosen(None, bars=True)
     assert {name: preset_about(name).bar for name in presets} == {
-        "cartpole": 475, "cartpole/cleanrl": 490, "mountain-car": -115, "taxi": 7.8,
-        "taxi/tabular": 7.9, "wall-dodge": 48, "wall-dodge-80": 36,
+        "acrobot": -100, "frozen-lake": 0.7, "cartpole": 475, "cartpole/cleanrl": 490,
+        "mountain-car": -115, "taxi": 7.8, "taxi/tabular": 7.9, "wall-dodge": 48,
+        "wall-dodge-80": 36,
     }  # fmt: skip
     assert script.chosen(None, bars=False) == list(dqx.preset_names())
     assert script.chosen(" taxi,cartpole ", bars=True) == ["taxi", "cartpole"]

@@ -5,6 +5,7 @@ that nothing heavy is loaded for a list of names.
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 from collections.abc import Iterable
@@ -78,7 +79,7 @@ def reserve(names: Iterable[str]) -> None:
 
 def agent_names() -> tuple[str, ...]:
     """The names of all agents, sorted: those registered, and the modules of `dqx.agents`."""
-    return tuple(sorted({*_AGENTS, *_modules()}))
+    return tuple(sorted({*_AGENTS, *_modules(_PACKAGE)}))
 
 
 def agent(name: str) -> AgentEntry:
@@ -134,17 +135,18 @@ def owners(name: str) -> tuple[str, ...]:
     return tuple(e.name for e in registered() if any(s.name == name for s in e.settings))
 
 
-def _modules() -> list[str]:
+@functools.cache
+def _modules(package: str) -> tuple[str, ...]:
     import pkgutil  # only where names are asked for
 
     try:
-        spec = importlib.util.find_spec(_PACKAGE)
+        spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
-        return []
+        return ()
     if spec is None or spec.submodule_search_locations is None:
-        return []
+        return ()
     names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
-    return [name for name in names if not name.startswith("_") and name != "kit"]
+    return tuple(name for name in names if not name.startswith("_") and name != "kit")
 
 
 def _check_own(entry: AgentEntry, setting: Setting) -> None:

@@ -96,6 +96,7 @@ WORKLOADS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("fields", "largest"), WORKLOADS.values(), ids=WORKLOADS)
 def test_what_is_measured_is_what_is_live_and_what_xla_allocates(fields, largest):
     config = dataclasses.replace(TINY, **fields)

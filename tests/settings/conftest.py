@@ -8,6 +8,7 @@ from dqx.settings import own_setting, register_agent, registry
 @pytest.fixture(autouse=True)
 def agents(request, monkeypatch):
     """A registry of its own for each test, so that the agents there really are do not matter."""
+    registry._modules.cache_clear()
     if "real_agents" not in request.fixturenames:
         monkeypatch.setattr(registry, "_AGENTS", {})
         monkeypatch.setattr(registry, "_PACKAGE", "no_such_package")
