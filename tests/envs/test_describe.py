@@ -222,7 +222,7 @@ REFUSED = [
     (
         ("CartPole-v9", {}, {}),
         "unknown environment 'CartPole-v9': did you mean CartPole-v1, CartPole-v0? `dqx envs` or "
-        f"envs.names() lists all {len(envs.names())}; one of your own is given as "
+        "envs.names() lists all COUNT; one of your own is given as "
         "package.module:Class",
     ),
     (
@@ -315,7 +315,8 @@ REFUSED = [
 def test_what_does_not_fit_is_refused_in_one_line(arguments, message):
     with pytest.raises(envs.UnusableEnvironment) as caught:
         envs.configure(*arguments)
-    assert str(caught.value) == message
+    # Other tests register environments of their own.
+    assert str(caught.value) == message.replace("COUNT", str(len(envs.names())))
 
 
 @pytest.mark.parametrize(
