@@ -16,7 +16,7 @@ import pytest
 from dqx import cli, study
 from dqx.agents import kit as agents_kit
 from dqx.compute import cache
-from dqx.compute.digest import digest, flatten
+from dqx.compute.digest import digest, flatten, nested
 from dqx.compute.programs import Programs
 from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS, ChunkResult
 from dqx.compute.solution import EXACT_METRICS
@@ -269,7 +269,7 @@ def numbers(point: Point, seed: int) -> dict[str, Any]:
 
 def chunk_result(task: Task, runs: list[dict[str, Any]]) -> ChunkResult:
     """The runs of a task, stacked as a session gives them."""
-    dense = [run["params"]["params"]["Dense_0"] for run in runs]
+    params = [flatten(run["params"]) for run in runs]
     lanes = np.repeat(np.arange(len(runs)), [len(run["episodes"][0]) for run in runs])
     columns = [np.concatenate(c) for c in zip(*(run["episodes"] for run in runs), strict=True)]
     step, total, length = columns
@@ -279,11 +279,7 @@ def chunk_result(task: Task, runs: list[dict[str, Any]]) -> ChunkResult:
         steps=np.array(row_steps(task.config), np.int64),
         metrics={name: np.stack([run["metrics"][name] for run in runs]) for name in names},
         episodes=(lanes, step, total, length),
-        params={
-            "params": {
-                "Dense_0": {name: np.stack([d[name] for d in dense]) for name in ("kernel", "bias")}
-            }
-        },
+        params=nested({name: np.stack([p[name] for p in params]) for name in params[0]}),
         diverged_at=np.array([run["diverged_at"] for run in runs], np.int64),
     )
 
