@@ -1,7 +1,6 @@
 """Films: the episodes are those of evaluation, the numbers the agent's, the files as asked for."""
 
 import io
-import subprocess
 import sys
 
 import jax
@@ -331,7 +330,6 @@ def test_mp4_goes_through_ffmpeg_whole_or_not_at_all(tmp_path, monkeypatch):
     program = tmp_path / "ffmpeg"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "ffmpeg.py"} "$@"\n')
     program.chmod(0o755)
-    assert subprocess.run([program, "x"], input=b"", check=True).returncode == 0
     reel.write_mp4(shot, tmp_path / "film.mp4", width=300, fps=10)
     height = next(reel.pictures(shot, 300)).shape[0]
     said = (tmp_path / "film.mp4").read_text().split()
