@@ -7,10 +7,10 @@
 Each preset is a study in a folder of --out; started again, the script goes on where it was. Seeds,
 claim and bar are the preset's own. The return is the score of a run, that of its last greedy
 evaluation: exact, over all starts, where the preset measures exact metrics, else the mean of some
-episodes of each seed. Intervals are 95 % bootstrap intervals over seeds. Wall seconds are those of
-compiling and of all steps at the rate of the last sitting. The table of the presets asked for, a
-picture of their learning curves and one of the episodes until CartPole-v0 counts as solved are left
-in --out.
+episodes of each seed. Intervals are 95 % intervals over seeds, as `dqx.stats.interval` makes them.
+Wall seconds are those of compiling and of all steps at the rate of the last sitting. The table of
+the presets asked for, a picture of their learning curves and one of the episodes until CartPole-v0
+counts as solved are left in --out.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def row(name: str, study: dqx.study.Study) -> dict[str, Any]:
         "seeds": seeds,
         "steps": study.point()[0].total_steps,
         "IQM": f"{s.iqm:.2f}",
-        "95 % interval": f"{s.low:.2f} to {s.high:.2f}" if s.n > 1 else "n/a",
+        "95 % interval": s.interval_text(2),
         "claim of the source": preset_about(name).claim or "our own",
         "wall s": f"{seconds:,.0f}" if rate else "n/a",
         "s a seed": f"{seconds / seeds:.1f}" if rate else "n/a",
@@ -248,11 +248,10 @@ def _draw_curve(axis: Axes, name: str, study: dqx.study.Study) -> None:
     values = study.to_arrays("exact_return" if exact else "eval_return")[0]
     there = np.isfinite(values).any(axis=0)
     values, steps = values[:, there], study.steps[there] / 1000
-    center = dqx.stats.iqm(values)
+    center, low, high = dqx.stats.interval(values)
     (line,) = axis.plot(steps, center, marker=".", label=name)
     if len(values) == 1:
         return
-    low, high = dqx.stats.bootstrap_interval(values)
     if len(steps) == 1:
         around = [center - low, high - center]
         axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from dqx import stats
+from dqx.stats.intervals import student_quantile
 
 
 def normals(*shape: int, seed: int = 0) -> np.ndarray:
@@ -78,7 +79,7 @@ def test_the_fast_path_equals_the_general_one(n):
 def test_blocks_do_not_change_the_interval(monkeypatch, statistic):
     values = normals(9, 7)
     whole = stats.bootstrap_interval(values, statistic, resamples=100)
-    monkeypatch.setattr(stats, "_BLOCK", 20)
+    monkeypatch.setattr("dqx.stats.bootstrap._BLOCK", 20)
     np.testing.assert_allclose(
         stats.bootstrap_interval(values, statistic, resamples=100), whole, rtol=1e-12
     )
@@ -94,6 +95,106 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
             covered[level] += bool(low <= 3.0 <= high)
     assert 0.88 < covered[0.95] / 400 < 0.99
     assert 0.40 < covered[0.5] / 400 < 0.60
+
+
+def half_by_hand(values):
+    """Half the width of the t part of `interval`, in the sum notation of its description."""
+    rising = sorted(values)
+    n = len(rising)
+    kept = max(n // 4 - 1, 0)  # winsorized at each end
+    held = rising[kept : n - kept]
+    winsorized = [held[0]] * kept + held + [held[-1]] * kept
+    error = np.std(winsorized, ddof=1) / (len(held) / n) / np.sqrt(n - 0.5)
+    return scipy.stats.t.ppf(0.975, len(held) - 1) * error
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13, 32])
+def test_the_interval_is_the_hull_of_t_and_bootstrap(n):
+    values = np.random.default_rng(n).exponential(size=n)
+    value, low, high = stats.interval(values, seed=3)
+    plain = stats.bootstrap_interval(values, seed=3)
+    half = half_by_hand(values)
+    assert value == pytest.approx(alias(values, 0))
+    assert low == pytest.approx(min(plain.low, value - half))
+    assert high == pytest.approx(max(plain.high, value + half))
+    value, low, high = stats.interval(values, np.mean, level=0.8)
+    half = scipy.stats.t.ppf(0.9, n - 1) * values.std(ddof=1) / np.sqrt(n - 0.5)
+    plain = stats.bootstrap_interval(values, np.mean, level=0.8)
+    assert low == pytest.approx(min(plain.low, values.mean() - half))
+    assert high == pytest.approx(max(plain.high, values.mean() + half))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 31, 100, 1999])
+def test_quantiles_of_t_equal_scipys(freedom):
+    for level in (0.5, 0.95, 0.999):
+        expected = scipy.stats.t.ppf((1 + level) / 2, freedom)
+        assert student_quantile(level, freedom) == pytest.approx(expected, rel=1e-9)
+
+
+def test_where_the_middle_seeds_agree_there_is_no_interval():
+    for agreeing in ([500.0] * 5, [0.1] * 7, [3.0] + [500.0] * 31, [-200.0] * 40 + [-100.0]):
+        found = stats.summarize(agreeing)
+        assert np.isnan([found.low, found.high]).all()
+        assert found.interval_text() == "all middle seeds agree, no interval"
+    # A quarter of the seeds fails: the middle half agrees, but other seeds could well differ.
+    found = stats.summarize([0.0] * 8 + [500.0] * 24)
+    assert found.iqm == found.high == 500 and 200 < found.low < 450
+    # Of a curve some points may have an interval and others not.
+    values = np.stack([np.full(6, 7.0), np.arange(6.0)], axis=1)
+    _, low, high = stats.interval(values)
+    assert np.isnan([low[0], high[0]]).all() and low[1] < 2.5 < high[1]
+    assert np.isnan(stats.difference([1, 1, 1], [2, 2, 2])[1:]).all()
+
+
+def test_with_many_seeds_the_ends_of_the_iqm_stay_within_the_values():
+    few, many = [0.0] * 5 + [1.0] * 14, [0.0] * 5 + [1.0] * 15
+    assert stats.interval(few).high > 1.0 == stats.interval(many).high
+    assert stats.interval([0.0] * 20 + [1.0] * 20, np.mean, level=1 - 1e-12).high > 1
+
+
+def test_ends_are_clipped_to_what_a_score_can_be():
+    values = [350.0, 500.0, 500.0]
+    free, bound = stats.interval(values), stats.interval(values, bounds=(0, 500))
+    assert free.high > 500 == bound.high and bound.low == max(free.low, 0)
+
+
+def held(kind, rng, seeds, samples, interval):
+    """The share of samples whose interval holds the truth, among those that have one."""
+    if kind == "normal":
+        values, truth = rng.normal(5.0, 2.0, (seeds, samples)), 5.0
+    elif kind == "t3":
+        values, truth = rng.standard_t(3, (seeds, samples)), 0.0
+    elif kind == "lognormal":
+        values, truth = rng.lognormal(size=(seeds, samples)), 1.0729227
+    else:  # 30 % of the seeds fail: of the middle half a tenth does
+        values, truth = np.where(rng.random((seeds, samples)) < 0.3, 0.0, 500.0), 450.0
+    low, high = interval(values)
+    has = high > low
+    assert has.mean() > 0.5
+    return np.mean((low <= truth + 1e-9)[has] & (truth - 1e-9 <= high)[has])
+
+
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "t3", "bimodal"])
+def test_the_interval_keeps_its_word_with_few_seeds(kind):
+    rng = np.random.default_rng(12)
+
+    def shown(values):
+        return stats.interval(values, resamples=500)[1:]
+
+    for seeds, least in ((3, 0.93), (5, 0.90), (10, 0.92), (32, 0.92)):
+        # 3,000 samples: the Monte Carlo error of the share is below 0.005.
+        assert held(kind, rng, seeds, 3_000, shown) >= least - 0.01, seeds
+
+
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "t3"])
+def test_the_percentile_bootstrap_alone_would_fail_that(kind):
+    rng = np.random.default_rng(12)
+
+    def plain(values):
+        return stats.bootstrap_interval(values, resamples=500)
+
+    assert held(kind, rng, 3, 3_000, plain) < 0.80
+    assert held(kind, rng, 5, 3_000, plain) < 0.92
 
 
 def test_the_seed_decides_the_interval():
@@ -130,6 +231,8 @@ def test_one_seed_has_no_interval():
     summary = stats.summarize([3.0])
     assert summary[:2] == (1, 3.0) and (summary.iqm, summary.min, summary.max) == (3.0,) * 3
     assert np.isnan([summary.std, summary.low, summary.high]).all()
+    assert summary.interval_text() == stats.ONE_SEED
+    assert np.isnan(stats.interval([3.0])[1:]).all()
     assert np.isnan(stats.difference([1.0], [1.0, 2.0])[1:]).all()
     assert np.isnan(stats.probability_of_improvement([1.0], [1.0, 2.0])[1:]).all()
 
@@ -179,16 +282,17 @@ def test_summary_by_hand():
     summary = stats.summarize([4, 1, 3, 2])
     assert summary[:2] == (4, 2.5) and (summary.iqm, summary.min, summary.max) == (2.5, 1.0, 4.0)
     assert summary.std == pytest.approx(np.sqrt(5 / 3))
-    assert (summary.low, summary.high) == stats.bootstrap_interval([4, 1, 3, 2])
-    assert all(type(field) is float for field in summary[1:])
+    assert (summary.low, summary.high) == stats.interval([4, 1, 3, 2])[1:]
+    assert all(type(field) is float for field in summary[1:-1]) and summary.note == ""
+    assert summary.interval_text(2) == f"{summary.low:.2f} to {summary.high:.2f}"
 
 
 def test_probability_of_improvement_equals_mann_whitney():
     x, y = normals(11) > 0, normals(17, seed=1).round()  # with ties
     u = scipy.stats.mannwhitneyu(x, y).statistic
     assert stats.probability_of_improvement(x, y).value == pytest.approx(u / (11 * 17))
-    assert stats.probability_of_improvement([2, 3], [0, 1, 1])[:] == (1.0, 1.0, 1.0)
-    assert stats.probability_of_improvement([1, 1], [1, 1])[:] == (0.5, 0.5, 0.5)
+    assert stats.probability_of_improvement([2, 3], [0, 1, 1]).value == 1.0
+    assert stats.probability_of_improvement([1, 1], [1, 1]).value == 0.5
     assert stats.probability_of_improvement([1, 4], [2, 3]).value == 0.5
 
 
@@ -201,9 +305,23 @@ def test_probability_of_improvement_interval_equals_scipys():
     oracle = scipy.stats.bootstrap(
         (x, y), wins, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
     )
-    result = stats.probability_of_improvement(x, y, resamples=20_000)
+    value, low, high = stats.probability_of_improvement(x, y, resamples=20_000)
     tolerance = 0.08 * oracle.standard_error
-    assert result[1:] == pytest.approx(tuple(oracle.confidence_interval), abs=tolerance)
+    # Newcombe's interval: the p that lie 1.96 of their own standard errors from the share.
+    p = np.linspace(0.001, 0.999, 9981)
+    error = np.sqrt(p * (1 - p) * (1 + 10.5 * ((1 - p) / (2 - p) + p / (1 + p))) / (14 * 9))
+    near = p[np.abs(value - p) <= 1.959964 * error]
+    assert low == pytest.approx(min(oracle.confidence_interval.low, near[0]), abs=tolerance)
+    assert high == pytest.approx(max(oracle.confidence_interval.high, near[-1]), abs=tolerance)
+
+
+def test_what_always_wins_has_an_interval_all_the_same():
+    few = stats.probability_of_improvement([5, 6, 7], [1, 2, 3])
+    many = stats.probability_of_improvement(np.arange(20) + 30, np.arange(20))
+    assert few.value == few.high == many.value == many.high == 1.0 and few.low < many.low < 1
+    pairs = stats.probability_of_improvement([5, 6, 7], [1, 2, 3], paired=True)
+    wilson = scipy.stats.binomtest(3, 3).proportion_ci(method="wilson")
+    assert pairs[1:] == pytest.approx((wilson.low, wilson.high))
 
 
 def test_paired_comparisons_see_what_unpaired_ones_cannot():
@@ -211,12 +329,12 @@ def test_paired_comparisons_see_what_unpaired_ones_cannot():
     x, y = luck + 1 + 0.1 * normals(20, seed=1), luck
     paired = stats.difference(x, y, paired=True)
     assert paired.value == pytest.approx(stats.iqm(x - y))
-    assert paired[1:] == stats.bootstrap_interval(x - y)
+    assert paired[1:] == stats.interval(x - y)[1:]
     assert 0 < paired.low < paired.value < paired.high
     unpaired = stats.difference(x, y)
     assert unpaired.value == pytest.approx(stats.iqm(x) - stats.iqm(y))
     assert unpaired.low < 0 < unpaired.high
-    assert stats.probability_of_improvement(x, y, paired=True)[:] == (1.0, 1.0, 1.0)
+    assert stats.probability_of_improvement(x, y, paired=True).value == 1.0
     assert stats.probability_of_improvement([1, 2, 0], [0, 2, 1], paired=True).value == 0.5
 
 
@@ -229,9 +347,17 @@ def test_unpaired_difference_resamples_both_sides_independently():
         method="percentile",
         rng=np.random.default_rng(2),
     )
-    result = stats.difference(x, y, resamples=20_000)
+    result = stats.difference(x, y, alias, resamples=20_000)  # whose name is not known
     tolerance = 0.08 * oracle.standard_error
     assert result[1:] == pytest.approx(tuple(oracle.confidence_interval), abs=tolerance)
+    # Of the IQM it is the hull with both sides' intervals put together.
+    hull = stats.difference(x, y, resamples=20_000)
+    a, b = stats.interval(x, resamples=20_000), stats.interval(y, resamples=20_000)
+    apart = a.value - b.value
+    low = apart - np.hypot(a.value - a.low, b.high - b.value)
+    high = apart + np.hypot(a.high - a.value, b.value - b.low)
+    assert hull.low == pytest.approx(min(low, result.low))
+    assert hull.high == pytest.approx(max(high, result.high))
     # The same data on both sides: were the draws shared, the interval would have no width.
     assert stats.difference(x, x).low < 0 < stats.difference(x, x).high
 
@@ -240,11 +366,13 @@ def test_performance_profile_by_hand():
     scores, taus = np.array([0.0, 1.0, 1.0, 3.0]), np.array([-1.0, 0.0, 1.0, 2.0, 3.0])
     profile = stats.performance_profile(scores, taus)
     np.testing.assert_array_equal(profile.value, [1.0, 0.75, 0.25, 0.25, 0.0])
-    oracle = stats.bootstrap_interval(scores[:, None] > taus, np.mean)
-    np.testing.assert_array_equal(profile[1:], oracle)
-    # A quarter of four seeds: the resampled fraction is binomial(4, 1/4) / 4.
-    ends = scipy.stats.binom.ppf([0.025, 0.975], 4, 0.25) / 4
-    assert (profile.low[2], profile.high[2]) == tuple(ends)
+    oracle = np.array(stats.bootstrap_interval(scores[:, None] > taus, np.mean))
+    wilson = np.array(
+        [scipy.stats.binomtest(k, 4).proportion_ci(method="wilson") for k in (4, 3, 1, 1, 0)]
+    ).T
+    np.testing.assert_allclose(profile.low, np.minimum(oracle[0], wilson[0]), atol=1e-12)
+    np.testing.assert_allclose(profile.high, np.maximum(oracle[1], wilson[1]), atol=1e-12)
+    assert (profile.low < profile.high).all()
 
 
 @pytest.mark.parametrize(
@@ -255,6 +383,10 @@ def test_performance_profile_by_hand():
         (lambda: stats.iqm([1.0], nan=float("nan")), "finite"),
         (lambda: stats.bootstrap_interval(np.zeros((0, 3))), r"\[0, 3\]"),
         (lambda: stats.bootstrap_interval([1.0, 2.0], level=95), "level is 95"),
+        (lambda: stats.interval([1.0, 2.0], level=95), "level is 95"),
+        (lambda: stats.interval([1.0, 2.0], np.median), "'median'.*bootstrap_interval"),
+        (lambda: stats.interval([1.0, 2.0], bounds=(1, 0)), "bounds are 1 and 0"),
+        (lambda: stats.interval([1.0, 2.0], bounds=(0, 1.5)), "beyond the bounds 0 to 1.5"),
         (lambda: stats.bootstrap_interval([1.0, 2.0], resamples=0), "resamples is 0"),
         (lambda: stats.bootstrap_interval([1.0, 2.0], seed=-1), "seed is -1"),
         (lambda: stats.difference([1.0, 2.0], [1.0], paired=True), "paired"),

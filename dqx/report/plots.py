@@ -84,7 +84,7 @@ def learning_curve_figure(
     level: float = 0.95,
     seed: int = 0,
 ) -> "Figure":
-    """Draw every seed thin and the IQM over seeds thick, with its bootstrap band.
+    """Draw every seed thin and the IQM over seeds thick, with the band of its intervals.
 
     Non-finite values are not drawn: steps where no seed has a value are left out, and at the others
     the IQM and its band are those of the seeds that have one; the legend says how many these are.
@@ -104,10 +104,10 @@ def learning_curve_figure(
         ValueError: shapes that do not fit, steps that do not rise, or no finite value at all.
     """
     curves = _curves(steps, values, diverged_at)
-    center = stats.iqm(curves.values, nan="drop")
-    low, high = stats.bootstrap_interval(curves.values, level=level, seed=seed, nan="drop")
+    center, low, high = stats.interval(curves.values, level=level, seed=seed, nan="drop")
     figure, axes = _figure(title, STEPS_LABEL, ylabel)
-    entries = [_draw_center(axes, curves.steps, center, low, high, _center_label(curves, level))]
+    label = _center_label(curves, low, level)
+    entries = [_draw_center(axes, curves.steps, center, low, high, label)]
     if curves.values.shape[0] > 1:
         entries.append(_draw_seeds(axes, curves.steps, curves.values))
     if threshold is not None:
@@ -163,7 +163,7 @@ def _curves(
     return _Curves(x, y, diverged, at)
 
 
-def _center_label(curves: _Curves, level: float) -> str:
+def _center_label(curves: _Curves, low: npt.NDArray[np.float64], level: float) -> str:
     total = curves.values.shape[0]
     if total == 1:
         return "1 seed (no interval)"
@@ -172,8 +172,16 @@ def _center_label(curves: _Curves, level: float) -> str:
     seeds = f"{most}" if fewest == most else f"{fewest} to {most}"
     if fewest < total:
         seeds += f" of {total}"
-    interval = f"{100 * level:g} % bootstrap interval" if most > 1 else "no interval"
-    return f"IQM of {seeds} seeds, {interval}"
+    if most < 2:
+        return f"IQM of {seeds} seeds, no interval"
+    if np.isnan(low).all():
+        return f"IQM of {seeds} seeds, {stats.AGREE}"
+    return f"IQM of {seeds} seeds, {100 * level:g} % interval{_gaps(counts, low)}"
+
+
+def _gaps(counts: npt.NDArray[np.int64], low: npt.NDArray[np.float64]) -> str:
+    """Say why a band has gaps where there are enough seeds for one."""
+    return " (none where all middle seeds agree)" if np.isnan(low[counts > 1]).any() else ""
 
 
 def _draw_center(
@@ -370,7 +378,7 @@ def comparison_figure(
     level: float = 0.95,
     seed: int = 0,
 ) -> "Figure":
-    """Draw the IQM over seeds of each configuration with its bootstrap band.
+    """Draw the IQM over seeds of each configuration with the band of its intervals.
 
     More than eight configurations cannot be told apart: the five that end best and the three that
     end worst are drawn, and the legend says so.
@@ -395,19 +403,22 @@ def comparison_figure(
         shown = [*best[:5], *best[-3:]]
         which = f"best 5 and worst 3 of {len(best)}: "
     figure, axes = _figure(title, STEPS_LABEL, ylabel)
-    entries = []
-    drawn = []
+    entries, drawn, gaps = [], [], ""
     for name, color in zip(shown, _COLORS, strict=False):
         curve = known[name]
-        low, high = stats.bootstrap_interval(curve.values, level=level, seed=seed, nan="drop")
+        _, low, high = stats.interval(curve.values, level=level, seed=seed, nan="drop")
+        gaps = _gaps(np.isfinite(curve.values).sum(axis=0), low) or gaps
         entries.append(
             _draw_center(axes, curve.steps, centers[name], low, high, name, color, alpha=0.15)
         )
-        drawn += [centers[name], low[np.isfinite(low)], high[np.isfinite(high)]]
+        # With two or three seeds a band is many times as wide as all that they did.
+        around = np.array([np.nanmin(curve.values), np.nanmax(curve.values)])
+        ends = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
+        drawn += [centers[name], ends.clip(*around)]
     _limit_y(axes, np.concatenate(drawn))
     _count_steps(axes, max((known[name].steps for name in shown), key=lambda s: s[-1]))
     counts = sorted({known[name].values.shape[0] for name in shown})
     seeds = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
-    what = f"IQM of {seeds} seeds, {100 * level:g} % bootstrap intervals"
+    what = f"IQM of {seeds} seeds, {100 * level:g} % intervals{gaps}"
     _legend(figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)"))
     return figure

@@ -190,24 +190,17 @@ def interval_words(scores: np.ndarray, digits: int = 1) -> str:
     finite = scores[np.isfinite(scores)]
     if not finite.size:
         return "not finite for any seed"
-    words = "n/a for one seed"
     found = stats.summarize(finite)
-    if finite.size > 1:
-        words = (
-            f"{found.low:.{digits}f} to {found.high:.{digits}f} "
-            f"(bootstrap over {finite.size} seeds)"
-        )
+    words = f"95 % interval {found.interval_text(digits)} ({counted(finite.size, 'seed')})"
+    words = found.note or words
     missing = scores.size - finite.size
     rest = f", {counted(missing, 'seed')} without a finite return left out" if missing else ""
-    return f"IQM {found.iqm:.{digits}f}, 95 % interval {words}{rest}"
+    return f"IQM {found.iqm:.{digits}f}, {words}{rest}"
 
 
 def _interval(scores: np.ndarray) -> str:
     finite = scores[np.isfinite(scores)]
-    if finite.size < 2:
-        return "n/a"
-    low, high = stats.bootstrap_interval(finite)
-    return f"{float(low):.1f} to {float(high):.1f}"
+    return stats.summarize(finite).interval_text() if finite.size else "n/a"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -65,7 +65,8 @@ def test_a_study_is_trained_and_its_result_printed(grid):
     for name, runs, value, interval in rows:
         assert runs == "5 of 5" and float(value) == pytest.approx(iqm[name], abs=0.051)
         low, high = map(float, interval.split(" to "))
-        assert finals[name].min() - 0.05 <= low <= float(value) <= high <= finals[name].max() + 0.05
+        _, *ends = dqx.stats.interval(finals[name])
+        assert low <= float(value) <= high and [low, high] == pytest.approx(ends, abs=0.051)
     assert out[4].startswith("time: ") and out[5:] == [f"folder: {folder}"]
 
 

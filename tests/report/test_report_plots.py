@@ -88,10 +88,10 @@ def test_the_thick_line_is_the_iqm_and_the_band_its_interval():
     )
     (band,) = of_type(axes, type("FillBetweenPolyCollection", (), {}))
     assert isinstance(band, PolyCollection)
-    low, high = stats.bootstrap_interval(values, level=0.9, seed=7)
+    _, low, high = stats.interval(values, level=0.9, seed=7)
     corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
     assert corners == {*zip(steps, low, strict=True), *zip(steps, high, strict=True)}
-    assert legend(axes)[0] == "IQM of 32 seeds, 90 % bootstrap interval"
+    assert legend(axes)[0] == "IQM of 32 seeds, 90 % interval"
 
 
 def test_every_seed_is_drawn_thin():
@@ -273,13 +273,11 @@ def test_configurations_are_drawn_as_their_iqm_and_band(tmp_path):
         # Of 6 seeds one is cut on either side, of 3 none.
         expected = scipy.stats.trim_mean(values, 0.25, axis=0)
         np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-12)
-        low, high = stats.bootstrap_interval(values, level=0.8, seed=3)
+        _, low, high = stats.interval(values, level=0.8, seed=3)
         corners = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
         assert corners == {*zip(steps, low, strict=True), *zip(steps, high, strict=True)}
         assert band.get_facecolor()[0, :3].tolist() == pytest.approx(to_rgb(line.get_color()))
-    assert axes.figure.legends[0].get_title().get_text() == (
-        "IQM of 3 to 6 seeds, 80 % bootstrap intervals"
-    )
+    assert axes.figure.legends[0].get_title().get_text() == ("IQM of 3 to 6 seeds, 80 % intervals")
     assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("study", "environment steps")
     low, high = axes.get_ylim()
     assert low < min(line.get_ydata().min() for line in axes.lines) and high > 100
@@ -318,7 +316,7 @@ def test_of_many_configurations_the_best_5_and_the_worst_3_are_drawn():
     axes = compare(curves)
     assert legend(axes) == [f"config {n}" for n in (100, 90, 80, 70, 60, 10, 0, -10)]
     assert axes.figure.legends[0].get_title().get_text() == (
-        "best 5 and worst 3 of 12: IQM of 6 seeds, 95 % bootstrap intervals"
+        "best 5 and worst 3 of 12: IQM of 6 seeds, 95 % intervals"
     )
     for line, name in zip(axes.lines, legend(axes), strict=True):
         expected = scipy.stats.trim_mean(curves[name][1], 0.25, axis=0)

@@ -1,0 +1,48 @@
+"""Statistics over seeds: interquartile means, intervals, comparisons.
+
+Everything takes NumPy arrays whose axis 0 is the seeds, and needs neither JAX nor an accelerator.
+
+What the intervals mean: seeds are taken as independent draws from all seeds that could have been
+run, and intervals are made so that about `level` of them, each from fresh seeds, hold the
+statistic's value over all seeds; `docs/statistics.md` has how many of them do, by simulation. They
+say nothing about other environments or settings. They are pointwise: a whole curve leaves its band
+more often than one point does. Episodes of one seed are not independent of each other, so average
+them into one number a seed first.
+
+Arguments that all functions share:
+
+- `level`: the nominal probability, between 0 and 1; `resamples`: how many bootstrap samples;
+  `seed`: of the resampling, which decides it alone.
+- `nan`: what to do with values that are NaN or infinite, as a rule seeds that diverged. They are
+  never left out in silence. "raise", the default, raises ValueError; "drop" leaves them out entry
+  by entry, which flatters an algorithm whose bad seeds diverge; a number counts each as that
+  number, for instance the environment's lowest return.
+
+Sources: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical
+Precipice" (IQM, performance profiles, probability of improvement); Efron and Tibshirani 1993, "An
+Introduction to the Bootstrap", chapter 13 (the percentile interval); Tukey and McLaughlin 1963,
+"Less vulnerable confidence and significance procedures for location" (Student's t for trimmed
+means).
+"""
+
+from dqx.stats.bootstrap import bootstrap_interval
+from dqx.stats.comparisons import difference, performance_profile, probability_of_improvement
+from dqx.stats.intervals import AGREE, ONE_SEED, Summary, interval, summarize, why_none
+from dqx.stats.samples import Estimate, Interval, NanPolicy, iqm
+
+__all__ = [
+    "AGREE",
+    "ONE_SEED",
+    "Estimate",
+    "Interval",
+    "NanPolicy",
+    "Summary",
+    "bootstrap_interval",
+    "difference",
+    "interval",
+    "iqm",
+    "performance_profile",
+    "probability_of_improvement",
+    "summarize",
+    "why_none",
+]

@@ -1,0 +1,169 @@
+"""Measures how often intervals hold the truth, by simulation, and how wide they are for it.
+
+    python scripts/coverage.py                 # prints the table, a minute on 2 cores
+    python scripts/coverage.py --write docs/statistics.md
+
+Truths are distributions whose IQM is known to many digits; samples of a few seeds are drawn from
+each, and `dqx.stats.interval` and the percentile bootstrap put a 95 % interval around each sample's
+IQM. Samples whose middle seeds all agree get no interval: they are counted apart, and are part of
+no coverage.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from dqx import stats
+from dqx.files import whole_file
+from dqx.report.terminal import markdown
+
+SEEDS = (3, 4, 5, 7, 10, 32)
+# What the interval has to hold at least, by number of seeds.
+TARGETS = {3: 0.93, 5: 0.90, 10: 0.92, 32: 0.92}
+BLOCK = 2_000
+BEGIN, END = "<!-- coverage -->", "<!-- end of coverage -->"
+
+
+class Truth(NamedTuple):
+    """A distribution of scores: how to draw from it, its IQM, and whether targets hold for it."""
+
+    draw: Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+    iqm: float
+    bound: bool = True
+
+
+class Found(NamedTuple):
+    """What samples of one size from one truth gave."""
+
+    none: float  # share of samples whose middle seeds all agree
+    coverage: float  # of the interval, among the others
+    bootstrap: float  # coverage of the percentile bootstrap among the same
+    width: float  # mean width over that of the percentile bootstrap
+
+
+def lognormal(u: np.ndarray) -> np.ndarray:
+    """Quantiles of the exponential of a standard normal value."""
+    normal = NormalDist()
+    return np.exp([normal.inv_cdf(float(p)) for p in u])
+
+
+def two_modes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """30 % of the seeds near 50, the others near 480."""
+    fails = rng.random(shape) < 0.3
+    return np.where(fails, rng.normal(50, 25, shape), rng.normal(480, 10, shape))
+
+
+def two_modes_iqm() -> float:
+    """By its quantiles, from the distribution function on a grid."""
+    x = np.linspace(-100, 600, 700_001)
+    low, high = NormalDist(50, 25), NormalDist(480, 10)
+    coarse = x[::100]
+    below = [0.3 * low.cdf(v) + 0.7 * high.cdf(v) for v in coarse]
+    return middle(np.interp(points(), below, coarse))
+
+
+def points(count: int = 200_000) -> np.ndarray:
+    """Probabilities evenly over the middle half."""
+    return 0.25 + 0.5 * (np.arange(count) + 0.5) / count
+
+
+def middle(quantiles: np.ndarray) -> float:
+    """The IQM from quantiles at `points`."""
+    return float(quantiles.mean())
+
+
+def truths() -> dict[str, Truth]:
+    """The distributions by name."""
+    return {
+        "normal": Truth(lambda rng, shape: rng.normal(size=shape), 0.0),
+        "lognormal": Truth(
+            lambda rng, shape: rng.lognormal(size=shape), middle(lognormal(points()))
+        ),
+        "t, 3 degrees of freedom": Truth(lambda rng, shape: rng.standard_t(3, shape), 0.0),
+        "30 % at 0, 70 % at 500": Truth(
+            lambda rng, shape: np.where(rng.random(shape) < 0.3, 0.0, 500.0), 450.0
+        ),
+        "half at 0, half at 500": Truth(
+            lambda rng, shape: np.where(rng.random(shape) < 0.5, 0.0, 500.0), 250.0
+        ),
+        "70 % tie at 500, others uniform below": Truth(
+            lambda rng, shape: 500 * np.minimum(rng.random(shape) / 0.3, 1.0),
+            middle(500 * np.minimum(points() / 0.3, 1.0)),
+        ),
+        "30 % near 50, 70 % near 480, no ties": Truth(two_modes, two_modes_iqm(), bound=False),
+    }
+
+
+def measure(truth: Truth, seeds: int, samples: int, resamples: int = 1000, pick: int = 0) -> Found:
+    """Draw `samples` samples of so many seeds and count what their intervals hold."""
+    rng = np.random.default_rng([pick, seeds])
+    held = {"interval": 0, "bootstrap": 0}
+    width = {"interval": 0.0, "bootstrap": 0.0}
+    given = 0
+    slack = 1e-9 * max(1.0, abs(truth.iqm))  # where the truth is an atom, its last bits
+    for block in range(-(-samples // BLOCK)):
+        values = truth.draw(rng, (seeds, min(BLOCK, samples - block * BLOCK)))
+        _, *shown = stats.interval(values, resamples=resamples, seed=block)
+        plain = stats.bootstrap_interval(values, resamples=resamples, seed=block)
+        has = np.isfinite(shown[0])
+        given += int(has.sum())
+        for name, (low, high) in {"interval": shown, "bootstrap": plain}.items():
+            holds = (low <= truth.iqm + slack) & (truth.iqm - slack <= high)
+            held[name] += int((holds & has).sum())
+            width[name] += float((high - low)[has].sum())
+    return Found(
+        none=1 - given / samples,
+        coverage=held["interval"] / given,
+        bootstrap=held["bootstrap"] / given,
+        width=width["interval"] / width["bootstrap"],
+    )
+
+
+def table(samples: int) -> tuple[list[str], list[str]]:
+    """The table's lines, and what falls below its target."""
+    rows, missed = [], []
+    for name, truth in truths().items():
+        for seeds in SEEDS:
+            found = measure(truth, seeds, samples)
+            row = {
+                "truth": name,
+                "seeds": seeds,
+                "no interval": f"{found.none:.3f}",
+                "holds the truth": f"{found.coverage:.3f}",
+                "bootstrap alone": f"{found.bootstrap:.3f}",
+                "times as wide": f"{found.width:.2f}",
+            }
+            rows.append(row)
+            if truth.bound and found.coverage < TARGETS.get(seeds, 0.0):
+                missed.append(f"{name}, {seeds} seeds: {found.coverage:.3f}")
+    return markdown(rows), missed
+
+
+def main() -> int:
+    """Prints the table; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=20_000, help="of each kind and size")
+    parser.add_argument("--write", type=Path, help="a Markdown file whose table is replaced")
+    args = parser.parse_args()
+    lines, missed = table(args.samples)
+    print("\n".join(lines))
+    if args.write:
+        before, _, rest = args.write.read_text().partition(f"{BEGIN}\n")
+        _, found, after = rest.partition(END)
+        if not found:
+            parser.error(f"{args.write} has no lines {BEGIN} and {END} to write between")
+        text = "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
+        with whole_file(args.write) as file:
+            file.write(text.encode())
+    for line in missed:
+        print(f"below its target: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
