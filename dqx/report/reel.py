@@ -104,7 +104,7 @@ def gif_bytes(
     Raises:
         ConfigError: for a width or rate out of range, or if it cannot be made to fit.
     """
-    _check(width, fps)
+    check_size(width, fps)
     if limit is None:
         return _gif(film, width, fps, _COLOURS[0], 1)
     attempts = [(width, colours, 1) for colours in _COLOURS[:2]]
@@ -136,19 +136,25 @@ def write_pngs(film: "Film", folder: Path, *, width: int = WIDTH) -> int:
     """
     from PIL import Image
 
-    _check(width, FPS)
-
-    def free(target: Path) -> bool:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise OutputError(f"{target} is there already: choose another folder or remove it")
-        return target.exists()
+    check_size(width, FPS)
 
     count = 0
-    with Staging(folder, free) as staging:
+    with Staging(folder, is_replaced) as staging:
         for count, picture in enumerate(pictures(film, width), start=1):
             Image.fromarray(picture).save(staging.folder / f"{count - 1:05}.png", optimize=True)
         staging.commit()
     return count
+
+
+def is_replaced(folder: Path) -> bool:
+    """Whether there is an empty folder that one of pictures takes the place of.
+
+    Raises:
+        OutputError: if anything else is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder} is there already: choose another folder or remove it")
+    return folder.exists()
 
 
 def write_mp4(film: "Film", path: Path, *, width: int = WIDTH, fps: float = FPS) -> None:
@@ -158,7 +164,7 @@ def write_mp4(film: "Film", path: Path, *, width: int = WIDTH, fps: float = FPS)
         ConfigError: if there is no ``ffmpeg``, for a width or rate out of range, or with the words
             of ``ffmpeg`` if it fails.
     """
-    _check(width, fps)
+    check_size(width, fps)
     program = find_ffmpeg()
     shown = list(pictures(film, width))
     height, wide, _ = shown[0].shape
@@ -195,7 +201,8 @@ def find_ffmpeg() -> str:
     return program
 
 
-def _check(width: int, fps: float) -> None:
+def check_size(width: int, fps: float) -> None:
+    """Refuses sizes and rates that no film has."""
     if not 240 <= width <= _WIDEST:
         raise ConfigError(f"the width of a film is from 240 to {_WIDEST} pixels, got {width}")
     if not 0 < fps <= _FASTEST:

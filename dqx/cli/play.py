@@ -1,0 +1,159 @@
+"""`dqx play DIR`: what a stored agent does, as a film or on the terminal."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqx.cli import commands
+
+if TYPE_CHECKING:
+    from dqx.report.film import Episode, Film, Pick
+    from dqx.study.results import Study
+
+
+def add(subparsers: Any) -> None:
+    """Makes the parser of the command."""
+    from dqx.cli import arguments
+
+    parser = subparsers.add_parser(
+        "play",
+        help="show greedy episodes of a stored agent",
+        description="Show greedy episodes of a stored agent with its Q-values: on the terminal, or "
+        "in a file. They are the first of the run's last evaluation.",
+    )
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="a study's folder")
+    add("--config", metavar="NAME", help="a configuration, where there are several")
+    add(
+        "--seed",
+        default="median",
+        metavar="SEED",
+        help="best, median or worst by its score, or a seed's number; default: median",
+    )
+    add("--step", type=arguments._whole, metavar="N", help="play the snapshot at that step")
+    add("--gif", type=Path, metavar="FILE", help="write an animated GIF")
+    add("--mp4", type=Path, metavar="FILE", help="write an MP4; needs the program ffmpeg")
+    add("--png", type=Path, metavar="DIR", help="write each picture as a PNG into a new folder")
+    add("--episodes", type=arguments._count, default=1, metavar="N", help="how many; default: 1")
+    add("--max-steps", type=arguments._count, metavar="N", help="cut longer episodes short")
+    add(
+        "--max-frames",
+        type=arguments._count,
+        default=300,
+        metavar="N",
+        help="pictures of an episode at most, evenly spaced; default: 300",
+    )
+    add(
+        "--view",
+        choices=("game", "agent"),
+        default="game",
+        help="what is shown: the game as people see it, or the observation that the agent sees",
+    )
+    add("--fps", type=float, default=20.0, metavar="N", help="pictures a second; default: 20")
+    add(
+        "--width",
+        type=arguments._count,
+        default=480,
+        metavar="N",
+        help="of a film in a file, in pixels; default: 480",
+    )
+    arguments._add_import(parser)
+    add("--no-cache", action="store_true", help="keep no compiled programs for the next time")
+    add("--quiet", action="store_true", help="print the result and errors only")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plays, and shows or writes what was played."""
+    from dqx.report import reel, screen
+
+    if not (options.gif or options.mp4 or options.png):
+        screen.check(sys.stdout)
+    if options.mp4:
+        reel.find_ffmpeg()
+    reel.check_size(options.width, options.fps)
+    for path in (options.gif, options.mp4):
+        _check_place(path)
+    if options.png:
+        reel.is_replaced(options.png)
+    film = _played(options)
+    if not (options.gif or options.mp4 or options.png):
+        screen.show(film, sys.stdout, fps=options.fps)
+    for line in _told(film):
+        print(line)
+    size = {"width": options.width}
+    if options.gif:
+        reel.write_gif(film, options.gif, fps=options.fps, **size)
+        _print_file(options.gif)
+    if options.mp4:
+        reel.write_mp4(film, options.mp4, fps=options.fps, **size)
+        _print_file(options.mp4)
+    if options.png:
+        count = reel.write_pngs(film, options.png, **size)
+        print(f"{options.png}: {count:,} pictures")
+    return 0
+
+
+def _played(options: argparse.Namespace) -> "Film":
+    from dqx.study import load
+
+    study = load(options.folder)
+    from dqx.report.film import film, pick_config, pick_seed
+
+    config = pick_config(study, options.config)
+    pick = pick_seed(study, config, options.seed)
+    if options.step is not None:
+        study.params(config, pick.seed, options.step)  # a mistake is told before JAX loads
+    if not options.quiet:
+        print(f"play: {_picked(study, config, pick)}; playing...", file=sys.stderr, flush=True)
+    commands._load(*options.modules, "dqx.report.playing")
+    commands._use_cache(options)
+    return film(
+        study,
+        config,
+        pick.seed,
+        step=options.step,
+        episodes=options.episodes,
+        max_steps=options.max_steps,
+        max_frames=options.max_frames,
+        view=options.view,
+    )
+
+
+def _picked(study: "Study", config: str, pick: "Pick") -> str:
+    name = config if len(study.configs) > 1 else study.plan["name"]
+    words = f", {pick.words}" if pick.words else ""
+    return f"{name}, seed {pick.seed}{words} (score {pick.score:.1f})"
+
+
+def _told(film: "Film") -> list[str]:
+    """How each episode went."""
+    ends = {"terminated": "ended there", "truncated": "time limit", "cut": "cut short there"}
+    lines = []
+    for number, episode in enumerate(film.episodes, start=1):
+        steps, shown = len(episode.actions), len(episode.times)
+        every = f"; a picture for {_every(episode)} steps" if steps >= shown else ""
+        lines.append(
+            f"episode {number}: return {episode.total:g} in {steps:,} "
+            f"step{'' if steps == 1 else 's'} ({ends[episode.end]}{every})"
+        )
+    return lines
+
+
+def _every(episode: "Episode") -> int:
+    return int(episode.times[1] - episode.times[0])
+
+
+def _print_file(path: Path) -> None:
+    from dqx.report.terminal import size
+
+    print(f"{path}: {size(path.stat().st_size)}")
+
+
+def _check_place(path: Path | None) -> None:
+    """Refuses a file's place before anything is played."""
+    from dqx.files import OutputError
+
+    if path is not None and not path.absolute().parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent} for {path.name}: make it first")
