@@ -254,10 +254,11 @@ def _palette(shown: Sequence["Image.Image"], colours: int) -> "Image.Image":
     board = Image.new("RGB", (width, height * len(some)))
     for index, picture in enumerate(some):
         board.paste(picture, (0, index * height))
-    own = (_PAPER, _INK, _DIM, _TRACK, _BAR, _CHOSEN)
-    found = board.quantize(colors=colours - len(own), method=Image.Quantize.MEDIANCUT)
-    flat = [value for colour in own for value in colour]
-    flat += (found.getpalette() or [])[: 3 * (colours - len(own))]
+    flat = [value for colour in (_PAPER, _INK, _DIM, _TRACK, _BAR, _CHOSEN) for value in colour]
+    # Half of the rest are those of most pixels, half reach the rare ones.
+    for way in (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE):
+        found = board.quantize(colors=(colours - 6) // 2, method=way)
+        flat += (found.getpalette() or [])[: 3 * ((colours - 6) // 2)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(flat)
     return palette
@@ -331,7 +332,7 @@ class _Sheet:
         tall = self._row >= 10 * unit
         font = _font(round(min(12 * unit, self._row * 0.72)), chosen)
         middle = (top + bottom) / 2
-        start, end = (left + 62 * unit, right - 44 * unit) if tall else (left, right)
+        start, end = (left + 62 * unit, right - 48 * unit) if tall else (left, right)
         if tall:
             pen.text((left, middle), _shortened(name, font, 56 * unit), _INK, font, anchor="lm")
         pen.rectangle((start, top, end, bottom), fill=_TRACK)
