@@ -1,4 +1,4 @@
-"""Statistics over seeds: interquartile means, intervals, comparisons.
+"""Statistics over seeds: intervals, comparisons, tasks, curves, planning, stopping early.
 
 Everything takes NumPy arrays whose axis 0 is the seeds, and needs neither JAX nor an accelerator.
 
@@ -27,22 +27,85 @@ means).
 
 from dqx.stats.bootstrap import bootstrap_interval
 from dqx.stats.comparisons import difference, performance_profile, probability_of_improvement
+from dqx.stats.curves import Band, area_under_curve, simultaneous_band
 from dqx.stats.intervals import AGREE, ONE_SEED, Summary, interval, summarize, why_none
+from dqx.stats.planning import seeds_needed, wrong_winner
 from dqx.stats.samples import Estimate, Interval, NanPolicy, iqm
+from dqx.stats.seeds import cvar, median, optimality_gap, quantile
+from dqx.stats.sequential import Decision, confidence_sequence, decide, sequential_difference
+from dqx.stats.survival import (
+    Survival,
+    Times,
+    median_steps,
+    restricted_mean_steps,
+    steps_to_threshold,
+    survival_curve,
+)
+from dqx.stats.tasks import (
+    OPTIMUM,
+    IntervalEstimates,
+    aggregate_iqm,
+    aggregate_mean,
+    aggregate_median,
+    aggregate_optimality_gap,
+    create_performance_profile,
+    get_interval_estimates,
+    improvement_over_tasks,
+    min_max_normalize,
+    normalize,
+    stratified,
+)
+from dqx.stats.testing import Permutation, cliffs_delta, holm, permutation_test, robust_effect
 
 __all__ = [
     "AGREE",
     "ONE_SEED",
+    "OPTIMUM",
+    "Band",
+    "Decision",
     "Estimate",
     "Interval",
+    "IntervalEstimates",
     "NanPolicy",
+    "Permutation",
     "Summary",
+    "Survival",
+    "Times",
+    "aggregate_iqm",
+    "aggregate_mean",
+    "aggregate_median",
+    "aggregate_optimality_gap",
+    "area_under_curve",
     "bootstrap_interval",
+    "cliffs_delta",
+    "confidence_sequence",
+    "create_performance_profile",
+    "cvar",
+    "decide",
     "difference",
+    "get_interval_estimates",
+    "holm",
+    "improvement_over_tasks",
     "interval",
     "iqm",
+    "median",
+    "median_steps",
+    "min_max_normalize",
+    "normalize",
+    "optimality_gap",
     "performance_profile",
+    "permutation_test",
     "probability_of_improvement",
+    "quantile",
+    "restricted_mean_steps",
+    "robust_effect",
+    "seeds_needed",
+    "sequential_difference",
+    "simultaneous_band",
+    "steps_to_threshold",
+    "stratified",
     "summarize",
+    "survival_curve",
     "why_none",
+    "wrong_winner",
 ]

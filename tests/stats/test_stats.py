@@ -417,3 +417,14 @@ def test_statistics_and_pictures_import_without_jax_or_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_statistics_stand_on_nothing_else_of_dqx():
+    code = (
+        "import sys, dqx.stats; "
+        "sys.exit([m for m in sys.modules if m.startswith('dqx.') and "
+        "not m.startswith('dqx.stats')] or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(hasattr(stats, name) for name in stats.__all__)

@@ -1,0 +1,193 @@
+"""How many seeds a comparison takes, and how often few seeds name the wrong winner.
+
+Both are simulated from the seeds at hand, as if these were all there are: small studies are drawn
+from them with replacement. With few seeds at hand that is a rough guide, no more; around 20 of each
+side make it a good one.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dqx.stats.intervals import student_quantile
+from dqx.stats.samples import (
+    FloatArray,
+    NanPolicy,
+    check_pairs,
+    finite_of,
+    generator,
+    iqm,
+    trimmed_mean,
+    vector,
+)
+
+
+def wrong_winner(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    seeds: Sequence[int] = (3, 5, 10, 20),
+    *,
+    paired: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+    nan: NanPolicy = "raise",
+) -> FloatArray:
+    """How often a study of n seeds a side names the wrong winner, by its IQMs.
+
+    The right winner is the one of all seeds at hand; where they tie, either is wrong half of the
+    time. A tie of the small study counts as half a mistake, as a coin would decide it.
+
+    Args:
+        a: real numbers [Sa].
+        b: real numbers [Sb]; paired: [Sa], seeds in the same order.
+        seeds: sizes n of small studies.
+        paired: whether both sides of a small study share their seeds.
+        resamples: how many small studies of each size.
+        seed: of the draws.
+        nan: see the package.
+
+    Returns:
+        float64 [len(seeds)], shares from 0 to 1.
+
+    Raises:
+        ValueError: as `iqm`, for sizes below 1, and where "drop" leaves no seed.
+    """
+    x, y = _sides(a, b, paired, nan)
+    right = np.sign(iqm(x) - iqm(y))
+    rng = generator(seed)
+    rates = []
+    for n in seeds:
+        if n < 1:
+            raise ValueError(f"seeds hold {n}: a study has at least 1")
+        left, other = _studies(x, y, n, paired, resamples, rng)
+        named = np.sign(trimmed_mean(left, axis=0) - trimmed_mean(other, axis=0))
+        rates.append(np.mean((1 - right * named) / 2))
+    found: FloatArray = np.array(rates)
+    return found
+
+
+def seeds_needed(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    power: float = 0.8,
+    *,
+    level: float = 0.95,
+    paired: bool = False,
+    most: int = 1000,
+    resamples: int = 2000,
+    seed: int = 0,
+    nan: NanPolicy = "raise",
+) -> int | None:
+    """How many seeds a side tell `a` from `b`, if they differ by as much as the seeds at hand do.
+
+    The smallest n at which a share `power` of simulated studies finds the difference of IQMs (or,
+    paired, the IQM of the differences): the interval of it, the t part of `difference`, leaves out
+    0, on the right side, and n is so large that a permutation test could find it as well. What is
+    drawn is spread around its IQM by sqrt(S / (S - 1)) more than the S seeds at hand, which lie
+    closer together than all that could have been run.
+
+    It says nothing about whether they differ. A difference that luck has made large asks for few
+    seeds; take it as the order of magnitude.
+
+    Args:
+        a: real numbers [Sa], at least two.
+        b: real numbers [Sb], at least two; paired: [Sa], seeds in the same order.
+        power: how often a study of n seeds should find it.
+        level: of the interval that has to leave out 0.
+        paired: whether studies share their seeds between both sides.
+        most: where the search ends.
+        resamples: how many studies of each size.
+        seed: of the draws.
+        nan: see the package.
+
+    Returns:
+        n; None where it is above `most`, as it is where both IQMs are equal.
+
+    Raises:
+        ValueError: as `iqm`, for a side with fewer than two seeds, and for numbers out of range.
+    """
+    for name, share in (("power", power), ("level", level)):
+        if not 0 < share < 1:
+            raise ValueError(f"{name} is {share}: give a probability between 0 and 1")
+    x, y = _sides(a, b, paired, nan)
+    if min(x.size, y.size) < 2:
+        raise ValueError("one seed tells nothing about spread: give at least two a side")
+    if paired:
+        x, y = x - y, np.zeros(x.size)
+    gap = float(iqm(x) - iqm(y))
+    x, y = _widened(x), _widened(y)
+    if gap == 0:
+        return None
+
+    def enough(n: int) -> bool:
+        rng = generator(seed)
+        if paired:
+            values = x[rng.integers(x.size, size=(n, resamples))]
+            middle, half = _t_ends(np.sort(values, axis=0), level)
+        else:
+            left, other = _studies(x, y, n, False, resamples, rng)
+            (m_a, half_a), (m_b, half_b) = _t_ends(left, level), _t_ends(other, level)
+            middle, half = m_a - m_b, np.hypot(half_a, half_b)
+        return bool(np.mean(np.sign(gap) * middle > half) >= power)
+
+    fewest = _fewest(level, paired)
+    if fewest > most:
+        return None
+    if enough(fewest):
+        return fewest
+    low, high = fewest, 2 * fewest
+    while high < most and not enough(high):
+        low, high = high, 2 * high
+    high = min(high, most)
+    if not enough(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _fewest(level: float, paired: bool) -> int:
+    """The least n at which a two-sided permutation test can reach 1 - level."""
+    n = 2
+    while 2 / (2**n if paired else math.comb(2 * n, n)) > 1 - level:
+        n += 1
+    return n
+
+
+def _t_ends(rising: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
+    """The IQM and half the width of the t part of `interval`: [n, R] -> [R] twice."""
+    n = rising.shape[0]
+    kept = max(n // 4 - 1, 0)
+    wide = n - 2 * kept
+    spread = rising.clip(rising[kept], rising[n - kept - 1]).std(axis=0, ddof=1)
+    half = student_quantile(level, wide - 1) * spread * n / (wide * math.sqrt(n - 0.5))
+    return trimmed_mean(rising, axis=0), half
+
+
+def _widened(values: FloatArray) -> FloatArray:
+    center = iqm(values)
+    found: FloatArray = center + (values - center) * math.sqrt(values.size / (values.size - 1))
+    return found
+
+
+def _studies(
+    x: FloatArray, y: FloatArray, n: int, paired: bool, count: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw small studies with replacement, each side's values rising: [n, count] twice."""
+    first = rng.integers(x.size, size=(n, count))
+    second = first if paired else rng.integers(y.size, size=(n, count))
+    return np.sort(x[first], axis=0), np.sort(y[second], axis=0)
+
+
+def _sides(
+    a: npt.ArrayLike, b: npt.ArrayLike, paired: bool, nan: NanPolicy
+) -> tuple[FloatArray, FloatArray]:
+    x, y = vector(a, nan, "a"), vector(b, nan, "b")
+    if not paired:
+        return finite_of(x, "a"), finite_of(y, "b")
+    check_pairs(x, y)
+    both = np.isfinite(x) & np.isfinite(y)
+    return finite_of(x[both], "a"), finite_of(y[both], "b")

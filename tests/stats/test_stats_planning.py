@@ -1,0 +1,146 @@
+"""Wrong winners and seeds needed against other ways of counting; stopping early keeps its word."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dqx import stats
+
+
+def test_wrong_winners_equal_enumeration():
+    a, b = [0.0, 4.0], [1.0, 2.0]  # a's IQM is 2, b's 1.5
+    rates = stats.wrong_winner(a, b, [1, 2], resamples=40_000)
+    # One seed each: 0 loses to both, 4 beats both. Two: sums 0, 4, 4, 8 against 2, 3, 3, 4; the
+    # sum 0 always loses, 4 ties with 4 in one of four.
+    assert rates == pytest.approx([0.5, 0.25 + 0.5 * 0.25 * 0.5], abs=0.01)
+    assert stats.wrong_winner([1, 2, 3], [1, 2, 3], [3]) == pytest.approx([0.5])
+    assert stats.wrong_winner([9, 9], [1, 1], [1, 50]).tolist() == [0, 0]
+    # The same seed on both sides: a is always one higher.
+    luck = np.random.default_rng(0).normal(0, 100, 30)
+    assert stats.wrong_winner(luck + 1, luck, [1, 3], paired=True).tolist() == [0, 0]
+    assert stats.wrong_winner(luck + 1, luck, [3])[0] > 0.4
+
+
+def test_wrong_winners_grow_rarer_as_for_normal_values():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.5, 1, 4_000), rng.normal(0, 1, 4_000)
+    rates = stats.wrong_winner(a, b, [3, 20], resamples=20_000)
+    assert rates[0] == pytest.approx(scipy.stats.norm.cdf(-0.5 / np.sqrt(2 / 3)), abs=0.03)
+    assert rates[1] == pytest.approx(
+        scipy.stats.norm.cdf(-0.5 / (1.09 * np.sqrt(2 / 20))), abs=0.03
+    )
+
+
+@pytest.mark.parametrize("effect", [0.8, 1.5])
+def test_seeds_needed_are_about_those_of_the_textbook(effect):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(effect, 1, 3_000), rng.normal(0, 1, 3_000)
+    effect = stats.iqm(a) - stats.iqm(b)  # of the seeds at hand
+    found = stats.seeds_needed(a, b, 0.8)
+    # Twice the variance of an IQM, 1.19 / n, times the square of both quantiles.
+    textbook = 2 * 1.19 * ((1.96 + 0.842) / effect) ** 2
+    assert textbook * 0.85 < found < textbook * 1.25 + 2
+    assert stats.seeds_needed(a, b, 0.95) > found
+    assert stats.seeds_needed(b, a, 0.8) == pytest.approx(found, abs=2)
+
+
+def test_studies_of_so_many_seeds_do_find_it():
+    rng = np.random.default_rng(3)
+    a, b = rng.exponential(1.6, 500), rng.exponential(1, 500)
+    n = stats.seeds_needed(a, b, 0.8)
+    seen = 0
+    for repeat in range(150):
+        gap = stats.difference(rng.choice(a, n), rng.choice(b, n), resamples=300, seed=repeat)
+        seen += bool(gap.low > 0)
+    assert 0.65 < seen / 150 < 0.9  # the hull with the bootstrap asks for a little more
+
+
+def test_pairs_need_fewer_seeds_and_the_hopeless_has_no_number():
+    luck = np.random.default_rng(0).normal(0, 10, 40)
+    noise = np.random.default_rng(1).normal(0, 1, 40)
+    assert stats.seeds_needed(luck + 2 + noise, luck, paired=True) < 12
+    assert stats.seeds_needed(luck + 2 + noise, luck, most=100) is None
+    assert stats.seeds_needed([5, 5, 6], [5, 6, 5]) is None
+    # However far apart: two sides of 3 seeds cannot reach 5 % in a permutation test, 4 can.
+    assert stats.seeds_needed([100, 101], [1, 2], 0.9) >= 4
+    assert stats.seeds_needed([500.0, 500], [1.0, 1]) == 4
+
+
+def test_whoever_looks_after_every_seed_errs_as_rarely_as_he_says():
+    """Both sides equal, and a look after each of 150 seeds: found in 5 % of studies at most."""
+    rng = np.random.default_rng(0)
+    early = {"cap": 0, "uniform": 0}
+    naive = 0
+    for _ in range(150):
+        sides = rng.random((2, 150))
+        early["uniform"] += stats.decide(*sides, (0, 1)).seeds is not None
+        capped = np.where(sides < 0.3, 0.0, 500.0)
+        early["cap"] += stats.decide(*capped, (0, 500)).seeds is not None
+        gaps = sides[0] - sides[1]
+        n = np.arange(5, 151)
+        means = np.cumsum(gaps)[4:] / n
+        errors = np.sqrt((np.cumsum(gaps**2)[4:] / n - means**2) / (n - 1))
+        naive += bool((np.abs(means) > scipy.stats.t.ppf(0.975, n - 1) * errors).any())
+    # 150 studies at a true rate of 5 %: above 11 % once in a thousand.
+    assert early["cap"] / 150 <= 0.11 and early["uniform"] / 150 <= 0.11
+    assert naive / 150 > 0.2  # which a t interval looked at after every seed does not keep
+
+
+def test_a_real_difference_is_found_and_its_sign_told():
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random(200) < 0.9, 500.0, 100.0)
+    y = np.where(rng.random(200) < 0.4, 500.0, 100.0)
+    found = stats.decide(x, y, (0, 500))
+    assert 5 < found.seeds < 80 and found.sign == 1
+    assert stats.decide(y, x, (0, 500)) == (found.seeds, -1)
+    # It hangs on nothing that came later.
+    assert stats.decide(x[: found.seeds], y[: found.seeds], (0, 500)) == found
+    assert stats.decide(x[: found.seeds - 1], y[: found.seeds - 1], (0, 500)) == (None, 0)
+
+
+def test_the_sequence_of_intervals_closes_in_and_equals_a_loop():
+    rng = np.random.default_rng(2)
+    values = rng.beta(2, 3, 60)
+    found = stats.confidence_sequence(values, (0, 1))
+    assert (np.diff(found.low) >= 0).all() and (np.diff(found.high) <= 0).all()
+    assert (found.low < found.high).all() and found.low[-1] < 0.4 < found.high[-1]
+    np.testing.assert_allclose(found.value, np.cumsum(values) / np.arange(1, 61))
+    moved = stats.confidence_sequence(100 * values - 50, (-50, 50))
+    np.testing.assert_allclose(moved.low, 100 * found.low - 50)
+
+    def capital(mean):
+        """Both gamblers' largest capital over time, in the words of the source."""
+        up = down = 1.0
+        spread, most = 0.25, 0.0
+        for t, x in enumerate(values, start=1):
+            bet = math.sqrt(2 * math.log(2 / 0.05) / (spread * t * math.log(t + 1)))
+            up *= 1 + min(bet, 0.75 / mean) * (x - mean)
+            down *= 1 - min(bet, 0.75 / (1 - mean)) * (x - mean)
+            most = max(most, up, down)
+            means = [(0.5 + values[:i].sum()) / (i + 1) for i in range(1, t + 1)]
+            spread = (0.25 + ((values[:t] - means) ** 2).sum()) / (t + 1)
+        return most
+
+    low, high, step = found.low[-1], found.high[-1], 0.002
+    for mean, left_out in ((low - step, 1), (low + step, 0), (high - step, 0), (high + step, 1)):
+        assert (capital(mean) >= 2 / 0.05) == left_out
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: stats.wrong_winner([1], [2], [0]), "seeds hold 0"),
+        (lambda: stats.seeds_needed([1], [2, 3]), "at least two"),
+        (lambda: stats.seeds_needed([1, 2], [2, 3], 80), "power is 80"),
+        (lambda: stats.confidence_sequence([1, 2], (0, 1)), "beyond the bounds 0"),
+        (lambda: stats.confidence_sequence([1, 2], (1, 0)), "bounds are 1 and 0"),
+        (lambda: stats.decide([1, 2], [3, 7], (0, 5)), "beyond the bounds"),
+        (lambda: stats.decide([1, np.nan], [3, 4], (0, 5)), "NaN"),
+        (lambda: stats.decide([1, 2], [3], (0, 5)), "paired"),
+    ],
+)
+def test_mistakes_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

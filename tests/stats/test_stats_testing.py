@@ -1,0 +1,115 @@
+"""Permutation tests against SciPy, effect sizes by hand, Holm's rule."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dqx import stats
+
+
+def trimmed_difference(x, y, axis):
+    return scipy.stats.trim_mean(x, 0.25, axis=axis) - scipy.stats.trim_mean(y, 0.25, axis=axis)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 5), (6, 6)])
+def test_all_rearrangements_give_scipys_p(n, m):
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(0.8, 1, n), rng.normal(0, 1, m)
+    found = stats.permutation_test(x, y)
+    oracle = scipy.stats.permutation_test((x, y), trimmed_difference, n_resamples=np.inf)
+    assert found.exact and found.value == pytest.approx(oracle.statistic)
+    # SciPy doubles the smaller tail; ours counts what is as far on either side.
+    far = np.abs(oracle.null_distribution) >= abs(oracle.statistic) - 1e-12
+    assert found.p == pytest.approx(far.mean())
+    if n == m:
+        assert found.p == pytest.approx(oracle.pvalue)
+
+
+def test_paired_rearrangements_give_scipys_p():
+    rng = np.random.default_rng(5)
+    x = rng.normal(0.5, 1, 9)
+    y = x + rng.normal(-0.4, 0.5, 9)
+    found = stats.permutation_test(x, y, np.mean, paired=True)
+    oracle = scipy.stats.permutation_test(
+        (x, y), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples",
+        n_resamples=np.inf,
+    )  # fmt: skip
+    assert found.exact and found.p == pytest.approx(oracle.pvalue)
+    assert found.least == 2 / 2**9
+
+
+def test_drawn_rearrangements_come_close_to_all():
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(0.7, 1, 8), rng.normal(0, 1, 8)
+    every = stats.permutation_test(x, y, permutations=20_000)
+    drawn = stats.permutation_test(x, y, permutations=12_869)
+    assert every.exact and not drawn.exact
+    assert drawn.p == pytest.approx(every.p, abs=0.01)
+    pairs = stats.permutation_test(x, y, paired=True)
+    drawn = stats.permutation_test(x, y, paired=True, permutations=255)
+    assert pairs.exact and not drawn.exact and drawn.p == pytest.approx(pairs.p, abs=0.08)
+    assert stats.permutation_test(x, y, permutations=500) == stats.permutation_test(
+        x, y, permutations=500
+    )
+
+
+def test_the_least_p_says_what_few_seeds_can_tell():
+    found = stats.permutation_test([5, 6, 7], [1, 2, 3])
+    assert found.p == found.least == pytest.approx(2 / 20)
+    found = stats.permutation_test(np.arange(60) + 100, np.arange(60))
+    assert 0 < found.p == pytest.approx(1 / 10_001) and found.least < 1e-30
+    assert stats.permutation_test([1, 1, 1], [1, 1, 1]).p == 1
+
+
+def test_where_nothing_differs_small_p_are_as_rare_as_they_say():
+    rng = np.random.default_rng(4)
+    p = [stats.permutation_test(*rng.exponential(size=(2, 6)), permutations=300).p
+         for _ in range(500)]  # fmt: skip
+    assert 0.02 < np.mean(np.array(p) <= 0.05) < 0.08
+    assert 0.4 < np.mean(np.array(p) <= 0.5) < 0.6
+
+
+def test_cliffs_delta_by_hand():
+    assert stats.cliffs_delta([3, 4], [1, 2]) == 1 and stats.cliffs_delta([1, 2], [1, 2]) == 0
+    assert stats.cliffs_delta([1, 5], [2, 3, 1]) == pytest.approx((0 - 2 + 3) / 6)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=9).round(), rng.normal(size=12).round()
+    share = stats.probability_of_improvement(x, y).value
+    assert stats.cliffs_delta(x, y) == pytest.approx(2 * share - 1)
+
+
+def test_the_robust_effect_is_cohens_for_normal_values_and_heeds_no_outlier():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0.8, 1, 20_000), rng.normal(0, 1, 20_000)
+    assert stats.robust_effect(x, y) == pytest.approx(0.8, abs=0.04)
+    x[:1000] = 1e6
+    assert stats.robust_effect(x, y) == pytest.approx(0.86, abs=0.1)
+    # By hand: winsorized 2 2 3 3 and 0 0 1 1, IQMs 2.5 and 0.5, pooled variance (1 + 1) / 6.
+    pooled = np.sqrt(2 / 6) / 0.5466
+    assert stats.robust_effect([1, 2, 3, 9], [-8, 0, 1, 5]) == pytest.approx(2 / pooled, rel=1e-4)
+    winsorized = np.clip(scipy.stats.norm.rvs(size=400_000, random_state=1), -0.6745, 0.6745)
+    assert winsorized.std() == pytest.approx(0.5466, abs=0.001)
+    assert stats.robust_effect([5, 5], [5, 5]) == 0 and stats.robust_effect([5, 5], [4, 4]) > 1e300
+    assert np.isnan(stats.robust_effect([5], [4]))
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(stats.holm([0.9, 0.8]), [1.0, 1.0])
+    assert stats.holm([]).size == 0 and stats.holm([0.2]) == [0.2]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: stats.holm([0.1, 2]), "from 0 to 1"),
+        (lambda: stats.holm([np.nan]), "from 0 to 1"),
+        (lambda: stats.permutation_test([1, 2], [1], paired=True), "paired"),
+        (lambda: stats.permutation_test([1, 2], [1], permutations=0), "permutations is 0"),
+        (lambda: stats.permutation_test([1, np.nan], [1]), "NaN or infinite"),
+        (lambda: stats.permutation_test([1], [1], seed=-1), "seed is -1"),
+    ],
+)
+def test_mistakes_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
