@@ -7,8 +7,7 @@ and threads may draw at the same time. matplotlib is imported when something is 
 """
 
 import os
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from dqx import stats
 from dqx.files import whole_file
+from dqx.report import canvas, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +25,9 @@ if TYPE_CHECKING:
 STEPS_LABEL = "environment steps"
 RETURN_LABEL = "greedy return (sum of rewards an episode)"
 
-SIZE = (8.0, 5.0)  # inches
-DPI = 150  # pixels an inch
+DPI = canvas.DPI
 
-_BLUE, _RED, _GREY, _BLACK = "#1f5fa8", "#c0392b", "#555555", "#222222"
-# Okabe and Ito's colours, a dark brown in place of the yellow, which is faint on white: told apart
-# by colour-blind people too.
-_COLORS = (_BLUE, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", _BLACK, "#7f3b08")
+_BLUE, _RED, _GREY, _BLACK, _COLORS = style.BLUE, style.RED, style.GREY, style.BLACK, style.LIGHT
 
 
 def learning_curve(
@@ -105,7 +101,7 @@ def learning_curve_figure(
     """
     curves = _curves(steps, values, diverged_at)
     center, low, high = stats.interval(curves.values, level=level, seed=seed, nan="drop")
-    figure, axes = _figure(title, STEPS_LABEL, ylabel)
+    figure, axes = canvas.figure(title, STEPS_LABEL, ylabel)
     label = _center_label(curves, low, level)
     entries = [_draw_center(axes, curves.steps, center, low, high, label)]
     if curves.values.shape[0] > 1:
@@ -118,9 +114,9 @@ def learning_curve_figure(
     if curves.diverged.any():
         entries.append(_draw_diverged(axes, curves))
     finite = curves.values[np.isfinite(curves.values)]
-    _limit_y(axes, finite if threshold is None else np.append(finite, threshold))
-    _count_steps(axes, curves.steps)
-    _legend(figure, entries)
+    canvas.limit_y(axes, finite if threshold is None else np.append(finite, threshold))
+    canvas.count_steps(axes, curves.steps)
+    canvas.legend(figure, entries)
     return figure
 
 
@@ -264,73 +260,6 @@ def _draw_diverged(axes: "Axes", curves: _Curves) -> tuple[Any, str]:
     return crosses, f"{count} seed{'s' if count > 1 else ''} diverged"
 
 
-def _figure(title: str, xlabel: str, ylabel: str) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    size = min(13.0, 13 * 50 / max(len(title), 1))  # as long as the axes are wide
-    axes.set_title(title, loc="left", fontsize=size, fontweight="bold", parse_math=False)
-    axes.set_xlabel(xlabel, fontsize=11, parse_math=False)
-    axes.set_ylabel(textwrap.fill(ylabel, 42), fontsize=11, parse_math=False)
-    axes.grid(True, color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _limit_y(axes: "Axes", shown: npt.NDArray[np.float64]) -> None:
-    """Set the y limits to what is shown and a twentieth of it more on both sides."""
-    low, high = float(shown.min()), float(shown.max())
-    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    axes.set_ylim(low - pad, high + pad)
-
-
-def _count_steps(axes: "Axes", steps: npt.NDArray[np.float64]) -> None:
-    """Label the x axis in engineering notation (100k, 2M) from the first step or 0 on."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    # Training starts at 0, so a curve that is not a late excerpt is shown from there.
-    span = steps[-1] - steps[0]
-    left = 0.0 if steps.size == 1 or 0 <= steps[0] <= 0.25 * span else steps[0]
-    right = max(steps[-1], left + 1.0)
-    axes.set_xlim(left - 0.01 * (right - left), right + 0.02 * (right - left))
-
-
-def _legend(figure: "Figure", entries: Sequence[tuple[Any, str]], title: str | None = None) -> None:
-    """Put the legend under the axes, where it hides no curve."""
-    handles, labels = zip(*entries, strict=True)
-    labels = tuple(
-        label if len(label) <= 90 else f"{label[:44]} ... {label[-41:]}" for label in labels
-    )
-    columns = len(labels) if len(labels) < 4 else 2
-    while columns > 1 and _legend_width(labels, columns) > 0.975 * SIZE[0]:
-        columns -= 1
-    rows = -(-len(labels) // columns)
-    figure.set_figheight(SIZE[1] + 0.21 * max(0, rows - 4))  # what the legend takes more
-    legend = figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        title=title,
-        title_fontsize=9,
-    )
-    legend.get_title().set(color=_GREY, parse_math=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _legend_width(labels: Sequence[str], columns: int) -> float:
-    """About how wide a legend is, in inches."""
-    parts = np.array_split(np.array([len(label) for label in labels]), columns)
-    return sum(0.6 + 0.077 * int(part.max()) for part in parts)
-
-
 def _png_path(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() != ".png":
@@ -402,7 +331,7 @@ def comparison_figure(
         best = sorted(shown, key=lambda name: -centers[name][-1])
         shown = [*best[:5], *best[-3:]]
         which = f"best 5 and worst 3 of {len(best)}: "
-    figure, axes = _figure(title, STEPS_LABEL, ylabel)
+    figure, axes = canvas.figure(title, STEPS_LABEL, ylabel)
     entries, drawn, gaps = [], [], ""
     for name, color in zip(shown, _COLORS, strict=False):
         curve = known[name]
@@ -415,10 +344,10 @@ def comparison_figure(
         around = np.array([np.nanmin(curve.values), np.nanmax(curve.values)])
         ends = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
         drawn += [centers[name], ends.clip(*around)]
-    _limit_y(axes, np.concatenate(drawn))
-    _count_steps(axes, max((known[name].steps for name in shown), key=lambda s: s[-1]))
+    canvas.limit_y(axes, np.concatenate(drawn))
+    canvas.count_steps(axes, max((known[name].steps for name in shown), key=lambda s: s[-1]))
     counts = sorted({known[name].values.shape[0] for name in shown})
     seeds = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
     what = f"IQM of {seeds} seeds, {100 * level:g} % intervals{gaps}"
-    _legend(figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)"))
+    canvas.legend(figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)"))
     return figure

@@ -1,0 +1,63 @@
+"use strict";
+// Puts the sections together, and in a page that is watched asks for what is new.
+
+const SECTIONS = [answer, curves, distribution, profiles, improvements, fields, thresholds, episodes, panels, seeds, records, methods];
+
+function render() {
+  const main = document.getElementById("main");
+  const focused = document.activeElement && document.activeElement.id;
+  main.style.minHeight = `${main.offsetHeight}px`; // what is read stays where it is
+  watched.disconnect();
+  main.replaceChildren();
+  header();
+  const some = DATA.groups.length && group().cases.length;
+  for (const part of SECTIONS) if (some || part === records || part === methods) part(main);
+  if (!some) main.prepend(element("p", { class: "warn" }, nothing()));
+  contents(main);
+  document.getElementById("foot").textContent = `Made by dqx ${DATA.dqx} at ${DATA.made}. Everything shown is inside this page, which asks no network.`;
+  main.style.minHeight = "";
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+function nothing() {
+  const lost = DATA.groups.some((one) => !one.cases.length && DATA.studies.some((study) => study.finished));
+  return lost ? "No run has a finite score: there is nothing to draw." : "No run is finished yet: there is nothing to draw.";
+}
+
+function contents(main) {
+  const items = [...main.querySelectorAll("section")].map((part) => element("li", {}, element("a", { href: `#${part.id}` }, part.querySelector("h2").textContent)));
+  document.getElementById("contents").replaceChildren(element("ul", {}, items));
+}
+
+render();
+document.documentElement.dataset.drawn = "1";
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+
+// --- `dqx watch`: the page is served beside its data.
+
+const WATCH = document.querySelector("meta[name=dqx-watch]");
+
+async function renew(mark) {
+  let next = mark;
+  try {
+    const answer = await fetch("data.json", { cache: "no-store", headers: mark ? { "If-None-Match": mark } : {} });
+    if (answer.status === 200) {
+      next = answer.headers.get("ETag");
+      DATA = await answer.json();
+      render();
+    } else if (answer.status !== 304) {
+      said(`The page cannot be renewed: ${await answer.text()}`);
+    }
+  } catch {
+    said("The page is no longer renewed: dqx watch has ended.");
+  }
+  setTimeout(renew, 1000 * Number(WATCH.content), next);
+}
+
+function said(text) {
+  const place = document.getElementById("renewal") || element("p", { id: "renewal", class: "warn", role: "status" });
+  place.textContent = text;
+  if (!place.isConnected) document.getElementById("head").append(place);
+}
+
+if (WATCH) renew(WATCH.dataset.mark);
