@@ -63,6 +63,7 @@ from importlib.resources import files
 print(json.dumps({
     "dqx": dqx.__file__, "envs": envs.__file__, "version": importlib.metadata.version("dqx"),
     "typed": [files(p).joinpath("py.typed").is_file() for p in ("dqx", "envs")],
+    "page": sorted(f.name for f in files("dqx.report.page").joinpath("assets").iterdir()),
     "presets": sorted(f.name for f in files("dqx").joinpath("settings", "presets").iterdir()),
 }))
 """
@@ -71,6 +72,9 @@ print(json.dumps({
     assert Path(seen["envs"]).is_relative_to(installed)
     assert seen["version"] == PROJECT["version"]
     assert seen["typed"] == [True, True]
+    assets = ROOT / "dqx" / "report" / "page" / "assets"
+    assert seen["page"] == sorted(path.name for path in assets.iterdir())
+    assert {"uplot.min.js", "uplot.LICENSE.txt"} <= set(seen["page"])
     in_checkout = sorted(
         path.name for path in (ROOT / "dqx" / "settings" / "presets").glob("*.toml")
     )

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dqx.cli import commands, play
+from dqx.cli import commands, play, report, watch
 
 
 class UsageError(ValueError):
@@ -73,6 +73,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(verify)
     verify.set_defaults(run=commands.verify)
     play.add(subparsers)
+    report.add(subparsers)
+    watch.add(subparsers)
     presets = subparsers.add_parser("presets", help="list the presets", description="List presets.")
     presets.set_defaults(run=commands.presets)
     envs = subparsers.add_parser(

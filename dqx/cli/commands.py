@@ -215,18 +215,24 @@ def _watched(options: argparse.Namespace, name: str, action: Any) -> int:
         shown.start()
         _load(*_TRAINING)
         from dqx import run
+        from dqx.report.page.sink import Page
         from dqx.report.picture import Picture
 
         _use_cache(options)
+        page = Page()
         given: dict[str, Any] = {
             "devices": options.devices,
             "replay_checkpoint": not options.no_replay_checkpoint,
-            "sinks": [shown, Picture()],
+            "sinks": [shown, Picture(), page],
         }
         if options.checkpoint_seconds is not None:
             given["checkpoint_seconds"] = options.checkpoint_seconds
         found: Study = action(run, given)
     print("\n".join(summary(found)))
+    if page.problem:
+        print(f"dqx: warning: {page.problem}", file=sys.stderr, flush=True)
+    if page.path is not None:
+        print(f"page: {page.path}")
     return 0
 
 

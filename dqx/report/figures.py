@@ -1,6 +1,5 @@
 """Every figure of a report for a paper: PNG, SVG and PDF of what the page shows."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -34,14 +33,9 @@ class Drawing(NamedTuple):
     draw: "Callable[[], Figure]"
 
 
-def drawings(studies: Sequence[Study]) -> list[Drawing]:
-    """The figures that there are to draw.
-
-    Raises:
-        StudyError: naming the file, if one is damaged.
-        ConfigError: if an agent is not known here: import the module that registers it.
-    """
-    groups = [group for group in findings.groups(cases.read(studies)) if group.cases]
+def drawings(studies: Sequence[Study], groups: Sequence[Group]) -> list[Drawing]:
+    """The figures that there are to draw of studies, whose groups these are."""
+    groups = [group for group in groups if group.cases]
     titles = cases.titles(studies)
     found = []
     for group in groups:
@@ -226,8 +220,3 @@ def _training(group: Group, title: str) -> "Figure":
     if names:
         _legend(figure, figure.axes[0], group)
     return figure
-
-
-def folder_of(paths: Sequence[str | os.PathLike[str]]) -> Path:
-    """Where the report of these studies goes unless said otherwise."""
-    return Path(paths[0]) / "report" if len(paths) == 1 else Path("report")

@@ -132,7 +132,7 @@ def panels(group: Group, places: Sequence[int]) -> dict[str, str]:
 
 
 class Extremes(NamedTuple):
-    """Places of three seeds by their scores; the first of equal ones."""
+    """Places of three seeds by their scores; of equal ones the first, of the worst the last."""
 
     best: int
     median: int
@@ -140,9 +140,9 @@ class Extremes(NamedTuple):
 
 
 def extremes(scores: np.ndarray) -> Extremes:
-    """The best, the lower median and the worst of scores ``[S]``."""
-    rising = np.argsort(scores, kind="stable")
-    return Extremes(int(scores.argmax()), int(rising[(len(scores) - 1) // 2]), int(scores.argmin()))
+    """The best, the upper median and the worst of scores ``[S]``, as `dqx play` picks them."""
+    falling = np.argsort(-scores, kind="stable")
+    return Extremes(int(falling[0]), int(falling[(len(scores) - 1) // 2]), int(falling[-1]))
 
 
 class Profiles(NamedTuple):

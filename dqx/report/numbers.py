@@ -4,6 +4,7 @@ Everything comes from `dqx.stats`; what is decided here is which of its answers 
 resampling a page may cost, and what is said where there is no interval.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class Center(NamedTuple):
 def center(values: np.ndarray) -> Center:
     """The IQM over seeds ``[S]`` and its interval."""
     if values.size == 0:
-        return Center(0, *[float("nan")] * 3, "no seed is finished")
+        return Center(0, math.nan, math.nan, math.nan, "no seed is finished")
     found = stats.summarize(values, level=LEVEL)
     return Center(found.n, found.iqm, found.low, found.high, found.note)
 

@@ -349,5 +349,7 @@ def comparison_figure(
     counts = sorted({known[name].values.shape[0] for name in shown})
     seeds = " to ".join(str(n) for n in (counts[0], counts[-1])[: len(counts)])
     what = f"IQM of {seeds} seeds, {100 * level:g} % intervals{gaps}"
-    canvas.legend(figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)"))
+    canvas.legend(
+        figure, entries, which + (what if counts[-1] > 1 else "1 seed each (no interval)")
+    )
     return figure

@@ -9,6 +9,7 @@
     checkpoints/                     the state of chunks under way
     manifest.json, learning_curves.png   the finished study as a whole
     certificate.json                 what `dqx verify` found
+    report/                          the page, and the figures of `dqx report`
     progress.json, lock              of the process at work
 
 A chunk is finished when its record in ``chunks`` is there; the record is written last. Records are
@@ -70,6 +71,10 @@ class Folder:
     @property
     def certificate(self) -> Path:
         return self.path / "certificate.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
 
     @property
     def progress(self) -> Path:

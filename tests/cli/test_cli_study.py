@@ -67,7 +67,9 @@ def test_a_study_is_trained_and_its_result_printed(grid):
         low, high = map(float, interval.split(" to "))
         _, *ends = dqx.stats.interval(finals[name])
         assert low <= float(value) <= high and [low, high] == pytest.approx(ends, abs=0.051)
-    assert out[4].startswith("time: ") and out[5:] == [f"folder: {folder}"]
+    assert out[4].startswith("time: ")
+    page = folder / "report" / "index.html"
+    assert out[5:] == [f"folder: {folder}", f"page: {page}"] and page.is_file()
 
 
 def test_the_numbers_are_those_of_training_one_configuration(grid):
@@ -103,10 +105,12 @@ def test_the_folder_tells_of_the_whole(grid):
 
 def test_resuming_a_finished_study_trains_nothing(place, grid):
     study = load("runs/tiny")
-    written = {path: path.stat().st_mtime_ns for path in study.path.glob("*/*")}
+    kept = [path for path in study.path.glob("*/*") if path.parent.name != "report"]
+    written = {path: path.stat().st_mtime_ns for path in kept}
     status, out, err = call("study", "resume", "runs/tiny", "--quiet")
-    assert (status, err) == (0, []) and out[:-1] == grid.out[:-1]
-    assert {path: path.stat().st_mtime_ns for path in study.path.glob("*/*")} == written
+    assert (status, err) == (0, []) and out[:-2] == grid.out[:-2]
+    assert out[-1] == "page: runs/tiny/report/index.html"
+    assert {path: path.stat().st_mtime_ns for path in kept} == written
 
 
 def test_an_existing_study_is_replaced_only_if_asked(place):
@@ -167,7 +171,7 @@ def test_other_software_is_refused_with_both_sides(tmp_path):
 def test_status_of_a_finished_study(place, grid):
     status, out, err = call("study", "status", "runs/tiny")
     assert (status, err) == (0, []) and out[1] == "finished"
-    assert [out[0], *out[2:-1]] == grid.out[:-1] and out[-1] == "folder: runs/tiny"
+    assert [out[0], *out[2:-1]] == grid.out[:-2] and out[-1] == "folder: runs/tiny"
 
 
 def test_a_study_is_verified(place):
@@ -277,7 +281,9 @@ def test_the_options_reach_the_training(place, monkeypatch):
          "--quiet")  # fmt: skip
     given = [named for _, _, named in calls]
     for named in given:
-        assert [type(sink).__name__ for sink in named.pop("sinks")] == ["View", "Picture"]
+        assert [type(sink).__name__ for sink in named.pop("sinks")] == [
+            "View", "Picture", "Page",
+        ]  # fmt: skip
     assert [(plan, out) for plan, out, _ in calls] == [
         ("new", "runs/new"), ("tiny", "x"), ("runs/tiny", "None")
     ]  # fmt: skip

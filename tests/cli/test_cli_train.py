@@ -35,7 +35,7 @@ def test_the_folder_is_that_of_a_study(trained):
     assert set(files(trained.folder)) == {
         "plan.json", "manifest.json", "progress.json", "lock", "learning_curves.png",
         "chunks/00000.json", "metrics/part-00000.parquet", "episodes/part-00000.parquet",
-        "params/part-00000.npz",
+        "params/part-00000.npz", "report/index.html",
     }  # fmt: skip
     study = dqx.load(trained.folder)
     assert study.finished and study.configs == ("cartpole",) and study.seeds == (3, 17)
@@ -87,7 +87,11 @@ def test_the_result_is_printed(trained):
         r"1 x .+\)",
         lines[2],
     )
-    assert lines[3:] == [f"folder: {trained.folder}"]
+    assert lines[3:] == [
+        f"folder: {trained.folder}",
+        f"page: {trained.folder / 'report' / 'index.html'}",
+    ]
+    assert (trained.folder / "report" / "index.html").read_text().startswith("<!doctype html>")
 
 
 def test_progress_goes_to_standard_error_in_plain_lines(trained):

@@ -24,15 +24,9 @@ _PANEL_POINTS = 80
 _MAX_MATRIX, _MAX_PANELS = 12, 16
 
 
-def content(studies: Sequence[Study]) -> dict[str, Any]:
-    """What the page of these studies shows.
-
-    Raises:
-        StudyError: naming the file, if one is damaged.
-        ConfigError: if an agent is not known here: import the module that registers it.
-    """
-    found = findings.groups(cases.read(studies))
-    words, bibtex = methods.methods(studies, found)
+def content(studies: Sequence[Study], groups: Sequence[Group]) -> dict[str, Any]:
+    """What the page of these studies, whose groups these are, shows."""
+    words, bibtex = methods.methods(studies, groups)
     titles = cases.titles(studies)
     return {
         "title": titles[0] if len(titles) == 1 else f"{len(titles)} studies compared",
@@ -47,7 +41,7 @@ def content(studies: Sequence[Study]) -> dict[str, Any]:
             "diverging": style.DIVERGING,
         },
         "studies": [records.study(s, title) for s, title in zip(studies, titles, strict=True)],
-        "groups": [_group(group, len(studies)) for group in found],
+        "groups": [_group(group, len(studies)) for group in groups],
         "methods": {"words": words, "bibtex": bibtex},
     }
 

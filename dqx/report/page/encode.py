@@ -44,13 +44,18 @@ def rounded(values: Any, digits: int = 6) -> Any:
     return values
 
 
+def strict_json(content: Any) -> str:
+    """JSON that can be written as UTF-8: half a surrogate pair becomes a question mark."""
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace").decode()
+
+
 def script_json(content: Any) -> str:
     """Strict JSON that can stand in a script element: no text in it ends the element.
 
     Line separators that JSON allows and JavaScript once did not are escaped too.
     """
-    text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = strict_json(content)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    # A surrogate without its other half is no Unicode text and could not be written.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text

@@ -43,8 +43,10 @@ async function renew(mark) {
     const answer = await fetch("data.json", { cache: "no-store", headers: mark ? { "If-None-Match": mark } : {} });
     if (answer.status === 200) {
       next = answer.headers.get("ETag");
+      const before = DATA.mark;
       DATA = await answer.json();
-      render();
+      if (DATA.mark === before) header();
+      else render();
     } else if (answer.status !== 304) {
       said(`The page cannot be renewed: ${await answer.text()}`);
     }

@@ -1,0 +1,41 @@
+"""`dqx watch DIR`: the page of a study on this machine, renewed while the study runs."""
+
+import argparse
+from typing import Any
+
+from dqx.cli import commands
+
+
+def add(subparsers: Any) -> None:
+    """Makes the parser of the command."""
+    from dqx.cli import arguments
+
+    parser = subparsers.add_parser(
+        "watch",
+        help="show the page of a study while it runs, in a browser",
+        description="Serve the page of a study on this machine alone, and renew it while the "
+        "study runs. Ctrl-C ends it, and leaves the study alone.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="a study's folder, finished or not")
+    parser.add_argument(
+        "--port", type=arguments._whole, default=0, metavar="N", help="default: a free one"
+    )
+    arguments._add_import(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serves until Ctrl-C."""
+    from dqx.study.results import load
+
+    load(options.folder)  # a mistake is told before anything else loads
+    commands._load(*options.modules, "pandas")
+    from dqx.report.watch import Server
+
+    with Server(options.folder, options.port) as server:
+        print(f"{options.folder} is at {server.address}\nCtrl-C ends it", flush=True)
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            print("no longer watched", flush=True)
+    return 0

@@ -1,0 +1,331 @@
+"""The page shows what was measured, whatever the names are, and says what it does not know."""
+
+import base64
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from dqx.report import cases, findings, methods, page
+from dqx.report.page.document import document
+from dqx.report.page.encode import packed, rounded, script_json
+from dqx.report.page.sink import Page
+from dqx.study import StudyError, load
+from dqx.study.finish import replaces
+from dqx.study.folder import Folder, read_plan_record
+from dqx.study.schedule import groups as tasks_of
+from dqx.study.store import FolderStore
+from tests.study.kit import make_study
+
+HOSTILE = "</script><script>alert(1)</script>'\"\u2028 \N{SNOWMAN}&amp;"
+
+
+def shown(*folders):
+    studies = cases.open_all(folders)
+    return page.content(studies, findings.groups(cases.read(studies)))
+
+
+def curve_of(value):
+    """A change that gives each run the evaluations ``value(config, seed)`` at 200 and 400."""
+
+    def change(config, seed, run):
+        run["metrics"]["eval_return"] = np.array(
+            [np.nan, value(config, seed)[0], np.nan, value(config, seed)[1]], np.float32
+        )
+
+    return change
+
+
+def unpacked(part):
+    codes = np.frombuffer(base64.b64decode(part["data"]), "<u2").reshape(part["shape"])
+    values = part["low"] + codes * (part["high"] - part["low"]) / 65534
+    return np.where(codes == 65535, np.nan, values)
+
+
+# --- Encoding.
+
+
+def test_packed_numbers_come_back_within_half_a_step_and_missing_ones_as_missing():
+    values = np.random.default_rng(0).normal(100, 50, (7, 11))
+    values[2, 3], values[4, 5] = np.nan, np.inf
+    part = packed(values)
+    back = unpacked(part)
+    finite = np.isfinite(values)
+    step = (values[finite].max() - values[finite].min()) / 65534
+    np.testing.assert_allclose(back[finite], values[finite], atol=0.5001 * step)
+    assert np.isnan(back[~finite]).all() and finite.sum() == 75
+
+
+def test_equal_numbers_and_no_numbers_are_packed_too():
+    np.testing.assert_array_equal(unpacked(packed(np.full((2, 3), 500.0))), np.full((2, 3), 500.0))
+    assert np.isnan(unpacked(packed(np.full((1, 2), np.nan)))).all()
+
+
+def test_rounded_numbers_are_strict_json():
+    assert rounded([1.23456789, float("nan"), 5.0, 7, np.float64(2.5)]) == [
+        1.23457, None, 5, 7, 2.5,
+    ]  # fmt: skip
+    assert json.dumps(rounded(np.array([[np.inf, 1.0]])), allow_nan=False) == "[[null, 1]]"
+
+
+def test_json_in_a_script_cannot_end_it():
+    text = script_json({"name": HOSTILE, "half": "\ud800"})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == {"name": HOSTILE, "half": "?"}
+    text.encode("utf-8")
+
+
+# --- What is shown.
+
+
+def test_scores_are_those_of_scipy_and_numpy(tmp_path):
+    made = make_study(tmp_path / "s", {"seeds": 9, "grid": {"gamma": [0.9, 0.99]}})
+    (group,) = shown(tmp_path / "s")["groups"]
+    for case in group["cases"]:
+        runs = [made.runs[case["label"], seed] for seed in range(9)]
+        scores = np.array([run["metrics"]["eval_return"][-1] for run in runs], float)
+        assert case["scores"] == pytest.approx(scores, rel=1e-5)
+        assert case["iqm"] == pytest.approx(scipy.stats.trim_mean(scores, 0.25), rel=1e-5)
+        assert case["std"] == pytest.approx(scores.std(ddof=1), rel=1e-5)
+        assert case["low"] < case["iqm"] < case["high"]
+        falling = np.sort(scores)[::-1]
+        best, median, worst = (scores[case["extremes"][k]] for k in ("best", "median", "worst"))
+        assert (best, median, worst) == (falling[0], falling[4], falling[8])
+    iqms = [group["cases"][i]["iqm"] for i in group["ranking"]]
+    assert iqms == sorted(iqms, reverse=True)
+
+
+def test_curves_are_those_that_were_measured(tmp_path):
+    made = make_study(tmp_path / "s", {"seeds": 5})
+    (group,) = shown(tmp_path / "s")["groups"]
+    (curve,) = group["curves"]
+    expected = np.array(
+        [made.runs["default", seed]["metrics"]["eval_return"][[1, 3]] for seed in range(5)]
+    )
+    assert curve["steps"] == curve["seedSteps"] == [200, 400]
+    np.testing.assert_allclose(unpacked(curve["seeds"]), expected, atol=1e-3)
+    middle = scipy.stats.trim_mean(expected.astype(float), 0.25, axis=0)
+    np.testing.assert_allclose(curve["center"][0], middle, rtol=1e-5)
+
+
+def test_what_a_diverged_seed_lacks_counts_as_the_worst_and_is_told(tmp_path):
+    def change(config, seed, run):
+        curve_of(lambda _, s: (10.0 + s, 20.0 + s))(config, seed, run)
+        if seed == 3:
+            run["metrics"]["eval_return"][1:] = np.nan
+            run["diverged_at"] = 150
+
+    make_study(tmp_path / "s", {"seeds": 4}, change=change)
+    (group,) = shown(tmp_path / "s")["groups"]
+    (case,) = group["cases"]
+    assert (case["n"], case["diverged"], case["lost"], group["worst"]) == (4, 1, 1, 10)
+    assert case["scores"] == [20, 21, 22, 10] and case["divergedAt"] == [-1, -1, -1, 150]
+    np.testing.assert_allclose(unpacked(group["curves"][0]["seeds"])[3], [10, 10])
+    words = shown(tmp_path / "s")["methods"]["words"]
+    assert "Of 4 runs 1 diverged; none is left out" in words
+
+
+def test_a_single_seed_has_no_interval(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 1})
+    (group,) = shown(tmp_path / "s")["groups"]
+    (case,) = group["cases"]
+    assert case["low"] is None and "one seed" in case["note"]
+    assert group["curves"][0]["center"][1] == [None, None]
+
+
+def test_a_study_under_way_shows_what_is_there_and_says_so(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 8, "grid": {"batch_size": [16, 32]}}, leave_out=[1, 2, 3])
+    found = shown(tmp_path / "s")
+    (group,) = found["groups"]
+    assert [case["n"] for case in group["cases"]] == [4] and group["waiting"] == ["batch_size=32"]
+    (study,) = found["studies"]
+    assert not study["finished"]
+    assert study["state"].startswith("4 of 16 runs are finished; nobody works on it")
+
+
+def test_a_study_without_a_finished_run_has_no_numbers(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 4}, leave_out=[0])
+    (group,) = shown(tmp_path / "s")["groups"]
+    assert group["cases"] == [] and group["curves"] == [] and group["waiting"] == ["default"]
+
+
+def test_only_runs_without_a_finite_score_leave_nothing_to_draw(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 4}, change=curve_of(lambda *_: (np.nan, np.nan)))
+    (group,) = shown(tmp_path / "s")["groups"]
+    assert group["cases"] == [] and group["worst"] is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    made = make_study(tmp_path / "s", {"seeds": 4})
+    made.folder.part("metrics", 0).write_bytes(b"nothing of the kind")
+    with pytest.raises(StudyError, match=r"metrics/part-00000.parquet: .*dqx study resume"):
+        shown(tmp_path / "s")
+
+
+def test_several_studies_are_compared_whatever_their_steps(tmp_path):
+    make_study(tmp_path / "a", {"name": "one", "seeds": 4})
+    make_study(tmp_path / "b", {"name": "two", "seeds": 5, "base": {"total_steps": 800}})
+    make_study(tmp_path / "c", {"name": "two", "seeds": 4, "base": {"env": "CartPole-v0"}})
+    found = shown(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    assert [group["env"] for group in found["groups"]] == ["CartPole-v1", "CartPole-v0"]
+    both, other = found["groups"]
+    assert [case["label"] for case in both["cases"]] == [
+        "one: default", f"{tmp_path / 'b'}: default",
+    ]  # fmt: skip
+    steps = {curve["case"]: curve["steps"] for curve in both["curves"]}
+    assert steps == {0: [200, 400], 1: [200, 400, 600, 800]}
+    assert len(both["improvements"]["table"]) == 2 and len(other["cases"]) == 1
+    table = np.array(both["improvements"]["table"], float)
+    assert table[0, 1, 0] + table[1, 0, 0] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_varied_field_is_averaged_over_the_others_seed_by_seed(tmp_path):
+    values = {}
+
+    def value(config, seed):
+        rng = np.random.default_rng([len(config), seed, config.count("9")])
+        values[config, seed] = float(np.float32(rng.uniform(0, 100)))
+        return 0.0, values[config, seed]
+
+    grid = {"gamma": [0.9, 0.99], "batch_size": [16, 32, 64]}
+    make_study(tmp_path / "s", {"seeds": 6, "grid": grid}, change=curve_of(value))
+    (group,) = shown(tmp_path / "s")["groups"]
+    (part,) = group["fields"]
+    assert [effect["field"] for effect in part["effects"]] == ["batch_size", "gamma"]
+    for effect in part["effects"]:
+        for level in effect["levels"]:
+            of = f"{effect['field']}={level['name']}"
+            names = {n for n, _ in values if of in n.split(", ")}
+            means = [np.mean([values[n, seed] for n in names]) for seed in range(6)]
+            assert level["configs"] == len(names) == 6 // len(effect["levels"])
+            assert level["iqm"] == pytest.approx(scipy.stats.trim_mean(means, 0.25), rel=1e-5)
+    (found,) = part["maps"]
+    assert found["fields"] == ("batch_size", "gamma") and len(found["cells"]) == 3
+    cell = found["cells"][1][0]
+    scores = [values["gamma=0.9, batch_size=32", seed] for seed in range(6)]
+    assert cell["iqm"] == pytest.approx(scipy.stats.trim_mean(scores, 0.25), rel=1e-5)
+
+
+def test_many_values_of_a_search_are_put_in_bins(tmp_path):
+    search = {"draws": 23, "seed": 1, "learning_rate": {"log_uniform": [1e-5, 1e-1]}}
+    make_study(tmp_path / "s", {"seeds": 2, "search": search})
+    (group,) = shown(tmp_path / "s")["groups"]
+    (effect,) = group["fields"][0]["effects"]
+    assert effect["binned"] and [level["configs"] for level in effect["levels"]] == [5, 5, 5, 4, 4]
+
+
+def test_steps_to_a_score_count_seeds_that_never_got_there(tmp_path):
+    curves = {0: (10, 40), 1: (40, 30), 2: (10, 20), 3: (0, 0)}
+    make_study(tmp_path / "s", {"seeds": 4}, change=curve_of(lambda _, seed: curves[seed]))
+    # The IQM goes from 10 to 25.
+    found = shown(tmp_path / "s")["groups"][0]["thresholds"]
+    assert [one["score"] for one in found] == [17.5, 21.2, 23.5, 25]
+    assert found[0]["cases"] == [{"case": 0, "first": [200, 400, 400]}]
+    assert found[3]["cases"] == [{"case": 0, "first": [200, 400]}]
+
+
+def test_episodes_are_averaged_over_the_last_hundred(tmp_path):
+    rng = np.random.default_rng(5)
+    ends, returns = np.arange(1, 251), rng.normal(size=250).astype(np.float32)
+
+    def change(config, seed, run):
+        run["episodes"] = (ends, returns, np.ones(250, np.int64))
+
+    make_study(tmp_path / "s", {"seeds": 1}, change=change)
+    (case,) = cases.read([load(tmp_path / "s")])
+    for step, value in zip(case.episode_steps, case.episodes[0], strict=True):
+        last = returns[ends <= step][-100:].astype(float)
+        assert value == pytest.approx(last.mean(), rel=1e-9)
+
+
+def test_many_configurations_show_the_best_and_the_worst(tmp_path):
+    search = {"draws": 60, "learning_rate": {"uniform": [0.1, 0.9]}}
+    make_study(
+        tmp_path / "s",
+        {"seeds": 1, "search": search, "base": {"chunk_width": 1}},
+        change=curve_of(lambda config, _: (0.0, 100 * float(config.split("=")[1]))),
+    )
+    (group,) = shown(tmp_path / "s")["groups"]
+    assert len(group["cases"]) == 60 and len(group["curves"]) == 48
+    iqms = [group["cases"][curve["case"]]["iqm"] for curve in group["curves"]]
+    every = sorted((case["iqm"] for case in group["cases"]), reverse=True)
+    assert iqms == [*every[:36], *every[-12:]]
+
+
+def test_thinned_points_are_even_and_keep_both_ends():
+    assert findings.thinned(5, 10).tolist() == [0, 1, 2, 3, 4]
+    kept = findings.thinned(1001, 101)
+    assert kept.tolist() == list(range(0, 1001, 10))
+
+
+# --- The document.
+
+
+def test_the_page_runs_nothing_but_its_own_script_and_asks_no_network(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 2})
+    text = document(shown(tmp_path / "s"))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    styles = re.findall(r"<style>(.*?)</style>", text, re.S)
+    assert len(scripts) == len(styles) == 1
+    for kind, content in (("script-src", scripts[0]), ("style-src", styles[0])):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert rules[kind] == f"'sha256-{digest}'"
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["img-src"] == "data:" and "connect-src" not in rules
+    hosts = set(re.findall(r"https?://[^\s\"'/)]+", text))
+    assert hosts == {"http://www.w3.org", "https://github.com"}  # of SVG's name, uPlot's comment
+    assert " on" not in re.sub(r"<(script|style).*?</\1>", "", text, flags=re.S).replace(" on ", "")
+
+
+def test_names_that_are_hostile_stay_text(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 2, "case": [{"name": HOSTILE.replace("\u2028", "")}]})
+    found = shown(tmp_path / "s")
+    found["title"] = HOSTILE
+    text = document(found)
+    assert text.count("<script") == 2 and text.count("</script") == 2 and "alert(1)<" not in text
+    assert "<title>&lt;/script&gt;&lt;script&gt;" in text
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert json.loads(data)["groups"][0]["cases"][0]["label"] == HOSTILE.replace("\u2028", "")
+
+
+# --- The folder.
+
+
+def test_a_page_is_written_whole_and_disturbs_nothing_of_the_study(tmp_path, recwarn):
+    made = make_study(tmp_path / "s", {"seeds": 4})
+    path = page.write([load(tmp_path / "s")], made.folder.report)
+    assert path == tmp_path / "s" / "report" / "index.html"
+    assert [p.name for p in path.parent.iterdir()] == ["index.html"]
+    folder, record = Folder(tmp_path / "s"), read_plan_record(made.folder)
+    tasks = {t.number: t for g in tasks_of(made.plan) for t in g.tasks}
+    assert list(FolderStore(folder, record["sha256"]).finished(tasks)) == [0]
+    assert folder.strangers(1) == folder.leftovers() == []
+    assert replaces(tmp_path / "s", record, overwrite=True)
+    assert load(tmp_path / "s").digests == load(tmp_path / "s").digests != {}
+    assert len(recwarn) == 0
+
+
+def test_a_finished_study_is_not_failed_by_its_page(tmp_path):
+    make_study(tmp_path / "s", {"seeds": 4})
+    (tmp_path / "s" / "report").write_text("in the way")
+    sink = Page()
+    sink.complete(load(tmp_path / "s"))
+    assert sink.path is None
+    assert "dqx report" in sink.problem and "report" in sink.problem
+
+
+def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
+    grid = {"double": [False, True]}
+    make_study(tmp_path / "s", {"seeds": 3, "grid": grid})
+    studies = [load(tmp_path / "s")]
+    words, bibtex = methods.methods(studies, findings.groups(cases.read(studies)))
+    cited = {key for keys in re.findall(r"\[([\w, ]+)\]", words) for key in keys.split(", ")}
+    assert cited == set(re.findall(r"^@\w+\{(\w+),", bibtex, re.M))
+    assert {"vanhasselt2016deep", "mnih2015human", "agarwal2021deep"} <= cited
+    assert "400 environment steps a run, with 3 independent seeds of each of 2" in words
+    assert bibtex.count("{") == bibtex.count("}")
