@@ -16,7 +16,8 @@ from dqx.study.engine import CHECKPOINT_SECONDS
 from tests.cli.kit import environment, python, run
 from tests.study.kit import call, make_study
 
-HEAVY = {"jax", "flax", "gymnax", "optax", "numpy", "pandas", "matplotlib", "rich"}
+SUITES = {"craftax", "jumanji", "navix", "pgx", "xminigrid"}
+HEAVY = {"jax", "flax", "gymnax", "optax", "numpy", "pandas", "matplotlib", "rich"} | SUITES
 MAIN = """
 import sys, time
 from dqx.cli import main
@@ -65,7 +66,7 @@ def test_mistakes_and_status_answer_before_jax_loads(tmp_path):
         ("presets",),
     ):
         heavy = HEAVY & set(python(MAIN, *arguments)[-1].split())
-        assert not heavy & {"jax", "flax", "gymnax", "pandas", "matplotlib", "rich"}, arguments
+        assert not heavy - {"numpy", "optax"}, arguments
 
 
 def test_import_is_fast():
@@ -138,6 +139,19 @@ def test_presets_are_listed():
         assert (env, int(steps.replace(",", ""))) == (config.env, config.total_steps)
         about = preset_about(name).about
         assert about and line.endswith(f"  {about}")
+
+
+def test_a_preset_of_every_suite_that_can_be_had_says_how_to_get_it(monkeypatch, tmp_path):
+    """Where the suite is not installed, that is: the presets are listed all the same."""
+    found = {name: dqx.preset(name)[0].env.partition(":") for name in dqx.preset_names()}
+    of_suites = {name: prefix for name, (prefix, colon, _) in found.items() if colon}
+    assert set(of_suites.values()) == SUITES
+    for name, prefix in of_suites.items():
+        monkeypatch.setitem(sys.modules, prefix, None)
+        monkeypatch.delitem(sys.modules, f"envs.adapters.{prefix}", raising=False)
+        status, _, err = call("train", name, "--out", tmp_path / prefix)
+        assert status == 2 and f"pip install 'dqx[{prefix}]'" in err[-1] and len(err) == 1
+        assert not (tmp_path / prefix).exists()
 
 
 def test_environments_are_listed_and_none_is_built(monkeypatch):

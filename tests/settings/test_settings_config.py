@@ -31,6 +31,7 @@ from dqx.settings import (
     to_record,
     validate,
 )
+from dqx.settings.environments import PREFIX, is_own
 
 
 def test_the_fields_are_the_settings_and_extra():
@@ -159,7 +160,8 @@ def test_presets_are_valid_divide_as_they_are_and_come_back_from_json(name):
     assert rounded(config) == (config, ())
     record = json.loads(json.dumps(to_record(config, hyper), allow_nan=False))
     assert from_record(record["config"], record["hyper"]) == (config, hyper)
-    assert list(record["config"]) + list(record["hyper"]) == list(SETTINGS)
+    named = [field for half in record.values() for field in half if not is_own(field)]
+    assert named == list(SETTINGS)
 
 
 def test_records_are_plain_and_complete():
@@ -175,13 +177,16 @@ def test_records_are_plain_and_complete():
 def test_presets_hold_what_their_files_say():
     files = (Path(dqx.settings.__file__).parent / "presets").glob("*.toml")
     tables = [(k, v) for file in files for k, v in tomllib.loads(file.read_text("utf-8")).items()]
-    assert tuple(sorted(name for name, _ in tables)) == preset_names() and len(tables) == 16
+    assert tuple(sorted(name for name, _ in tables)) == preset_names() and len(tables) == 25
     for name, table in tables:
         config, hyper = preset(name)
         about = preset_about(name)
         for field, value in table.items():
             if field in PresetAbout._fields:
                 assert getattr(about, field) == value
+                continue
+            if is_own(field):
+                assert dict(config.env_options)[field.removeprefix(PREFIX)] == value
                 continue
             got = getattr(hyper if SETTINGS[field].traced else config, field)
             assert got == (tuple(value) if isinstance(value, list) else value), (name, field)
