@@ -76,7 +76,8 @@ STATED = {
 # Dopamine gives every game of MinAtar the same.
 MINATAR = {
     "network": "minatar_cnn", "hidden_sizes": (), "activation": "relu",
-    "initializer": "glorot_uniform", "scale_pixels": False, "env_options": (("use_minimal_action_set", False),),
+    "initializer": "glorot_uniform", "scale_pixels": False,
+    "env_options": (("use_minimal_action_set", False),),
     "sticky_actions": 0.1, "frame_stack": 1, "optimizer": "adam", "learning_rate": 2.5e-4,
     "optimizer_epsilon": 3.125e-4, "loss": "squared", "gamma": 0.99, "double": False, "tau": 1.0,
     "learning_starts": 1_000, "train_period": 4, "updates_per_train": 1, "batch_size": 32,
