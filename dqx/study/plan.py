@@ -9,12 +9,9 @@ import os
 import re
 import tomllib
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from dqx.settings import (
     MAX_SEEDS,
@@ -36,14 +33,13 @@ from dqx.settings import (
     preset,
     rounded,
     setting,
-    show,
     to_record,
     validate,
 )
+from dqx.study.draws import MAX_POINTS, label, random_points
 from dqx.study.folder import StudyError
 
 _KEYS = ("name", "seeds", "root_seed", "snapshot_every", "base", "grid", "case", "search")
-MAX_POINTS = 10_000
 MAX_RUNS = MAX_SEEDS
 
 
@@ -253,70 +249,8 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
             )
         settings.append((name, fields))
     if "search" in table:
-        settings += [(None, fields) for fields in _draws(_table(table, "search"))]
+        settings += [(None, fields) for fields in random_points(_table(table, "search"))]
     return settings or [(None, {})]
-
-
-def _draws(search: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points of a random search.
-
-    Each field has a stream of its own: more draws, or another field, leave what was drawn as it is.
-    What is drawn again, as happens among few choices, is one point: it would give the same bits.
-    """
-    draws, seed = search.pop("draws", None), search.pop("seed", 0)
-    for name, value in (("draws", draws), ("seed", seed)):
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-            raise StudyError(f"search: {name} must be a whole number, got {value!r}")
-    if not 1 <= draws <= MAX_POINTS:
-        raise StudyError(f"search: draws must be from 1 to {MAX_POINTS:,}, got {draws}")
-    if not search:
-        raise StudyError(
-            "search: no field is drawn; add learning_rate = {log_uniform = [1e-5, 0.1]}, say"
-        )
-    columns = {}
-    for field, rule in search.items():
-        stream = np.random.default_rng([seed, zlib.crc32(field.encode())])
-        columns[field] = _drawn(field, rule, stream.random(draws))
-    found: dict[str, dict[str, Any]] = {}
-    for i in range(draws):
-        fields = {field: values[i] for field, values in columns.items()}
-        found.setdefault(_label(fields), fields)
-    return list(found.values())
-
-
-def _drawn(field: str, rule: Any, uniform: np.ndarray) -> list[Any]:
-    known = ("log_uniform", "uniform", "choice")
-    if not isinstance(rule, Mapping) or len(rule) != 1 or next(iter(rule)) not in known:
-        raise StudyError(
-            f"search: {field} must be drawn by one of {', '.join(known)}, such as "
-            f"{field} = {{log_uniform = [1e-5, 1e-2]}}, got {rule!r}"
-        )
-    ((kind, values),) = rule.items()
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise StudyError(f"search: {kind} of {field} takes a list, got {values!r}")
-    if kind == "choice":
-        return [values[int(u * len(values))] for u in uniform]
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    lowest = 0.0 if kind == "log_uniform" else -math.inf
-    if len(values) != 2 or not numeric or not lowest < values[0] < values[1] < math.inf:
-        positive = "positive " if kind == "log_uniform" else ""
-        raise StudyError(
-            f"search: {kind} of {field} takes two rising {positive}numbers, got {values!r}"
-        )
-    low, high = values
-    if kind == "log_uniform":
-        low, high = math.log(low), math.log(high)
-    drawn = low + uniform * (high - low)
-    drawn = np.exp(drawn) if kind == "log_uniform" else drawn
-    # Six digits tell draws apart, can be read, and are the same wherever exp differs in its last.
-    rounded = [float(f"{value:.6g}") for value in drawn]
-    return [round(v) for v in rounded] if _whole(field) else rounded
-
-
-def _whole(field: str) -> bool:
-    if field == "preset" or environments.is_own(field):
-        return False
-    return not setting(field).traced and setting(field).parquet == "int64"
 
 
 def _points(
@@ -324,21 +258,17 @@ def _points(
 ) -> tuple[Point, ...]:
     built = []
     for name, fields in settings:
-        label = name or _label(fields)
+        called = name or label(fields)
         fields = {**base, **fields}
         chosen = fields.pop("preset", None)
-        with _naming(label):
+        with _naming(called):
             config, hyper = override(*_start(chosen), **fields)
-        built.append((label or chosen or "default", config, hyper, chosen))
+        built.append((called or chosen or "default", config, hyper, chosen))
     varied = _varied(built)
     return tuple(
         Point(name, config, hyper, {f: _value(f, config, hyper, chosen) for f in varied})
         for name, config, hyper, chosen in built
     )
-
-
-def _label(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{field}={show(value)}" for field, value in fields.items())
 
 
 @contextlib.contextmanager
