@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     )
     from dqx.study.results import load
     from dqx.study.sinks import Progress, Sink
+    from dqx.study.tuning.results import load_tune
+    from dqx.tuning import tune
 
 __version__ = importlib.metadata.version("dqx")
 
@@ -52,6 +54,8 @@ _HOMES = {
     ),
     "study.results": ("load",),
     "study.sinks": ("Progress", "Sink"),
+    "study.tuning.results": ("load_tune",),
+    "tuning": ("tune",),
 }  # fmt: skip
 _HOME_OF = {name: (home, name) for home, names in _HOMES.items() for name in names}
 _HOME_OF["use_cache"] = ("compute.cache", "enable")
@@ -83,6 +87,7 @@ __all__ = [
     "environment_of",
     "exploration",
     "load",
+    "load_tune",
     "losses",
     "make_agent",
     "make_environment",
@@ -98,6 +103,7 @@ __all__ = [
     "study",
     "tabular",
     "train",
+    "tune",
     "use_cache",
     "validate",
 ]

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dqx.cli import commands, play, report, watch
+from dqx.cli import commands, play, report, tune, watch
 
 
 class UsageError(ValueError):
@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_study(study)
     study.set_defaults(run=commands.study)
+    tune.add(subparsers)
     verify = subparsers.add_parser(
         "verify",
         help="train runs of a study again and compare every bit",

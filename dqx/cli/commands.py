@@ -90,7 +90,14 @@ def study(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """`dqx verify DIR`; status 1 if a run has other bits or cannot be compared."""
     from dqx.study.folder import Folder, read_plan_record
+    from dqx.study.tuning.folder import TuneFolder, is_tune
 
+    if is_tune(options.folder):
+        from dqx.cli import tune
+
+        if not tune.check(options.folder):
+            return EXIT_DIFFERENT
+        options.folder = str(TuneFolder(options.folder).fresh)
     read_plan_record(Folder(options.folder))  # a mistake is told before JAX loads
     _load(*options.modules, "dqx.study.certify", "pyarrow.parquet")
     from dqx.compute.devices import select_devices
@@ -236,7 +243,7 @@ def _watched(options: argparse.Namespace, name: str, action: Any) -> int:
     return 0
 
 
-def _refuse(options: argparse.Namespace, word: str) -> None:
+def _refuse(options: argparse.Namespace, word: str, command: str = "study") -> None:
     """Refuses options that only a plan takes, rather than to do something else than was asked."""
     from dqx.study.folder import StudyError
 
@@ -246,7 +253,7 @@ def _refuse(options: argparse.Namespace, word: str) -> None:
         "--out": options.out is not None,
     }
     for name in (name for name, is_given in given.items() if is_given):
-        raise StudyError(f"`dqx study {word}` takes no {name}: it goes with a plan")
+        raise StudyError(f"`dqx {command} {word}` takes no {name}: it goes with a plan")
 
 
 def _status(path: str) -> int:

@@ -66,7 +66,7 @@ def learning_curve(
         level=level,
         seed=seed,
     )
-    return _write(figure, target)
+    return write(figure, target)
 
 
 def learning_curve_figure(
@@ -267,7 +267,8 @@ def _png_path(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _write(figure: "Figure", path: Path) -> Path:
+def write(figure: "Figure", path: Path) -> Path:
+    """Writes a figure as a PNG, whole or not at all; the same picture is the same bytes."""
     with whole_file(path) as file:
         # No software version inside: the same picture is then the same bytes.
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
@@ -294,7 +295,7 @@ def comparison(
         OSError: when the file cannot be written.
     """
     target = _png_path(path)
-    return _write(
+    return write(
         comparison_figure(curves, title=title, ylabel=ylabel, level=level, seed=seed), target
     )
 

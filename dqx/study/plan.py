@@ -162,7 +162,7 @@ def single(
 
 def _checked(plan: Plan, is_new: bool = True) -> Plan:
     """The plan with its periods rounded; tells of that, once, in `ConfigWarning`."""
-    _check_name(plan.name)
+    check_name(plan.name)
     if not plan.points:
         raise StudyError("points: none are given; a study needs at least one configuration")
     told: dict[str, None] = {}  # each line once, in order
@@ -202,7 +202,8 @@ def _as_trained(field: str, value: Any, config: Config, hyper: Hyper) -> Any:
     return getattr(config, field, value) if rounds else value
 
 
-def _check_name(name: Any) -> None:
+def check_name(name: Any) -> None:
+    """Raises `StudyError` unless it names a folder, whatever the system."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
         raise StudyError(
             f"name must be letters, digits and any of _ . + = - (at most 100), since it names a "

@@ -285,13 +285,14 @@ def chunk_result(task: Task, runs: list[dict[str, Any]]) -> ChunkResult:
 
 
 def make_study(path, plan, *, leave_out=(), change=None, identity=IDENTITY) -> Made:
-    """Writes a study; ``plan`` is a dictionary, its [base] in addition to `BASE`.
+    """Writes a study; ``plan`` is a `Plan`, or a dictionary, its [base] in addition to `BASE`.
 
     Args:
         leave_out: numbers of chunks that are not finished.
         change: ``change(name, seed, run)`` may alter what is made up before it is written.
     """
-    plan = read_plan({**plan, "base": {**BASE, **plan.get("base", {})}})
+    if not isinstance(plan, Plan):
+        plan = read_plan({**plan, "base": {**BASE, **plan.get("base", {})}})
     folder, runs = Folder(path), {}
     folder.make()
     write_sealed(folder.plan, plan_record(plan, identity))

@@ -1,0 +1,124 @@
+"""`dqx tune`: mistakes in one line, what it prints, a search that is killed and goes on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dqx.study.tuning import proposals
+from dqx.study.tuning.file import read_tune
+from tests.cli.kit import ROOT, environment, files
+from tests.cli.kit import run as run_process
+from tests.study.kit import call
+from tests.study.test_study_identity import PROGRAMS, compilations
+
+FILE = """
+root_seed = 77
+[base]
+preset = "cartpole"
+num_envs = 2
+total_steps = 200
+learning_starts = 100
+train_period = 4
+log_period = 100
+eval_period = 200
+eval_episodes = 2
+hidden_sizes = [4]
+batch_size = 8
+replay_capacity = 200
+chunk_width = 4
+[tune]
+generations = 2
+population = 3
+rungs = [1, 2]
+fresh_seeds = 2
+[tune.space]
+learning_rate = { log_uniform = [1e-4, 1e-2] }
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with a tune file in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.toml").write_text(FILE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.toml"], "cannot read the tune file none.toml"),
+        (["t.toml", "more"], "takes a tune file, or resume DIR, or status DIR"),
+        (["resume"], "takes one folder"),
+        (["status", "."], "holds no search"),
+        (["resume", "x", "--overwrite"], "`dqx tune resume` takes no --overwrite"),
+        (["."], "is a folder: give a tune file"),
+    ],
+)
+def test_a_mistake_is_one_line(here, arguments, words):
+    status, out, err = call("tune", *arguments)
+    assert (status, out, len(err)) == (2, [], 1) and words in err[0]
+
+
+def test_without_optuna_one_line_says_how_to_get_it(here, monkeypatch):
+    monkeypatch.setattr(proposals.importlib.util, "find_spec", lambda name: None)
+    status, out, err = call("tune", "t.toml")
+    assert (status, out) == (2, [])
+    assert err == ["dqx: error: dqx tune needs Optuna, not installed here: pip install 'dqx[tune]'"]
+    assert not (here / "runs").exists()
+
+
+def test_the_example_of_the_documentation_is_a_search():
+    tune = read_tune(ROOT / "scripts" / "tune-cartpole.toml")
+    assert tune.name == "tune-cartpole" and not set(tune.fresh) & set(tune.seeds)
+
+
+@pytest.mark.slow
+def test_a_search_from_its_file_to_its_certificate(here):
+    pytest.importorskip("optuna")
+    with compilations() as heard:
+        status, out, err = call("tune", "t.toml", "--devices", "cpu:1", "--no-cache")
+    assert status == 0, err
+    # Candidates differ in a traced field: one program for all generations, rungs and seeds.
+    assert {name: heard.count(f"jit(_{name})") for name in PROGRAMS} == dict.fromkeys(PROGRAMS, 1)
+    assert out[0].startswith("t: 6 candidates") and out[-1] == "folder: runs/t"
+    assert sum("score, on 2 fresh seeds: IQM" in line for line in out) == 1
+    assert any(line.startswith("t: generation 2/2, ") for line in err)
+    before = files(here / "runs" / "t")
+    # The same command again, and the other ways to look at it.
+    assert call("tune", "t.toml", "--quiet")[:2] == (0, out)
+    assert call("tune", "status", "runs/t") == (0, out, [])
+    assert files(here / "runs" / "t") == before
+    status, _, err = call("tune", "t.toml", "--out", "runs/t/fresh")
+    assert status == 2 and "holds a study" in err[0]
+    status, lines, _ = call("verify", "runs/t", "--sample", "1", "--devices", "cpu:1", "--quiet")
+    assert status == 0
+    assert lines[0] == "search: its result follows from its file and its studies"
+    assert "dqx verify runs/t/generation-00/seeds-1" in lines[1]
+    assert lines[-2].startswith("verdict: identical (1 of 1")
+    (here / "runs" / "t" / "tune.json").unlink()
+    status, _, err = call("verify", "runs/t")
+    assert status == 2 and "`dqx tune resume runs/t` goes on" in err[0]
+
+
+@pytest.mark.long
+def test_killed_for_real_the_same_command_goes_on_with_the_same_bits(here):
+    pytest.importorskip("optuna")
+    common = ("tune", "t.toml", "--devices", "cpu:1", "--quiet")
+    assert run_process(*common, "--out", "whole", cwd=here)[0] == 0
+    launcher = Path(__file__).parent.parent / "study" / "launcher.py"
+    for number, moment in ((1, "half"), (2, "whole"), (4, "unnamed")):
+        out = f"killed-{number}"
+        wishes = json.dumps({"die": ["chunks/*.json", number, moment]})
+        done = subprocess.run(
+            [sys.executable, launcher, wishes, *common, "--out", out],
+            cwd=here, env=environment(), capture_output=True, timeout=250,
+        )  # fmt: skip
+        assert done.returncode == -9 and not (here / out / "tune.json").exists()
+        status, lines, err = run_process(*common, "--out", out, cwd=here)
+        assert status == 0, err
+        for name in ("tune.json", "generation-01/candidates.json"):
+            assert (here / out / name).read_bytes() == (here / "whole" / name).read_bytes()
