@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dqx.report import plots
+from dqx.report import plots, style
 from dqx.study.tuning.search import Candidate
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from dqx.study.tuning.results import Tuned
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#1f5fa8", "#d55e00", "#009e73", "#777777"
+_BLUE, _ORANGE, _GREEN = style.LIGHT[:3]
+_GREY = style.GREY
 _GAP = 1.5  # candidates' widths between two generations
 SIZE = (10.0, 5.0)  # inches
 
@@ -40,7 +41,7 @@ def figure(tuned: "Tuned") -> "Figure":
     made = Figure(figsize=SIZE, dpi=plots.DPI, layout="constrained", facecolor="white")
     left, right = made.subplots(1, 2, sharey=True, width_ratios=[4, 1.25])
     for axes in (left, right):
-        axes.grid(True, axis="y", color="#e4e4e4", linewidth=0.8)
+        axes.grid(True, axis="y", color=style.GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     count = len(tuned.tune.seeds)
