@@ -1,6 +1,6 @@
 """Trains every preset over many seeds and sets what it reaches beside what its source claims.
 
-    python scripts/reproduce_articles.py                        # all, about an hour on 2 cores
+    python scripts/reproduce_articles.py                        # all, about two hours on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
     python scripts/reproduce_articles.py --bars                 # those with a bar; fails below it
 
@@ -26,6 +26,7 @@ from matplotlib.ticker import LogLocator
 
 import dqx
 import dqx.study
+import envs
 from dqx.files import OutputError, whole_file, write_json
 from dqx.report.terminal import markdown
 from dqx.report.view import view
@@ -55,16 +56,30 @@ def main() -> int:
 
 
 def chosen(names: str | None, bars: bool) -> list[str]:
-    """The presets asked for: all that are measured, or that have a bar, unless they are named."""
+    """The presets asked for: all that are measured, or have a bar, and can be had, or those named.
+
+    Those of suites that are not installed are left out unless they are named.
+    """
     if names is None:
         about = {name: preset_about(name) for name in dqx.preset_names()}
         wanted = [name for name in about if about[name].seeds is not None]
-        return [name for name in wanted if about[name].bar is not None or not bars]
+        wanted = [name for name in wanted if about[name].bar is not None or not bars]
+        return [name for name in wanted if installed(name)]
     found = [name.strip() for name in names.split(",")]
     for name in found:
         if bars and preset_about(name).bar is None:
             raise dqx.ConfigError(f"preset {name} has no bar: leave it out, or --bars")
     return found
+
+
+def installed(name: str) -> bool:
+    """Whether the suite of a preset's environment is there; says so where it is not."""
+    try:
+        envs.version_of(dqx.preset(name)[0].env)
+    except ValueError as error:
+        print(f"preset {name} is left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def reproduce(names: list[str], args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -205,10 +206,25 @@ def test_bars_are_those_of_the_presets(script, tmp_path):
         "mountain-car": -115, "taxi": 7.8, "taxi/tabular": 7.9, "wall-dodge": 48,
         "wall-dodge-80": 36,
     }  # fmt: skip
-    assert script.chosen(None, bars=False) == list(dqx.preset_names())
+    of_suites = {name for name in dqx.preset_names() if ":" in dqx.preset(name)[0].env}
+    assert set(dqx.preset_names()) - set(script.chosen(None, bars=False)) <= of_suites
     assert script.chosen(" taxi,cartpole ", bars=True) == ["taxi", "cartpole"]
     with pytest.raises(dqx.ConfigError, match="taxi/rubiks-code has no bar"):
         script.chosen("taxi/rubiks-code", bars=True)
+
+
+def test_a_preset_whose_suite_is_not_installed_is_left_out_and_named(script, monkeypatch, capsys):
+    def version(package):
+        if package == "navix":
+            raise metadata.PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    names = script.chosen(None, bars=False)
+    assert [name for name in dqx.preset_names() if name not in names] == ["navix/empty"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("preset navix/empty is left out: ") and "'dqx[navix]'" in line
+    assert script.chosen("navix/empty", bars=False) == ["navix/empty"]
 
 
 @pytest.mark.parametrize(
