@@ -77,7 +77,7 @@ test-long: $(VENV)/.installed-test
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
-	$(SUITES_VENV)/bin/python -m pytest -n 2 -m suites tests/envs/test_adapters.py $(ARGS)
+	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py $(ARGS)
 
 suites: $(VENV)/.installed-suites
 	@:

@@ -49,7 +49,8 @@ class Parameter(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What can be set about the environment called `name`; `doc` is its class's first sentence.
+    """What can be set about the environment called `name`; `doc` is the first
+    sentence of its own docstring or its class's.
 
     Constructor options are static. Of the parameters floats are traced, unless their field is
     no part of the pytree; bools, whole numbers and texts are static. What is none of these, such
@@ -74,13 +75,14 @@ def describe(name: str, /, **options: Any) -> Description:
     """Describe what can be set about the environment called `name`, built with `options`.
 
     The names, types and defaults are those of the constructor and of `default_params`; units and
-    sentences come from the fields' metadata, see `setting`. Raises what `make` raises.
+    sentences come from the fields' metadata, see `setting`, and an option's sentence from
+    `Annotated[float, "sentence"]`. Raises what `make` raises.
     """
     env, params = registry.make(name, **options)
     described = _options(registry.factory_of(name), options)
     hidden = {option.name for option in described}
     fields = tuple(field for field in _fields(env, params) if field.name not in hidden)
-    return Description(name, _first_sentence(type(env).__doc__), described, fields)
+    return Description(name, _first_sentence(env.__doc__), described, fields)
 
 
 def configure(
@@ -129,9 +131,10 @@ def _options(factory: Callable[..., Any], given: Mapping[str, Any]) -> tuple[Par
             continue
         is_required = parameter.default is parameter.empty
         default = given.get(parameter.name) if is_required else parameter.default
-        kind = _kind(parameter.annotation) or _kind(type(default))
+        annotation, doc = _annotated(parameter.annotation)
+        kind = _kind(annotation) or _kind(type(default))
         if kind is not None:
-            described.append(Parameter(parameter.name, kind, default, constructor=True))
+            described.append(Parameter(parameter.name, kind, default, doc=doc, constructor=True))
     return tuple(described)
 
 
@@ -141,6 +144,14 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
     except (NameError, AttributeError, TypeError):
         # An annotation that only type checkers can resolve: defaults tell the types instead.
         return inspect.signature(factory)
+
+
+def _annotated(annotation: Any) -> tuple[Any, str]:
+    """Type and sentence of `Annotated[type, "sentence"]`; another annotation has no sentence."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation, ""
+    kind, *notes = typing.get_args(annotation)
+    return kind, next((note for note in notes if isinstance(note, str)), "")
 
 
 def _kind(annotation: Any) -> type | None:

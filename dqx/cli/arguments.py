@@ -82,9 +82,10 @@ def make_parser() -> argparse.ArgumentParser:
         "envs",
         help="list the environments, or the settings of one",
         description="List the names that the field env takes, dqx's own environments and gymnax's; "
-        "or the settings of one, which --set takes as env.NAME=VALUE.",
+        "those of another suite (navix:); or the settings of one, which --set takes as "
+        "env.NAME=VALUE.",
     )
-    envs.add_argument("name", metavar="NAME", nargs="?", help="an environment")
+    envs.add_argument("name", metavar="NAME", nargs="?", help="an environment, or a suite's prefix")
     _add_import(envs)
     envs.set_defaults(run=commands.envs)
     return parser

@@ -149,7 +149,11 @@ def envs(options: argparse.Namespace) -> None:
     import envs as environments
 
     if options.name is not None:
-        _describe(options.name)
+        prefix, colon, inner = options.name.partition(":")
+        if prefix in environments.adapters.SUITES and not inner:
+            _list_suite(prefix)
+        else:
+            _describe(options.name)
         return
     own = environments.own_names()
     others = [name for name in environments.names() if name not in own]
@@ -157,6 +161,22 @@ def envs(options: argparse.Namespace) -> None:
     print("\n".join(f"  {name}" for name in own))
     print("gymnax's (those with continuous actions cannot be trained):")
     print("\n".join(f"  {name}" for name in others))
+    suites = ", ".join(f"{prefix}:" for prefix in environments.adapters.prefixes())
+    print(f"other suites' by prefix, each an extra (`dqx envs navix:` lists one): {suites}")
+
+
+def _list_suite(prefix: str) -> None:
+    """Prints a suite's environments, and why others of it cannot be trained."""
+    from dqx.settings import ConfigError
+    from envs import adapters
+
+    try:
+        names, refused = adapters.names(prefix), adapters.refused(prefix)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print("\n".join(names))
+    for name, why in refused.items():
+        print(f"{name} cannot be trained: {why}")
 
 
 def _describe(name: str) -> None:

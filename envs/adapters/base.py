@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
+
+from envs.errors import UnusableEnvironment
 
 # Stands in for a suite's own time limit, which must never show: ours is the only one.
 NEVER = 2**30
@@ -68,6 +73,11 @@ class Adapted(environment.Environment[EnvState, EnvParams]):
         """Take a game; traces one reset and one step of it."""
         super().__init__()
         self._game = game
+        space = game.observation
+        self.__doc__ = (
+            f"observations {jnp.dtype(space.dtype).name} {list(space.shape)}, "
+            f"{game.num_actions} actions"
+        )
 
         def stepped(key: jax.Array) -> Any:
             return game.step(key, game.reset(key), jnp.int32(0))[0]
@@ -173,6 +183,54 @@ def adapt(game: Game) -> tuple[Adapted, EnvParams]:
     """Make a gymnax environment of a game, with its default parameters."""
     env = Adapted(game) if game.picture is None else Drawn(game)
     return env, env.default_params
+
+
+def option(name: str, kind: Any, default: Any, doc: str = "") -> inspect.Parameter:
+    """Describe an option that `make` of a suite takes.
+
+    Args:
+        name: its name.
+        kind: bool, int, float or str. Of other types it can be given in Python alone.
+        default: what the suite takes where none is given.
+        doc: one sentence without a full stop.
+    """
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, doc]
+    )
+
+
+def number_options(
+    settings: Any, left_out: Sequence[str] = (), docs: Mapping[str, str] = MappingProxyType({})
+) -> list[inspect.Parameter]:
+    """Describe the fields of a dataclass that are bools, whole numbers or floats."""
+    fields = ((field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings))
+    return [
+        option(name, type(value), value, docs.get(name, ""))
+        for name, value in fields
+        if type(value) in (bool, int, float) and name not in left_out
+    ]
+
+
+def number_arguments(function: Callable[..., Any]) -> Iterator[tuple[str, type, Any]]:
+    """Name, type and default of the arguments of a suite's function that are single numbers.
+
+    The default is `inspect.Parameter.empty` where there is none.
+    """
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.annotation in (bool, int, float):
+            yield parameter.name, parameter.annotation, parameter.default
+
+
+def check_at_least(name: str, settings: Any, least: Mapping[str, int]) -> None:
+    """Refuse numbers, fields of `settings`, that are smaller than makes an environment.
+
+    Raises UnusableEnvironment. Suites leave that to chance: walls over walls, or an agent in one.
+    """
+    for field, low in least.items():
+        if getattr(settings, field) < low:
+            raise UnusableEnvironment(
+                f"{name}: {field} is {getattr(settings, field)}; at least {low} is asked"
+            )
 
 
 def unbounded(size: int) -> spaces.Box:

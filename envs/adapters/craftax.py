@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from craftax.craftax_env import make_craftax_env_from_name
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
-from envs.adapters.base import NEVER, Game, adapt
+from envs.adapters.base import NEVER, Game, adapt, number_options
 
 # Name -> the package of its pictures.
 GAMES = {
@@ -27,6 +28,7 @@ GAMES = {
     "Craftax-Pixels-v1": "craftax",
 }
 BLOCK = 16  # pixels of a block in a picture
+_LIMIT = "max_timesteps"
 
 
 def names() -> tuple[str, ...]:
@@ -39,6 +41,12 @@ def refused() -> Mapping[str, str]:
     return {}
 
 
+def options(name: str) -> list[inspect.Parameter]:
+    """Describe the fields of the game's parameters, but for the time limit, which is ours."""
+    settings = make_craftax_env_from_name(name, auto_reset=False).default_params
+    return number_options(settings, left_out=[_LIMIT])
+
+
 def make(name: str, **options: Any) -> tuple[Environment, Any]:
     """Build an environment of Craftax; the options are fields of its parameters.
 
@@ -47,8 +55,7 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
     textures, which takes a minute or two.
     """
     env = make_craftax_env_from_name(name, auto_reset=False)
-    limit = options.pop("max_timesteps", env.default_params.max_timesteps)
-    settings = env.default_params.replace(max_timesteps=NEVER, **options)
+    settings = env.default_params.replace(**options, **{_LIMIT: NEVER})
     suite_space = env.observation_space(settings)
     pixels = len(suite_space.shape) == 3
     if pixels:
@@ -74,7 +81,7 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
         observe=observe,
         num_actions=int(env.num_actions),
         observation=space,
-        time_limit=int(limit),
+        time_limit=int(getattr(env.default_params, _LIMIT)),
         picture=picture,
     )
     return adapt(game)

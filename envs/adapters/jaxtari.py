@@ -6,6 +6,7 @@ suite's own command. Source: the JAXAtari project (the package jaxatari is an al
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +20,8 @@ from gymnax.environments.environment import Environment
 from jaxtari import paths
 from jaxtari import spaces as suite_spaces
 
-from envs.adapters.base import Game, adapt, flatten, scale_of, unbounded
+from envs.adapters.base import Game, adapt, flatten, option, scale_of, unbounded
+from envs.errors import UnusableEnvironment
 
 FRAMES = "-frames"
 FRAME = (84, 84)
@@ -39,6 +41,15 @@ def refused() -> Mapping[str, str]:
     return {}
 
 
+def options(name: str) -> list[inspect.Parameter]:
+    """Describe how the frames of a game become steps; the same for every game."""
+    return [
+        option("frame_skip", int, 4, "how many frames an action lasts"),
+        option("sticky_actions", float, 0.25, "the chance that a frame repeats the action before"),
+        option("stack", int, 4, "how many observations are one"),
+    ]
+
+
 def make(
     name: str, *, frame_skip: int = 4, sticky_actions: float = 0.25, stack: int = 4
 ) -> tuple[Environment, Any]:
@@ -47,7 +58,7 @@ def make(
     In every frame the action before is repeated with probability `sticky_actions`. Objects are
     float32 vectors, numbers with a bound divided by it; frames are uint8 [84, 84, stack], grey. An
     episode is a whole game, and rewards are the score's changes.
-    Raises ValueError where the sprites are missing or too old.
+    Raises UnusableEnvironment where the sprites are missing or too old.
     Source of the protocol: Machado et al. 2018, section 5.
     """
     _check_sprites(name)
@@ -125,8 +136,12 @@ def _check_sprites(name: str) -> None:
     """Ask before the suite does, since it would ask on standard input."""
     command = "run `python -m jaxtari.install_sprites`, which asks whether you own the games"
     if not paths.ownership_or_alt_markers_present():
-        raise ValueError(f"jaxtari:{name} needs sprites, which are not installed: {command}")
+        raise UnusableEnvironment(
+            f"jaxtari:{name} needs sprites, which are not installed: {command}"
+        )
     storage = paths.get_storage_dir()
     stale = paths.sprite_update_needed(storage)
     if stale and not paths.declined_update_for_required_version(storage):
-        raise ValueError(f"jaxtari:{name} needs newer sprites than those in {storage}: {command}")
+        raise UnusableEnvironment(
+            f"jaxtari:{name} needs newer sprites than those in {storage}: {command}"
+        )

@@ -6,6 +6,8 @@ Environments in JAX".
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +18,17 @@ import jumanji
 from gymnax.environments.environment import Environment
 from jumanji import specs
 
-from envs.adapters.base import LONG, NEVER, Game, adapt, flatten, scale_of, unbounded
+from envs.adapters.base import (
+    LONG,
+    NEVER,
+    Game,
+    adapt,
+    flatten,
+    number_arguments,
+    option,
+    scale_of,
+    unbounded,
+)
 
 _AGENTS = "several agents act in it at once"
 REFUSED = {
@@ -30,6 +42,8 @@ REFUSED = {
     "JobShop-v0": "an action assigns ten machines at once, which makes 21^10 discrete ones",
     "FlatPack-v0": "an action is one of 8,100, and a network with an output for each is no use",
 }
+# The time limit is ours.
+_NOT_SET = ("time_limit", "debug")
 
 
 def names() -> tuple[str, ...]:
@@ -42,6 +56,24 @@ def refused() -> Mapping[str, str]:
     return REFUSED
 
 
+@functools.cache
+def options(name: str) -> tuple[inspect.Parameter, ...]:
+    """Describe what numbers the constructor takes, and its generator of puzzles."""
+    env = jumanji.make(name)
+    own = [
+        option(argument, kind, default)
+        for argument, kind, default in number_arguments(type(env))
+        if argument not in _NOT_SET
+    ]
+    made_by = _arguments(_generator(env))
+    drawn = [
+        option(argument, kind, made_by[argument])
+        for argument, kind, _ in _numbers_of_generator(env)
+        if argument in made_by
+    ]
+    return (*own, *drawn)
+
+
 def make(name: str, **options: Any) -> tuple[Environment, Any]:
     """Build an environment of Jumanji.
 
@@ -49,7 +81,7 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
     with a bound above 1 are divided by it. An action of several parts (row, column and digit of
     Sudoku) is numbered as `numpy.ravel_multi_index` does. Sokoban fetches its levels.
     """
-    env = jumanji.make(name, **options)
+    env = _made(name, options)
     parts = _parts(env.action_spec)
     reset_like = jax.eval_shape(env.reset, jnp.zeros(2, jnp.uint32))[1].observation
     scales = _scales(env.observation_spec, reset_like)
@@ -79,6 +111,42 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
         time_limit=limit,
     )
     return adapt(game)
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Any:
+    env = jumanji.make(name)
+    if not options:
+        return env
+    generator = _generator(env)
+    drawn = {argument for argument, *_ in _numbers_of_generator(env)} & set(options)
+    own = {argument: value for argument, value in options.items() if argument not in drawn}
+    if drawn:
+        own["generator"] = type(generator)(
+            **{**_arguments(generator), **{argument: options[argument] for argument in drawn}}
+        )
+    return jumanji.make(name, **own)
+
+
+def _generator(env: Any) -> Any:
+    return getattr(env, "generator", None)
+
+
+def _numbers_of_generator(env: Any) -> list[tuple[str, type, Any]]:
+    generator = _generator(env)
+    return [] if generator is None else list(number_arguments(type(generator)))
+
+
+def _arguments(generator: Any) -> dict[str, Any]:
+    """What a generator was built with, as far as it remembers."""
+    if generator is None:
+        return {}
+    arguments = inspect.signature(type(generator)).parameters
+    missing = object()
+    kept = {
+        name: getattr(generator, name, getattr(generator, f"_{name}", missing))
+        for name in arguments
+    }
+    return {name: value for name, value in kept.items() if value is not missing}
 
 
 def _parts(spec: Any) -> tuple[int, ...]:

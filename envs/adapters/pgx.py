@@ -6,6 +6,7 @@ Learning"; MinAtar is Young and Tian 2019.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ import pgx
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
-from envs.adapters.base import LONG, Game, adapt
+from envs.adapters.base import LONG, Game, adapt, number_arguments, option
 
 # MinAtar has no time limit of its own; this is the one of gymnax's versions.
 MINATAR_LIMIT = 1_000
@@ -30,6 +31,11 @@ def refused() -> Mapping[str, str]:
     """Name the games of several players."""
     reason = "it is a game of several players, and dqx trains one against an environment"
     return {name: reason for name in pgx.available_envs() if not _is_single(name)}
+
+
+def options(name: str) -> list[inspect.Parameter]:
+    """Describe what the game's constructor takes."""
+    return [option(*argument) for argument in number_arguments(type(pgx.make(name)))]
 
 
 def make(name: str, **options: Any) -> tuple[Environment, Any]:

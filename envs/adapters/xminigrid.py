@@ -6,6 +6,7 @@ JAX".
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,34 +18,58 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 from xminigrid.rendering.rgb_render import render
 
-from envs.adapters.base import Game, adapt
+from envs.adapters.base import Game, adapt, check_at_least, number_options
+from envs.errors import UnusableEnvironment
+
+_DOCS = {
+    "height": "cells of a column, walls included",
+    "width": "cells of a row, walls included",
+    "view_size": "cells of a side of what the agent sees; odd",
+    "max_steps": "scale of the reward, and the time limit unless that is set itself",
+    "num_objects": "how many objects lie about",
+}
 
 
 def names() -> tuple[str, ...]:
-    """Name every environment that xminigrid registers."""
-    return tuple(xminigrid.registered_environments())
+    """Name the environments with rules and a goal of their own."""
+    return tuple(name for name in xminigrid.registered_environments() if not _has_rules(name))
 
 
 def refused() -> Mapping[str, str]:
-    """None by name: `make` refuses a world of rules that is given none."""
-    return {}
+    """Name the worlds of rules: rules are arrays, and no setting can hold them."""
+    return {
+        name: (
+            "it has no goal until it is given rules; give them in a function of your own, such "
+            f"as `def world(): return envs.adapters.xminigrid.make({name!r}, ruleset=...)[0]` in "
+            "games.py, and train env = games:world"
+        )
+        for name in xminigrid.registered_environments()
+        if _has_rules(name)
+    }
+
+
+def options(name: str) -> list[inspect.Parameter]:
+    """Describe the numbers among the fields of the parameters."""
+    return number_options(xminigrid.make(name)[1], docs=_DOCS)
 
 
 def make(name: str, **options: Any) -> tuple[Environment, Any]:
     """Build an environment of xminigrid; the options are fields of its parameters.
 
-    Observations are uint8 [7, 7, 2]: tile and colour of each cell the agent sees. A reward is
-    1 - 0.9 of the share of `max_steps` that it took, and that scale stays the suite's whatever
-    `params.max_steps_in_episode` becomes. Pictures are drawn on the host and cannot be jitted.
-    Raises ValueError for a world of rules (XLand-...) without the option `ruleset`.
+    Observations are uint8 [V, V, 2]: tile and colour of each of the `view_size` x `view_size`
+    cells the agent sees. A reward is 1 - 0.9 of the share of `max_steps` that it took, and that
+    scale stays the suite's whatever `params.max_steps_in_episode` becomes. Pictures are drawn on
+    the host and cannot be jitted. A world of rules (XLand-...) needs the option `ruleset`, a
+    `xminigrid.types.RuleSet`, such as one of `xminigrid.load_benchmark`.
+    Raises UnusableEnvironment for sizes that make no environment.
     """
-    if name.startswith("XLand") and "ruleset" not in options:
-        raise ValueError(
-            f"xminigrid:{name} has no goal until it is given rules: "
-            f"envs.make('xminigrid:{name}', ruleset=...), with one of a benchmark "
-            "such as xminigrid.load_benchmark('trivial-1m').get_ruleset(0)"
-        )
     env, settings = xminigrid.make(name, **options)
+    check_at_least(f"xminigrid:{name}", settings, {"height": 3, "width": 3, "max_steps": 1})
+    if settings.view_size < 3 or settings.view_size % 2 == 0:
+        raise UnusableEnvironment(
+            f"xminigrid:{name}: view_size is {settings.view_size}; an odd number from 3 on is "
+            "asked, since the agent looks from the middle of a side"
+        )
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Any, Any]:
         # The suite ends an episode at its own limit with discount 1, and goes on when stepped.
@@ -66,3 +91,7 @@ def make(name: str, **options: Any) -> tuple[Environment, Any]:
         picture=picture,
     )
     return adapt(game)
+
+
+def _has_rules(name: str) -> bool:
+    return name.startswith("XLand")

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 import types
-from typing import Literal
+from typing import Annotated, Literal
 
 import gymnax
 import jax
@@ -43,7 +43,7 @@ class Maze(environment.Environment):
         height: int,
         size: "int | None" = None,
         kind: Literal["round", "square"] = "round",
-        chance: int | float = 1,
+        chance: Annotated[int | float, 0, "how likely rain is", "no sentence"] = 1,
         walls=True,
         bias: "jax.Array | float" = 0.5,
         start: tuple = (0, 0),
@@ -95,7 +95,7 @@ def test_options_and_parameters_are_described_by_type():
         option("height", int, 2),
         option("size", int, None),
         option("kind", str, "round"),
-        option("chance", float, 1),
+        option("chance", float, 1)._replace(doc="how likely rain is"),
         option("walls", bool, True),
         option("bias", float, 0.5),
         option("colour", str, None),
