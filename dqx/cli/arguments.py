@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from dqx.cli import commands, play, report, tune, watch
+from dqx.cli import commands, compare, play, report, tune, watch
 
 
 class UsageError(ValueError):
@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_verify(verify)
     verify.set_defaults(run=commands.verify)
+    compare.add(subparsers)
     play.add(subparsers)
     report.add(subparsers)
     watch.add(subparsers)

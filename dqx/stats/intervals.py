@@ -185,15 +185,30 @@ def scale_of(array: FloatArray) -> FloatArray:
 def _student_ends(rising: FloatArray, statistic: Statistic, level: float) -> Interval:
     """Student's t around a trimmed mean of n >= 2 rising values a column: [n, k] -> [k] twice."""
     n = rising.shape[0]
-    trimmed = n // 4 if statistic is iqm else 0
-    kept = max(trimmed - 1, 0)  # winsorized at each end for the scale
-    wide = n - 2 * kept
-    spread = rising.clip(rising[kept], rising[n - kept - 1]).std(axis=0, ddof=1)
-    half = student_quantile(level, wide - 1) * spread * n / (wide * math.sqrt(n - 0.5))
-    middle = rising[trimmed : n - trimmed].mean(axis=0)
+    middle, error, freedom = center_and_error(rising, statistic)
+    half = student_quantile(level, freedom) * error
     if statistic is iqm and n >= _WITHIN:
         return Interval(np.maximum(middle - half, rising[0]), np.minimum(middle + half, rising[-1]))
     return Interval(middle - half, middle + half)
+
+
+def center_and_error(
+    rising: FloatArray, statistic: Statistic
+) -> tuple[FloatArray, FloatArray, int]:
+    """The IQM or mean of n >= 2 rising values a column, its standard error, and how free that is.
+
+    [n, k] -> [k], [k] and the degrees of freedom. See `interval` for the two changes to Tukey and
+    McLaughlin's error.
+    """
+    n = rising.shape[0]
+    trimmed = n // 4 if statistic is iqm else 0
+    kept = max(trimmed - 1, 0)  # winsorized at each end for the scale
+    wide = n - 2 * kept
+    held = rising.clip(rising[kept], rising[n - kept - 1])
+    # Rounding must not give equal values a spread.
+    spread = np.where(held[0] == held[-1], 0.0, held.std(axis=0, ddof=1))
+    middle: FloatArray = rising[trimmed : n - trimmed].mean(axis=0)
+    return middle, spread * n / (wide * math.sqrt(n - 0.5)), wide - 1
 
 
 def student_quantile(level: float, freedom: int) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dqx.stats.intervals import student_quantile
+from dqx.stats.intervals import center_and_error, student_quantile
 from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
@@ -159,12 +159,8 @@ def _fewest(level: float, paired: bool) -> int:
 
 def _t_ends(rising: FloatArray, level: float) -> tuple[FloatArray, FloatArray]:
     """The IQM and half the width of the t part of `interval`: [n, R] -> [R] twice."""
-    n = rising.shape[0]
-    kept = max(n // 4 - 1, 0)
-    wide = n - 2 * kept
-    spread = rising.clip(rising[kept], rising[n - kept - 1]).std(axis=0, ddof=1)
-    half = student_quantile(level, wide - 1) * spread * n / (wide * math.sqrt(n - 0.5))
-    return trimmed_mean(rising, axis=0), half
+    middle, error, freedom = center_and_error(rising, iqm)
+    return middle, student_quantile(level, freedom) * error
 
 
 def _widened(values: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.intervals import center_and_error
 from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
@@ -16,13 +17,15 @@ from dqx.stats.samples import (
     finite_of,
     generator,
     iqm,
-    trimmed_mean,
     vector,
 )
 
 _BLOCK = 4_000_000
 # The standard deviation of a standard normal value winsorized at its quartiles.
 _WINSORIZED_NORMAL = 0.5466
+# Winsorizing makes some rearrangements equal, among them, where seeds tie, the one that sets all of
+# one side apart and others that do not. So much of the plain variance tells them apart.
+_TIE_BREAK = 0.01
 
 
 class Permutation(NamedTuple):
@@ -52,6 +55,11 @@ def permutation_test(
     """Test whether `x` and `y` come from one distribution, by the difference of a statistic.
 
     Unpaired: all seeds are dealt anew to both sides. Paired: the two scores of a seed change sides.
+    Of the IQM and the mean it is the difference in its own standard errors (those of `interval`)
+    that is set against the rearrangements: an IQM alone does not see the seeds that it trims, so
+    that even sides apart in every seed would look like many others; and errors of their own keep
+    the level, with many seeds, where sides differ in spread but not in their IQM.
+
     All rearrangements are tried where there are at most `permutations`, else as many are drawn, and
     the arrangement at hand counts as one of them, so that p is never 0 and the test keeps its
     level.
@@ -69,7 +77,8 @@ def permutation_test(
         ValueError: as `bootstrap_interval`, and for shapes that do not fit.
 
     Sources: Good 2005, "Permutation, Parametric and Bootstrap Tests of Hypotheses"; Phipson and
-    Smyth 2010, "Permutation p-values should never be zero".
+    Smyth 2010, "Permutation p-values should never be zero"; Chung and Romano 2013, "Exact and
+    asymptotically robust permutation tests" (the standard errors).
     """
     if permutations < 1:
         raise ValueError(f"permutations is {permutations}: give at least 1; 10000 suits most")
@@ -81,8 +90,9 @@ def permutation_test(
         total = 2**gaps.size
         exact = total <= permutations
         blocks = _signs(gaps, total if exact else permutations, None if exact else rng)
-        found = [_reduced(block, statistic) for block in blocks]
-        value = float(_reduced(gaps[None], statistic)[0])
+        found = [_distance(block, None, statistic) for block in blocks]
+        here = _distance(gaps[None], None, statistic)
+        value = _value(gaps, statistic)
     else:
         a, b = finite_of(a, "x"), finite_of(b, "y")
         total = math.comb(a.size + b.size, a.size)
@@ -90,15 +100,14 @@ def permutation_test(
         pool = np.concatenate([a, b])
         orders = _deals(pool.size, a.size, permutations, None if exact else rng)
         found = [
-            _reduced(pool[order[:, : a.size]], statistic)
-            - _reduced(pool[order[:, a.size :]], statistic)
+            _distance(pool[order[:, : a.size]], pool[order[:, a.size :]], statistic)
             for order in orders
         ]
-        value = float(_reduced(a[None], statistic)[0] - _reduced(b[None], statistic)[0])
+        here = _distance(a[None], b[None], statistic)
+        value = _value(a, statistic) - _value(b, statistic)
     replicates = np.concatenate(found)
     # Rearrangements that only rounding sets apart are as far as the one at hand.
-    slack = 1e-12 * max(1.0, float(np.abs(replicates).max()))
-    far = int((np.abs(replicates) >= abs(value) - slack).sum())
+    far = int((replicates >= here * (1 - 1e-9)).sum())
     p = far / replicates.size if exact else (far + 1) / (replicates.size + 1)
     least = min(1.0, (2 if paired or a.size == b.size else 1) / total)
     return Permutation(value, p, exact, least)
@@ -185,12 +194,30 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     return adjusted
 
 
-def _reduced(rows: FloatArray, statistic: Statistic) -> FloatArray:
-    """Apply a statistic to each row: [B, n] -> [B]."""
-    if statistic is iqm:
-        return trimmed_mean(np.sort(rows, axis=1).T, axis=0)
-    found: FloatArray = np.asarray(statistic(rows, axis=1))
-    return found
+def _value(values: FloatArray, statistic: Statistic) -> float:
+    return float(np.asarray(statistic(values[None], axis=1))[0])
+
+
+def _distance(left: FloatArray, right: FloatArray | None, statistic: Statistic) -> FloatArray:
+    """How far the sides of each row are apart: [B, n] and [B, m], or differences [B, n] -> [B]."""
+    sides = [left] if right is None else [left, right]
+    if statistic is not iqm and statistic is not np.mean:
+        middles = [np.asarray(statistic(side, axis=1), np.float64) for side in sides]
+        gap = np.abs(middles[0] - (middles[1] if len(sides) > 1 else 0.0))
+        return np.where(gap > 1e-12 * np.abs(left).max(), gap, 0.0)
+    gap, squares = np.zeros(left.shape[0]), np.zeros(left.shape[0])
+    for sign, side in zip((1, -1), sides, strict=False):
+        rising = np.sort(side, axis=1).T
+        if rising.shape[0] < 2:  # the other side's error has to do
+            gap += sign * rising[0]
+            continue
+        middle, error, _ = center_and_error(rising, statistic)
+        gap += sign * middle
+        spread = np.where(rising[0] == rising[-1], 0.0, rising.var(axis=0, ddof=1))
+        squares += error**2 + _TIE_BREAK * spread / rising.shape[0]
+    gap = np.where(np.abs(gap) > 1e-12 * max(float(np.abs(s).max()) for s in sides), gap, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gap == 0, 0.0, np.abs(gap) / np.sqrt(squares))
 
 
 def _signs(gaps: FloatArray, count: int, rng: np.random.Generator | None) -> Iterator[FloatArray]:

@@ -7,19 +7,40 @@ import scipy.stats
 from dqx import stats
 
 
+def trimmed(x, axis):
+    return scipy.stats.trim_mean(x, 0.25, axis=axis)
+
+
+def squared_error(x, axis):
+    """Of an IQM: the values winsorized by one fewer at each end than are trimmed."""
+    n = x.shape[axis]
+    kept = max(n // 4 - 1, 0)
+    held = np.asarray(scipy.stats.mstats.winsorize(x, (kept / n, kept / n), axis=axis))
+    error = held.var(axis=axis, ddof=1) / (1 - 2 * kept / n) ** 2 / (n - 0.5)
+    return error + 0.01 * x.var(axis=axis, ddof=1) / n
+
+
 def trimmed_difference(x, y, axis):
-    return scipy.stats.trim_mean(x, 0.25, axis=axis) - scipy.stats.trim_mean(y, 0.25, axis=axis)
+    return trimmed(x, axis) - trimmed(y, axis)
 
 
-@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 5), (6, 6)])
-def test_all_rearrangements_give_scipys_p(n, m):
+def in_errors(x, y, axis):
+    gap = trimmed_difference(x, y, axis)
+    return gap / np.sqrt(squared_error(x, axis) + squared_error(y, axis))
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 5), (6, 6), (9, 4)])
+@pytest.mark.parametrize(
+    ("statistic", "distance"), [(stats.iqm, in_errors), (trimmed, trimmed_difference)]
+)
+def test_all_rearrangements_give_scipys_p(n, m, statistic, distance):
     rng = np.random.default_rng(n)
     x, y = rng.normal(0.8, 1, n), rng.normal(0, 1, m)
-    found = stats.permutation_test(x, y)
-    oracle = scipy.stats.permutation_test((x, y), trimmed_difference, n_resamples=np.inf)
-    assert found.exact and found.value == pytest.approx(oracle.statistic)
+    found = stats.permutation_test(x, y, statistic)
+    oracle = scipy.stats.permutation_test((x, y), distance, n_resamples=np.inf)
+    assert found.exact and found.value == pytest.approx(trimmed(x, 0) - trimmed(y, 0))
     # SciPy doubles the smaller tail; ours counts what is as far on either side.
-    far = np.abs(oracle.null_distribution) >= abs(oracle.statistic) - 1e-12
+    far = np.abs(oracle.null_distribution) >= abs(oracle.statistic) * (1 - 1e-9)
     assert found.p == pytest.approx(far.mean())
     if n == m:
         assert found.p == pytest.approx(oracle.pvalue)
@@ -29,13 +50,36 @@ def test_paired_rearrangements_give_scipys_p():
     rng = np.random.default_rng(5)
     x = rng.normal(0.5, 1, 9)
     y = x + rng.normal(-0.4, 0.5, 9)
+
+    def one_sample_t(a, b, axis):
+        gaps = a - b
+        return gaps.mean(axis) / gaps.std(axis, ddof=1)  # the tie break changes no order here
+
     found = stats.permutation_test(x, y, np.mean, paired=True)
     oracle = scipy.stats.permutation_test(
-        (x, y), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples",
-        n_resamples=np.inf,
-    )  # fmt: skip
+        (x, y), one_sample_t, permutation_type="samples", n_resamples=np.inf
+    )
     assert found.exact and found.p == pytest.approx(oracle.pvalue)
     assert found.least == 2 / 2**9
+
+
+def test_sides_that_are_apart_in_every_seed_are_told_apart():
+    """An IQM alone hardly sees a difference between 12 seeds out of 12 and 10 out of 12."""
+    y = np.random.default_rng(0).normal(0, 30, 12)
+    x = y + np.random.default_rng(1).normal(75, 5, 12)
+    assert stats.permutation_test(x, y, trimmed, paired=True).p > 0.003
+    assert stats.permutation_test(x, y, paired=True).p <= 10 / 2**12
+    assert stats.permutation_test(np.arange(12) + 100, np.arange(12)).p < 0.001
+    assert stats.permutation_test(np.full(8, 200.0), np.zeros(8), paired=True).p == 2 / 2**8
+    # No spread and a difference: as far as anything can be.
+    assert stats.permutation_test([5, 5, 5, 5], [1, 1, 1, 1]).p == pytest.approx(2 / 70)
+
+
+def test_the_level_is_kept_where_only_the_spread_differs():
+    rng = np.random.default_rng(3)
+    p = [stats.permutation_test(rng.normal(0, 5, 12), rng.normal(0, 1, 36), permutations=300).p
+         for _ in range(300)]  # fmt: skip
+    assert np.mean(np.array(p) <= 0.05) < 0.10
 
 
 def test_drawn_rearrangements_come_close_to_all():

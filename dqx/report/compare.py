@@ -1,0 +1,390 @@
+"""Configurations side by side: who is better, by how much, and whether these seeds can tell.
+
+Scores, environments that can be compared, and what counts for a seed that has no finite score are
+those of the page (`findings`). Every number comes from `dqx.stats`.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dqx import stats
+from dqx.report import numbers
+from dqx.report.cases import Case, read, titles
+from dqx.report.findings import Group, groups
+from dqx.report.numbers import Center
+from dqx.report.terminal import counted
+from dqx.settings.errors import closest
+from dqx.study.folder import StudyError
+from dqx.study.results import Study
+
+ERROR = 1 - numbers.LEVEL  # of all pairs of an environment together
+POWER = 0.8
+MOST_SEEDS = 1000  # that a plan looks for
+# Configurations that are all compared with each other; of more, the best with each.
+_ALL_PAIRS = 8
+_RESAMPLES = 1000  # of a plan
+
+
+class Pair(NamedTuple):
+    """What is known of two configurations, by their places in the group.
+
+    Attributes:
+        a: the one with the higher IQM.
+        b: the other.
+        shared: seeds that both have, if the difference is paired by them; else 0.
+        gap: how far `a` lies above `b`, and its interval.
+        improvement: P(a seed of `a` beats one of `b`), and its interval.
+        delta: Cliff's.
+        effect: difference of IQMs in standard deviations of a seed.
+        p: of the permutation test.
+        holm: the same, corrected for all pairs of the environment.
+        least: the smallest p that so few seeds could give.
+        needed: seeds a side that would tell such a difference; None above `MOST_SEEDS`.
+        better: 1 if `a` is better, -1 if `b` is, 0 if these seeds cannot tell.
+    """
+
+    a: int
+    b: int
+    shared: int
+    gap: stats.Estimate
+    improvement: stats.Estimate
+    delta: float
+    effect: float
+    p: float
+    holm: float
+    least: float
+    needed: int | None
+    better: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The configurations of one environment, compared.
+
+    Attributes:
+        group: the configurations, their scores and intervals.
+        order: their places, the best IQM first.
+        pairs: in that order.
+        left_out: pairs that were not looked at, but count for the correction.
+        verdict: one sentence.
+        notes: what to know of the scores, a sentence each.
+    """
+
+    group: Group
+    order: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    left_out: int
+    verdict: str
+    notes: tuple[str, ...]
+
+    def name(self, place: int) -> str:
+        """What a configuration is called."""
+        return self.group.cases[place].label
+
+    def center(self, place: int) -> Center:
+        """The IQM of a configuration, with its interval."""
+        return self.group.centers[place]
+
+    @property
+    def digits(self) -> int:
+        """Decimals that scores are shown with."""
+        scores = np.concatenate([*self.group.scores, [0.0]])
+        reach = float(np.abs(scores).max())
+        return 1 if reach >= 20 else 2 if reach >= 2 else 3
+
+
+def compare(
+    studies: Sequence[Study],
+    configs: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Comparison]:
+    """Compares the configurations of studies, each environment and kind of score on its own.
+
+    Args:
+        studies: finished or not.
+        configs: names of those to compare, in all studies that have them; all if left out.
+        tell: told what is being done, now and then.
+
+    Raises:
+        StudyError: for a name that no study has, a folder that was given twice, studies without a
+            finished run, or a damaged file.
+        ConfigError: if an agent is not known here: import the module that registers it.
+    """
+    paths = [str(study.path.resolve()) for study in studies]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise StudyError(f"{path} is given twice: a study has nothing to say against itself")
+    cases = _chosen(read(studies), configs)
+    found = groups(cases)
+    if not any(group.cases for group in found):
+        raise StudyError(
+            f"no run is finished yet in {', '.join(str(study.path) for study in studies)}"
+        )
+    if configs and len(found) > 1:
+        kinds = "; ".join(f"{group.env}, {group.label}" for group in found)
+        raise StudyError(f"--configs names what cannot be compared: {kinds}")
+    general = _general_notes(studies)
+    return [_comparison(group, studies, general, tell) for group in found if group.cases]
+
+
+def _chosen(cases: Sequence[Case], configs: Sequence[str]) -> list[Case]:
+    """The cases that are asked for, in the order of the names."""
+    if not configs:
+        return list(cases)
+    chosen: list[Case] = []
+    for name in configs:
+        named = [case for case in cases if name in (case.label, case.name)]
+        if not named:
+            known = list(dict.fromkeys(case.label for case in cases))
+            raise StudyError(
+                f"there is no configuration {name!r}{closest(name, known)}; there are: "
+                f"{'; '.join(known[:20])}"
+            )
+        chosen += [case for case in named if case not in chosen]
+    return chosen
+
+
+def _general_notes(studies: Sequence[Study]) -> list[str]:
+    """What to know of the studies themselves."""
+    notes = []
+    for name, study in zip(titles(studies), studies, strict=True):
+        planned = len(study.configs) * len(study.seeds)
+        if not study.finished:
+            notes.append(
+                f"{name} is not finished: {len(study.runs):,} of {counted(planned, 'run')} are "
+                "there, and only these are compared"
+            )
+    facts = [study.plan["identity"] for study in studies]
+    differ = sorted(
+        key for key in {k for fact in facts for k in fact}
+        if len({str(fact.get(key)) for fact in facts}) > 1
+    )  # fmt: skip
+    if differ:
+        notes.append(
+            f"the studies were trained with different {', '.join(differ)}: scores of equal seeds "
+            "may differ by that alone"
+        )
+    return notes
+
+
+def _comparison(
+    group: Group, studies: Sequence[Study], general: Sequence[str], tell: Callable[[str], None]
+) -> Comparison:
+    order = group.ranking
+    every = list(itertools.combinations(order, 2))
+    wanted = every if len(order) <= _ALL_PAIRS else [(order[0], other) for other in order[1:]]
+    pairs = []
+    for number, (a, b) in enumerate(wanted, start=1):
+        tell(f"{group.env}: pair {number} of {len(wanted)}")
+        pairs.append(_pair(group, studies, a, b, len(every)))
+    # Pairs that nobody looked at were still there to choose from.
+    p = [pair.p for pair in pairs] + [1.0] * (len(every) - len(pairs))
+    adjusted = stats.holm(p)
+    pairs = [
+        _decided(pair._replace(holm=float(q))) for pair, q in zip(pairs, adjusted, strict=False)
+    ]
+    found = Comparison(
+        group=group,
+        order=tuple(order),
+        pairs=tuple(pairs),
+        left_out=len(every) - len(pairs),
+        verdict="",
+        notes=tuple([*general, *_notes(group, len(every) - len(pairs))]),
+    )
+    return dataclasses.replace(found, verdict=_verdict(found))
+
+
+def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) -> Pair:
+    x, y = group.scores[a], group.scores[b]
+    shared = _shared(group, studies, a, b)
+    if len(shared):
+        left, right = (_of_seeds(group, place, shared) for place in (a, b))
+    else:
+        left, right = x, y
+    paired = bool(len(shared))
+    test = stats.permutation_test(left, right, paired=paired)
+    needed = None
+    if min(left.size, right.size) >= 2:
+        needed = stats.seeds_needed(
+            left, right, POWER, level=1 - ERROR / pairs, paired=paired, most=MOST_SEEDS,
+            resamples=_RESAMPLES,
+        )  # fmt: skip
+    return Pair(
+        a=a,
+        b=b,
+        shared=len(shared),
+        gap=stats.difference(left, right, paired=paired, level=numbers.LEVEL),
+        improvement=numbers.improvement(x, y),
+        delta=stats.cliffs_delta(x, y),
+        effect=stats.robust_effect(x, y),
+        p=test.p,
+        holm=math.nan,
+        least=test.least,
+        needed=needed,
+        better=0,
+    )
+
+
+def _shared(group: Group, studies: Sequence[Study], a: int, b: int) -> np.ndarray:
+    """Seeds that both have; none where they share too few, or their draws have other roots."""
+    one, two = group.cases[a], group.cases[b]
+    roots = {studies[case.study].plan["root_seed"] for case in (one, two)}
+    both = np.intersect1d(one.seeds, two.seeds)
+    fewest = min(one.seeds.size, two.seeds.size)
+    return both if len(roots) == 1 and both.size >= max(2, fewest / 2) else both[:0]
+
+
+def _of_seeds(group: Group, place: int, seeds: np.ndarray) -> np.ndarray:
+    known = dict(zip(group.cases[place].seeds.tolist(), group.scores[place], strict=True))
+    return np.array([known[seed] for seed in seeds.tolist()])
+
+
+def _decided(pair: Pair) -> Pair:
+    """Who is better, if the corrected test and the interval both say so.
+
+    A difference that is the same for every seed has no interval; there the test decides.
+    """
+    value, low, high = (float(number) for number in pair.gap)
+    beyond = math.isnan(low) or low > 0 or high < 0
+    told = pair.holm <= ERROR and beyond and value != 0
+    return pair._replace(better=int(np.sign(value)) if told else 0)
+
+
+def _notes(group: Group, left_out: int) -> list[str]:
+    notes = []
+    for case, lost in zip(group.cases, group.lost, strict=True):
+        if lost:
+            notes.append(
+                f"{counted(lost, 'seed')} of {case.label} without a finite score "
+                f"{'counts' if lost == 1 else 'count'} as the worst of any run and step, "
+                f"{group.worst:g}"
+            )
+    budgets = {case.label: case.total_steps for case in group.cases}
+    if len(set(budgets.values())) > 1:
+        words = ", ".join(f"{name} {steps:,}" for name, steps in budgets.items())
+        notes.append(f"the numbers of environment steps differ: {words}")
+    single = [case.label for case in group.cases if case.seeds.size == 1]
+    if single:
+        notes.append(f"one seed only, so no interval: {', '.join(single)}")
+    if group.waiting:
+        notes.append(f"no run is finished of: {', '.join(group.waiting)}")
+    if left_out:
+        notes.append(
+            f"only the best is compared with each; {counted(left_out, 'pair')} left out count for "
+            "the correction (name at most 8 with --configs to see all)"
+        )
+    return notes
+
+
+def sentence(found: Comparison, pair: Pair) -> str:
+    """What these seeds say of a pair."""
+    a, b = found.name(pair.a), found.name(pair.b)
+    if pair.better:
+        better, worse = (a, b) if pair.better > 0 else (b, a)
+        return f"{better} is better than {worse} by {_gap_words(found, pair)}"
+    return f"cannot tell {a} from {b} {_why(found, [pair])}"
+
+
+def _gap_words(found: Comparison, pair: Pair) -> str:
+    value, low, high = (float(number) * pair.better for number in pair.gap)
+    low, high = min(low, high), max(low, high)
+    digits = found.digits
+    around = (
+        "the same for all middle seeds"
+        if math.isnan(low)
+        else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
+    )
+    count = len(found.pairs) + found.left_out
+    over = f" after Holm's correction over {count} pairs" if count > 1 else ""
+    return f"{value:.{digits}f} ({around}; p {p_words(pair.holm)}{over})"
+
+
+def p_words(p: float) -> str:
+    """A p-value as a person reads it."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def _why(found: Comparison, pairs: Sequence[Pair]) -> str:
+    """Why these seeds cannot tell, and how many would."""
+    sizes = [found.center(place).n for pair in pairs for place in (pair.a, pair.b)]
+    if min(sizes) < 2:
+        return "with these seeds: one seed tells nothing about others, run 4 or more of each"
+    if all(float(pair.gap.value) == 0 for pair in pairs):
+        return "with these seeds: their middle seeds do not differ"
+    needed = [pair.needed for pair in pairs if float(pair.gap.value) != 0]
+    if any(count is None for count in needed):
+        return f"with these seeds; if they differ by so little, more than {MOST_SEEDS:,} would"
+    most = max(count for count in needed if count is not None)
+    return f"with these seeds; about {max(most, max(sizes) + 1):,} would"
+
+
+def _verdict(found: Comparison) -> str:
+    """One sentence: what is better than what, and what these seeds cannot tell."""
+    if len(found.order) == 1:
+        return f"there is only {found.name(found.order[0])}, and nothing to compare it with"
+    if len(found.order) == 2:
+        return sentence(found, found.pairs[0])
+    best = found.order[0]
+    of_best = [pair for pair in found.pairs if pair.a == best]
+    beaten = [found.name(pair.b) for pair in of_best if pair.better > 0]
+    open_pairs = [pair for pair in of_best if pair.better <= 0]
+    parts = []
+    if beaten:
+        parts.append(f"{found.name(best)} is better than {listed(beaten)}")
+    if open_pairs:
+        names = listed([found.name(pair.b) for pair in open_pairs])
+        who = "it" if beaten else f"the best, {found.name(best)},"
+        parts.append(f"cannot tell {who} from {names} {_why(found, open_pairs)}")
+    return "; ".join(parts)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Names as a person lists them, the rest counted."""
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def record(found: Comparison, place: int) -> dict[str, Any]:
+    """The numbers of a configuration, by name."""
+    case, center = found.group.cases[place], found.center(place)
+    return {
+        "configuration": case.label,
+        "seeds": center.n,
+        "planned": case.planned,
+        "steps": case.total_steps,
+        "iqm": center.iqm,
+        "low": center.low,
+        "high": center.high,
+        "note": center.note,
+        "mean": float(found.group.scores[place].mean()),
+        "diverged": int((case.diverged_at >= 0).sum()),
+        "counted_as_worst": found.group.lost[place],
+    }
+
+
+def pair_record(found: Comparison, pair: Pair) -> dict[str, Any]:
+    """The numbers of a pair, by name."""
+    return {
+        "a": found.name(pair.a),
+        "b": found.name(pair.b),
+        "paired_by": pair.shared,
+        "difference": float(pair.gap.value),
+        "difference_low": float(pair.gap.low),
+        "difference_high": float(pair.gap.high),
+        "p_improvement": float(pair.improvement.value),
+        "p_improvement_low": float(pair.improvement.low),
+        "p_improvement_high": float(pair.improvement.high),
+        "cliffs_delta": pair.delta,
+        "robust_effect": pair.effect,
+        "p": pair.p,
+        "p_holm": pair.holm,
+        "p_least": pair.least,
+        "seeds_needed": pair.needed,
+        "better": {1: found.name(pair.a), -1: found.name(pair.b)}.get(pair.better),
+        "verdict": sentence(found, pair),
+    }
