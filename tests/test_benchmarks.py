@@ -72,7 +72,7 @@ def test_results_are_strict_json(common, tmp_path):
     common.write_json(None, {})
 
 
-@pytest.mark.parametrize("name", ["throughput", "pixels", "study"])
+@pytest.mark.parametrize("name", ["throughput", "pixels", "study", "tune_rule"])
 def test_help_of_the_benchmarks(name):
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -20,7 +20,9 @@ def add(subparsers: Any) -> None:
         "compares them.",
     )
     add = parser.add_argument
-    add("folders", metavar="DIR", nargs="+", help="a study's folder, finished or not")
+    add(
+        "folders", metavar="DIR", nargs="+", help="a study's folder, finished or not, or a search's"
+    )
     add("--out", metavar="DIR", help="the folder to write; default: DIR/report, of several report")
     add("--no-films", action="store_true", help="leave out films of best, median and worst seeds")
     arguments._add_import(parser)
@@ -32,10 +34,14 @@ def run(options: argparse.Namespace) -> int:
     """Reads the studies, and writes the page, the figures, and the page again with films."""
     from dqx.study.folder import Folder, StudyError
     from dqx.study.results import load
+    from dqx.study.tuning.folder import TuneFolder, is_tune
+    from dqx.study.tuning.results import load_tune
 
-    studies = [load(path) for path in options.folders]
-    several = len(studies) > 1
+    several = len(options.folders) > 1
+    searches = [] if several or not is_tune(options.folders[0]) else [load_tune(*options.folders)]
+    studies = [one.study for one in searches] or [load(path) for path in options.folders]
     out = Path("report") if several else Folder(studies[0].path).report
+    out = TuneFolder(searches[0].path).report if searches else out
     out = out if options.out is None else Path(options.out)
     if out.exists() and not out.is_dir():
         raise StudyError(f"{out} is a file: choose another folder with --out")
@@ -47,9 +53,12 @@ def run(options: argparse.Namespace) -> int:
     say("reading...")
     commands._load(*options.modules, "pandas", "matplotlib.figure")
     from dqx.report import cases, figures, findings, page
+    from dqx.report.page import search
 
     groups = findings.groups(cases.read(studies))
     shown = page.content(studies, groups)
+    for found in searches:
+        shown |= search.part(found)
     path = page.write_content(shown, out)
     drawings = figures.drawings(studies, groups)
     for number, drawing in enumerate(drawings, start=1):

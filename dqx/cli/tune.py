@@ -126,7 +126,23 @@ def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
             **given,
         )
     print("\n".join(result_lines(found)))
+    _page(found)
     return 0
+
+
+def _page(found: "Tuned") -> None:
+    """Writes the page of a search; the search is whole without it, and is not failed by it."""
+    from dqx.report.page import search
+
+    try:
+        print(f"page: {search.write(found)}")
+    except Exception as error:
+        text = f"the page could not be made ({type(error).__name__}: {error})"
+        print(
+            f"dqx: warning: {text}; `dqx report {found.path}` tries again",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _teller(name: str, quiet: bool) -> Any:

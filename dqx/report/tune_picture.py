@@ -56,7 +56,7 @@ def figure(tuned: "Tuned") -> "Figure":
         f"{len(tuned.tune.fresh)} fresh seeds", loc="left", fontsize=11.5, fontweight="bold"
     )
     left.set_xlabel(
-        textwrap.fill(f"winner: {tuned.winner.name}", 100), fontsize=9.5, parse_math=False
+        textwrap.fill(f"winner: {tuned.winner.name}", 88), fontsize=9.5, parse_math=False
     )
     left.set_ylabel(
         f"IQM of the scores, {100 * tuned.tune.level:g} % interval", fontsize=11, parse_math=False

@@ -28,7 +28,7 @@ def search_lines(search: Search) -> list[str]:
                 f"{last.seeds}",
                 f"{last.value:.1f}",
                 last.interval_text,
-                _state(one, search),
+                state_words(one, search),
                 one.name,
             )
         )
@@ -72,7 +72,8 @@ def _worst_last(one: Candidate) -> tuple[float, float, int]:
     return -last.value, -last.mean, one.number
 
 
-def _state(one: Candidate, search: Search) -> str:
+def state_words(one: Candidate, search: Search) -> str:
+    """What became of a candidate."""
     if one.dropped is not None:
         words = {"interval": "ends below", "share": "not above"}[one.dropped.rule]
         return f"{one.state}: {words} {one.dropped.bar:.1f}"

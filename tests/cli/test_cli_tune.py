@@ -84,16 +84,21 @@ def test_a_search_from_its_file_to_its_certificate(here):
     assert status == 0, err
     # Candidates differ in a traced field: one program for all generations, rungs and seeds.
     assert {name: heard.count(f"jit(_{name})") for name in PROGRAMS} == dict.fromkeys(PROGRAMS, 1)
-    assert out[0].startswith("t: 6 candidates") and out[-1] == "folder: runs/t"
+    assert out[0].startswith("t: 6 candidates") and out[-2] == "folder: runs/t"
+    assert out[-1] == "page: runs/t/report/index.html"
     assert sum("score, on 2 fresh seeds: IQM" in line for line in out) == 1
     assert any(line.startswith("t: generation 2/2, ") for line in err)
+    (here / "runs" / "t" / "report" / "index.html").unlink()  # it says when it was made
     before = files(here / "runs" / "t")
     # The same command again, and the other ways to look at it.
     assert call("tune", "t.toml", "--quiet")[:2] == (0, out)
-    assert call("tune", "status", "runs/t") == (0, out, [])
+    (here / "runs" / "t" / "report" / "index.html").unlink()
+    assert call("tune", "status", "runs/t") == (0, out[:-1], [])
     assert files(here / "runs" / "t") == before
     status, _, err = call("tune", "t.toml", "--out", "runs/t/fresh")
     assert status == 2 and "holds a study" in err[0]
+    status, lines, _ = call("report", "runs/t", "--no-films", "--quiet")
+    assert status == 0 and lines[-1] == "page: runs/t/report/index.html"
     status, lines, _ = call("verify", "runs/t", "--sample", "1", "--devices", "cpu:1", "--quiet")
     assert status == 0
     assert lines[0] == "search: its result follows from its file and its studies"

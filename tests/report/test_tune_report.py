@@ -1,10 +1,14 @@
 """A search as a picture and as lines: what stands where, and that everything is said."""
 
+import json
+import re
+
 import matplotlib.image
 import numpy as np
 import pytest
 
-from dqx.report import tune_picture
+from dqx.report import cases, findings, page, tune_picture
+from dqx.report.page import search
 from dqx.report.tune_table import result_lines, search_lines
 from dqx.study.tuning.file import read_tune
 from dqx.study.tuning.results import Tuned
@@ -17,9 +21,9 @@ def tuned(tmp_path):
     """Six candidates: one wins, one finishes, two are dropped, one repeats, one cannot work."""
     born = [{"learning_rate": rate, "gamma": 0.95} for rate in (1e-5, 1e-3, 1.2e-3, 1e-2, 1e-3)]
     born.append({"learning_rate": 1e-3, "gamma": 7.0})
-    search = Search(read_tune(table(generations=1, rungs=[4, 8])))
-    search.run(Listed(born), Maker(tmp_path))
-    return Tuned(tmp_path, search)
+    made = Search(read_tune(table(generations=1, rungs=[4, 8])))
+    made.run(Listed(born), Maker(tmp_path))
+    return Tuned(tmp_path, made)
 
 
 def test_every_candidate_has_its_row_and_the_winner_its_score(tuned):
@@ -39,8 +43,7 @@ def test_every_candidate_has_its_row_and_the_winner_its_score(tuned):
 
 
 def test_a_search_under_way_has_lines_too(tuned):
-    search = Search(tuned.tune)
-    assert search_lines(search) == ["made: 0 candidates in 1 generation, 0 runs"]
+    assert search_lines(Search(tuned.tune)) == ["made: 0 candidates in 1 generation, 0 runs"]
 
 
 def test_candidates_stand_at_their_values(tuned):
@@ -67,3 +70,25 @@ def test_the_picture_is_written_whole_and_the_same_every_time(tuned, tmp_path):
     assert one.read_bytes() == two.read_bytes()
     pixels = matplotlib.image.imread(one)
     assert pixels.shape[:2] == (750, 1500) and len(np.unique(pixels[..., :3])) > 20
+
+
+def test_the_page_holds_the_search_beside_the_study_of_its_winner(tuned):
+    path = search.write(tuned)
+    assert path == tuned.path / "report" / "index.html"
+    found = re.search(r'<script[^>]* id="data">(.*?)</script>', path.read_text(), re.DOTALL)
+    data = json.loads(found[1])
+    assert data["title"] == "made: the winner"
+    assert [case["label"] for case in data["groups"][0]["cases"]] == [tuned.winner.name]
+    here = data["search"]
+    assert here["winner"] == tuned.winner.number and len(here["candidates"]) == 6
+    np.testing.assert_allclose(here["score"]["iqm"], tuned.score.value, rtol=1e-5)
+    np.testing.assert_allclose(here["optimism"]["iqm"], tuned.optimism.value, rtol=1e-4)
+    assert [seed for seed, _ in here["freshScores"]] == list(tuned.tune.fresh)
+    assert here["candidates"][0]["state"].startswith("dropped: ends below")
+    assert "gamma" in here["candidates"][5]["state"] and "iqm" not in here["candidates"][5]
+    assert here["candidates"][0]["values"] == [1e-5, 0.95]
+
+
+def test_the_page_of_a_study_has_no_search(tuned):
+    studies = [tuned.study]
+    assert "search" not in page.content(studies, findings.groups(cases.read(studies)))

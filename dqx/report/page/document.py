@@ -13,7 +13,7 @@ from dqx.report.page.encode import script_json
 _STYLES = ("uplot.min.css", "style.css")
 _SCRIPTS = (
     "uplot.min.js", "data.js", "lines.js", "shapes.js", "tables.js",
-    "page.js", "fields.js", "details.js", "main.js",
+    "page.js", "search.js", "fields.js", "details.js", "main.js",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@
     fresh/                             the study of the winner on fresh seeds
     tune.json                          the finished search as a whole
     tune.png                           its picture
+    report/index.html                  its page
     lock                               of the process at work
 
 Every study is an ordinary one. Records are sealed with a checksum of their own and that of the
@@ -52,6 +53,10 @@ class TuneFolder:
     @property
     def picture(self) -> Path:
         return self.path / "tune.png"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
 
     @property
     def fresh(self) -> Path:

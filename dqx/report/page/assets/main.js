@@ -1,7 +1,7 @@
 "use strict";
 // Puts the sections together, and in a page that is watched asks for what is new.
 
-const SECTIONS = [answer, curves, distribution, profiles, improvements, fields, thresholds, episodes, panels, seeds, records, methods];
+const SECTIONS = [answer, search, curves, distribution, profiles, improvements, fields, thresholds, episodes, panels, seeds, records, methods];
 
 function render() {
   const main = document.getElementById("main");
