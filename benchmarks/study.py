@@ -7,6 +7,8 @@
 ``speed``: steps/s of a study (compile time apart, files and checkpoints included) over those of
 ``throughput.py`` for as many steps of the same workload, in turn; the ratio is the median.
 ``kill``: what is computed twice after `kill -9`, and the share of the time checkpoints take.
+``gravity``: a grid of three gravities on 64 seeds of cartpole over the plain preset on 192, in turn:
+ratio of their steps/s, and programs compiled.
 ``load``: seconds to open 2,000 runs of 100 rows of metrics as a table and as an array.
 
 Every measurement runs in a process of its own.
@@ -31,6 +33,8 @@ MANY = {
     "seeds": 1000,
     "base": {"preset": "mountain-car/toptal", "total_steps": 20_000},
 }
+
+GRAVITIES = [8.0, 9.8, 12.0]
 
 
 def many(folder: Path) -> list[dict[str, Any]]:
@@ -95,6 +99,32 @@ def kill(folder: Path) -> list[dict[str, Any]]:
             "lost s": lost / killed["steps_per_second"],
             "wall s of the rest": row["wall s"],
             "checkpoints, share of the time": row["checkpoint s"] / row["wall s"],
+        }
+    ]
+
+
+def gravity(folder: Path) -> list[dict[str, Any]]:
+    """As many runs with a traced gravity and with the environment's own, three times in turn."""
+    base = {"preset": "cartpole", "total_steps": 100_000, "eval_period": 0}
+    plain = {"name": "plain", "seeds": 192, "base": base}
+    grid = {"name": "grid", "seeds": 64, "base": base, "grid": {"env": {"gravity": GRAVITIES}}}
+    ratios, rates, segments = [], [], []
+    for turn in range(3):
+        without = _in_process("train", folder / f"plain-{turn}", plain)["steps/s"]
+        row = _in_process("train", folder / f"grid-{turn}", grid)
+        rates.append(row["steps/s"])
+        ratios.append(row["steps/s"] / without)
+        segments.append(row["segments compiled"])
+        text = f"gravity: {row['steps/s']:,.0f} and {without:,.0f} steps/s"
+        print(text, file=sys.stderr, flush=True)
+    return [
+        {
+            "study": f"{len(GRAVITIES)} gravities x 64 seeds of cartpole x 100,000 steps",
+            "steps/s": statistics.median(rates),
+            "of the plain preset": statistics.median(ratios),
+            "least": min(ratios),
+            "most": max(ratios),
+            "segments compiled": max(segments),
         }
     ]
 
@@ -170,7 +200,7 @@ def _child(what: str, out: str, plan: str) -> None:
 def main() -> None:
     """Runs what is asked for and prints a table each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {"many": many, "speed": speed, "kill": kill, "load": load}
+    parts = {"many": many, "speed": speed, "kill": kill, "gravity": gravity, "load": load}
     parser.add_argument("--only", choices=parts, help="one of them (default: all)")
     parser.add_argument("--json", help="write rows and manifest to this file")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
