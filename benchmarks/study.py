@@ -1,14 +1,14 @@
 """What a study costs beside its training: time, memory, checkpoints, reading.
 
-    python benchmarks/study.py              # everything below, about 15 minutes on 2 cores
+    python benchmarks/study.py              # everything below, about 25 minutes on 2 cores
     python benchmarks/study.py --only many  # 1,000 seeds of mountain-car/toptal, 20,000 steps each
 
 ``many``: wall time, peak memory and compiled programs of a study of many short runs.
 ``speed``: steps/s of a study (compile time apart, files and checkpoints included) over those of
 ``throughput.py`` for as many steps of the same workload, in turn; the ratio is the median.
 ``kill``: what is computed twice after `kill -9`, and the share of the time checkpoints take.
-``gravity``: a grid of three gravities on 64 seeds of cartpole over the plain preset on 192, in turn:
-ratio of their steps/s, and programs compiled.
+``gravity``: steps/s of a grid of three gravities on 64 seeds of cartpole over those of the plain
+preset on 192, in turn, and how many segments were compiled.
 ``load``: seconds to open 2,000 runs of 100 rows of metrics as a table and as an array.
 
 Every measurement runs in a process of its own.
