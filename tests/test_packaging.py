@@ -127,7 +127,7 @@ def test_pins_satisfy_every_declared_requirement(python: str) -> None:
     pinned = pins(python)
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"cuda", "test", "tune", "bench", *SUITES}
+    assert set(extras) == {"cuda", "test", "tune", "bench", "browser", *SUITES}
     declared = [
         *build,
         *PROJECT["dependencies"],

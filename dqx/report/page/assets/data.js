@@ -142,5 +142,7 @@ const watched = new ResizeObserver((entries) => {
 
 function drawnIn(host, redraw) {
   host.redraw = redraw;
+  host.drawnWidth = Math.round(host.clientWidth);
+  if (host.drawnWidth) redraw(host.drawnWidth);
   watched.observe(host);
 }

@@ -8,9 +8,9 @@ function thresholds(main) {
   const last = here.thresholds.length - 1;
   const at = chosen.threshold === null ? Math.max(0, last - 1) : Math.min(chosen.threshold, last);
   const options = here.thresholds.map((one, i) => element("option", { value: i }, numberText(one.score)));
-  const select = element("select", { id: "threshold", onchange: (event) => { chosen.threshold = +event.target.value; render(); } }, options);
+  const select = element("select", { id: "threshold-score", onchange: (event) => { chosen.threshold = +event.target.value; render(); } }, options);
   select.value = at;
-  part.append(element("div", { class: "controls" }, element("label", { for: "threshold" }, here.label), select));
+  part.append(element("div", { class: "controls" }, element("label", { for: "threshold-score" }, here.label), select));
   legend(part, shown());
   const { score, cases } = here.thresholds[at];
   const some = cases.filter((one) => shown().includes(one.case));

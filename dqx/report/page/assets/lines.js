@@ -11,6 +11,8 @@ function lineChart(host, chart) {
   let plot = null;
   drawnIn(place, (width) => {
     if (plot) plot.destroy();
+    tip.hide();
+    place.style.height = `${heightOf(chart, width)}px`; // uPlot takes it a moment later
     plot = plotOf(place, chart, width, tip);
     place.plot = plot;
   });
@@ -18,6 +20,8 @@ function lineChart(host, chart) {
   place.addEventListener("blur", () => plot && plot.setCursor({ left: -10, top: -10 }));
   return place;
 }
+
+const heightOf = (chart, width) => chart.height || (width < 500 ? 270 : 360);
 
 function joined(lines) {
   const x = [...new Set(lines.flatMap((line) => Array.from(line.steps)))].sort((a, b) => a - b);
@@ -56,7 +60,7 @@ function plotOf(place, chart, width, tip) {
   const xText = chart.xText || stepsText;
   const plot = new uPlot(
     {
-      width, height: chart.height || (width < 500 ? 270 : 360), series, bands,
+      width, height: heightOf(chart, width), series, bands,
       legend: { show: false },
       padding: [10, 14, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { show: false }, y: false },

@@ -6,7 +6,7 @@ const SECTIONS = [answer, search, curves, distribution, profiles, improvements, 
 function render() {
   const main = document.getElementById("main");
   const focused = document.activeElement && document.activeElement.id;
-  main.style.minHeight = `${main.offsetHeight}px`; // what is read stays where it is
+  const read = scrollY; // what is read stays where it is
   watched.disconnect();
   main.replaceChildren();
   header();
@@ -15,7 +15,7 @@ function render() {
   if (!some) main.prepend(element("p", { class: "warn" }, nothing()));
   contents(main);
   document.getElementById("foot").textContent = `Made by dqx ${DATA.dqx} at ${DATA.made}. Everything shown is inside this page, which asks no network.`;
-  main.style.minHeight = "";
+  scrollTo(0, read);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 

@@ -142,9 +142,9 @@ function curves(main) {
   const few = shown().length < here.cases.length ? `${shown().length} of ${here.cases.length} configurations are shown; choose others in the table above.` : "";
   const part = section(main, "curves", "Learning curves",
     `Thick: IQM over seeds with its pointwise ${100 * DATA.level} % band. Thin: every seed. ${drawn < measured ? `Of a seed ${drawn} of ${measured} measured points are drawn. ` : ""}${few} Drag to enlarge, double-click to go back.`);
-  const box = element("input", { type: "checkbox", id: "seeds", onchange: (event) => { chosen.seeds = event.target.checked; render(); } });
+  const box = element("input", { type: "checkbox", id: "every-seed", onchange: (event) => { chosen.seeds = event.target.checked; render(); } });
   box.checked = chosen.seeds;
-  part.append(element("div", { class: "controls" }, element("label", { for: "seeds" }, box, "every seed")));
+  part.append(element("div", { class: "controls" }, element("label", { for: "every-seed" }, box, "every seed")));
   legend(part, shown());
   const bundles = here.curves.filter((curve) => shown().includes(curve.case)).map((curve) => {
     curve.rows ||= unpacked(curve.seeds);
