@@ -1,6 +1,7 @@
 """`dqx tune`: mistakes in one line, what it prints, a search that is killed and goes on."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,19 +112,22 @@ def test_a_search_from_its_file_to_its_certificate(here):
 
 @pytest.mark.long
 def test_killed_for_real_the_same_command_goes_on_with_the_same_bits(here):
-    pytest.importorskip("optuna")
+    optuna = pytest.importorskip("optuna")
+    # Wherever this process finds Optuna, the others shall too.
+    paths = [str(ROOT), str(Path(optuna.__file__).parent.parent)]
+    env = {"PYTHONPATH": os.pathsep.join(paths)}
     common = ("tune", "t.toml", "--devices", "cpu:1", "--quiet")
-    assert run_process(*common, "--out", "whole", cwd=here)[0] == 0
+    assert run_process(*common, "--out", "whole", cwd=here, env=env)[0] == 0
     launcher = Path(__file__).parent.parent / "study" / "launcher.py"
     for number, moment in ((1, "half"), (2, "whole"), (4, "unnamed")):
         out = f"killed-{number}"
         wishes = json.dumps({"die": ["chunks/*.json", number, moment]})
         done = subprocess.run(
             [sys.executable, launcher, wishes, *common, "--out", out],
-            cwd=here, env=environment(), capture_output=True, timeout=250,
+            cwd=here, env=environment(**env), capture_output=True, timeout=250,
         )  # fmt: skip
         assert done.returncode == -9 and not (here / out / "tune.json").exists()
-        status, lines, err = run_process(*common, "--out", out, cwd=here)
+        status, lines, err = run_process(*common, "--out", out, cwd=here, env=env)
         assert status == 0, err
         for name in ("tune.json", "generation-01/candidates.json"):
             assert (here / out / name).read_bytes() == (here / "whole" / name).read_bytes()

@@ -1,0 +1,202 @@
+"""The atlas: what one run says, told by a thousand. Trains many fresh seeds of each preset.
+
+    python scripts/atlas.py                                  # all, hours; goes on where it was
+    python scripts/atlas.py --presets taxi,taxi/tabular      # some of them
+    python scripts/atlas.py --presets cartpole/keras-rl --seeds 8 --out /tmp/a --results /tmp/r
+    python scripts/atlas.py --page                           # only the page, from what is kept
+
+Each preset is one study in a folder of --out, with seeds from 10,000 on, which nothing was tuned
+on. When it is finished a sample of its runs is trained again and compared bit by bit; then its
+scores and thinned curves go to --results as Parquet (zstd, float32), and its preset is done: the
+same command passes over it. At the end the page is written: docs/atlas.md and docs/atlas.png, from
+these files alone.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from atlas_page import Kept, claim_of, kept_in, lacking, page, picture
+from reproduce_articles import episodes_of, until_solved
+
+import dqx
+import dqx.study
+from dqx.compute.score import score_metric
+from dqx.files import OutputError, whole_file
+from dqx.report.terminal import size
+from dqx.report.view import view
+
+# How many seeds of each: fewer of those that take longest.
+SEEDS = {
+    "cartpole": 1000,
+    "cartpole/cleanrl": 1000,
+    "cartpole/double-dqn": 1000,
+    "cartpole/keras-rl": 1000,
+    "mountain-car": 1000,
+    "mountain-car/toptal": 1000,
+    "mountain-car/zoo": 256,
+    "taxi": 1000,
+    "taxi/tabular": 1000,
+    "wall-dodge": 64,
+}
+FIRST_SEED = 10_000
+MOST_POINTS = 25  # of a curve
+MOST_BYTES = 6_000_000  # of all files together
+
+
+def main() -> int:
+    """Trains what is missing, keeps it, and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--presets", help="by commas; default: all of the atlas")
+    add("--seeds", type=int, help="of every preset, for a trial; default: 1,000, 256 or 64")
+    add("--verify", type=int, default=3, metavar="N", help="runs of each trained again; default: 3")
+    add("--out", type=Path, default=Path("runs/atlas"), help="of the studies")
+    add("--results", type=Path, default=Path("benchmarks/results/atlas"), help="of what is kept")
+    add("--docs", type=Path, default=Path("docs"), help="of the page")
+    add("--page", action="store_true", help="train nothing")
+    add("--devices", help="as of dqx train, such as cpu:2 or gpu")
+    add("--quiet", action="store_true", help="no progress")
+    args = parser.parse_args()
+    if args.seeds is not None and args.seeds < 2:
+        parser.error(f"--seeds must be at least 2, got {args.seeds}: one has no interval")
+    try:
+        names = chosen(args.presets)
+        for name in [] if args.page else names:
+            if not train(name, args):
+                return 1
+        return publish(args)
+    except dqx.study.StudyInterrupted as stop:
+        print(f"{stop}; the same command goes on", file=sys.stderr)
+        return 130
+    except (dqx.ConfigError, OutputError, OSError) as error:
+        parser.error(str(error))
+
+
+def chosen(names: str | None) -> list[str]:
+    """The presets asked for."""
+    if names is None:
+        return list(SEEDS)
+    found = [name.strip() for name in names.split(",")]
+    for name in found:
+        if name not in SEEDS:
+            raise dqx.ConfigError(f"{name!r} is no preset of the atlas; it has {', '.join(SEEDS)}")
+    return found
+
+
+def train(name: str, args: argparse.Namespace) -> bool:
+    """Trains, verifies and keeps a preset, unless that is done; whether its bits were the same."""
+    count = args.seeds or SEEDS[name]
+    label = name.replace("/", "-")
+    seeds = list(range(FIRST_SEED, FIRST_SEED + count))
+    if any(kept.name == name and kept.seeds.tolist() == seeds for kept in kept_in(args.results)):
+        say(args, f"{name}: {count:,} seeds are kept already")
+        return True
+    study = dqx.study.run(
+        {"name": f"atlas-{label}", "seeds": seeds, "base": {"preset": name}},
+        args.out / f"{label}-{count}",
+        devices=args.devices,
+        go_on=True,
+        sinks=[view(label, sys.stderr, args.quiet)],
+    )
+    say(args, f"{name}: training {args.verify} runs again...")
+    proof = dqx.study.verify(study.path, sample=args.verify, pick=0, devices=args.devices)
+    if not proof.passed:
+        print(f"{name}: {proof.verdict}, see {study.path}/certificate.json", file=sys.stderr)
+        return False
+    keep(study, name, args.results, f"{proof.verdict}, {len(proof.checks)} of {proof.runs} runs")
+    return True
+
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """Tells how far it is."""
+    if not args.quiet:
+        print(f"atlas: {text}", file=sys.stderr, flush=True)
+
+
+def keep(study: dqx.study.Study, name: str, folder: Path, proof: str) -> None:
+    """Writes the scores and the thinned curves of a preset's study as Parquet."""
+    config, _ = study.point()
+    facts = {
+        "preset": name,
+        "env": config.env,
+        "metric": score_metric(config),
+        "total_steps": config.total_steps,
+        "verified": proof,
+        "plan_seal": study.plan["sha256"],
+        "identity": study.plan["identity"],
+    }
+    seeds = np.array(study.seeds, np.int32)
+    lost = [run["diverged_at"] for run in study.runs]
+    scores = {
+        "seed": seeds,
+        "score": study.scores().astype(np.float32),
+        "compared": compared(study, name).astype(np.float32),
+        "diverged_at": np.array(lost, np.int32),
+    }
+    steps, values = thinned(study.steps, study.to_arrays(score_metric(config))[0])
+    curves = {
+        "seed": np.repeat(seeds, len(steps)),
+        "step": np.tile(steps.astype(np.int32), len(seeds)),
+        "value": values.astype(np.float32).ravel(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    label = name.replace("/", "-")
+    for kind, columns in (("curves", curves), ("scores", scores)):  # scores last: they count
+        table = pyarrow.table(columns).replace_schema_metadata({"atlas": json.dumps(facts)})
+        with whole_file(folder / f"{label}-{kind}.parquet") as file:
+            pyarrow.parquet.write_table(table, file, compression="zstd", compression_level=19)
+
+
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluated steps ``[k]`` and values ``[S, k]``, at most 25 evenly spaced ones and the last."""
+    measured = np.flatnonzero(np.isfinite(values).any(axis=0))
+    places = np.unique(np.linspace(0, len(measured) - 1, MOST_POINTS).round().astype(int))
+    return steps[measured[places]], values[:, measured[places]]
+
+
+def compared(study: dqx.study.Study, name: str) -> np.ndarray:
+    """Of each seed the number that the source's is compared with; NaN where there is none."""
+    claim = claim_of(name)
+    nothing = np.full(len(study.seeds), np.nan)
+    if claim is None:
+        return nothing
+    if claim.kind == "episodes":
+        return np.array([until_solved(episodes)[0] for episodes in episodes_of(study)])
+    if claim.kind == "training":
+        values = study.to_arrays("episode_return")[0]
+        last = values.shape[1] - 1 - np.argmax(np.isfinite(values)[:, ::-1], axis=1)
+        return values[np.arange(len(values)), last]
+    if claim.step is None:
+        return study.scores()
+    column = np.flatnonzero(study.steps == claim.step)
+    if not len(column):
+        raise dqx.ConfigError(f"{name} is not evaluated at step {claim.step:,}, as its claim is")
+    return study.to_arrays("eval_return")[0][:, column[0]]
+
+
+def publish(args: argparse.Namespace) -> int:
+    """Writes the page and its picture."""
+    kept: list[Kept] = kept_in(args.results)
+    if not kept:
+        raise dqx.ConfigError(f"{args.results} holds no preset yet: train some")
+    total = sum(path.stat().st_size for path in args.results.glob("*.parquet"))
+    if total > MOST_BYTES:
+        raise dqx.ConfigError(f"{args.results} holds {size(total)}, more than {size(MOST_BYTES)}")
+    args.docs.mkdir(parents=True, exist_ok=True)
+    order = list(SEEDS)
+    kept.sort(key=lambda one: order.index(one.name))
+    text: list[str] = page(kept, lacking(kept, order))
+    with whole_file(args.docs / "atlas.md") as file:
+        file.write(("\n".join(text) + "\n").encode())
+    picture(kept, args.docs / "atlas.png")
+    print(f"kept: {size(total)} in {args.results}; page: {args.docs / 'atlas.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
