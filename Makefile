@@ -62,7 +62,7 @@ $(VENV)/.installed-browser: $(VENV)/.installed-test
 	$(call install,[browser])
 
 comma := ,
-SUITES := craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
+SUITES := wandb$(comma)craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
 
 $(VENV)/.installed-suites: $(VENV)/.installed-test constraints-suites.txt
 	$(call install,[$(SUITES)],constraints-suites.txt)
@@ -80,7 +80,7 @@ test-long: $(VENV)/.installed-test
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
-	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py $(ARGS)
+	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py tests/report/test_trackers_wandb.py $(ARGS)
 
 # The page in a headless Chromium, Debian's, which is installed if there is none (CHROMIUM=... names
 # another).

@@ -114,6 +114,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--root-seed", type=int, default=0, metavar="N", help="another draw of every seed")
     _add_folder(parser, "runs/PRESET")
     _add_training(parser)
+    _add_trackers(parser)
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +126,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     )
     _add_folder(parser, "runs/NAME")
     _add_training(parser)
+    _add_trackers(parser)
 
 
 def _add_folder(parser: argparse.ArgumentParser, default: str) -> None:
@@ -152,6 +154,39 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="write no checkpoints, which hold the replay: what is interrupted starts again",
     )
     _add_common(parser)
+
+
+def _add_trackers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("trackers").add_argument
+    add(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="write event files for TensorBoard; default: the folder tensorboard in the study's",
+    )
+    add(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="PROJECT",
+        help="log to Weights & Biases; default: the project dqx",
+    )
+    add(
+        "--tracker-runs",
+        choices=("config", "seed"),
+        default="config",
+        help="what a run of a tracker is: all seeds of a configuration (IQM and interval), or each "
+        "seed; default: config",
+    )
+    add(
+        "--sink",
+        dest="sinks",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="let a dqx.Sink of your own watch, from the current folder or where Python finds it",
+    )
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import dqx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dqx.study.plan import Plan
     from dqx.study.results import Study
+    from dqx.study.sinks import Sink
 
 EXIT_DIFFERENT = 1
 # What training needs, so that nothing is found missing after hours.
@@ -220,6 +223,7 @@ def _run(options: argparse.Namespace, plan: "Plan") -> int:
     return _watched(
         options,
         plan.name,
+        _trackers(options, out, plan.name, go_on=False),
         lambda run, given: run.run(
             plan, out, overwrite=options.overwrite, command=options.command_line, **given
         ),
@@ -230,10 +234,33 @@ def _resume(options: argparse.Namespace, path: str) -> int:
     from dqx.study.folder import Folder, read_plan_record
 
     name = read_plan_record(Folder(path))["name"]
-    return _watched(options, name, lambda run, given: run.resume(path, **given))
+    trackers = _trackers(options, Path(path), name, go_on=True)
+    return _watched(options, name, trackers, lambda run, given: run.resume(path, **given))
 
 
-def _watched(options: argparse.Namespace, name: str, action: Any) -> int:
+def _trackers(
+    options: argparse.Namespace, study: Path, name: str, *, go_on: bool
+) -> "Sequence[Sink]":
+    """The trackers and sinks of a user's own that are asked for."""
+    if options.tensorboard is None and options.wandb is None and not options.sinks:
+        return ()
+    from dqx.report.trackers.chosen import chosen
+
+    _load()  # a sink may lie in the current folder
+    return chosen(
+        tensorboard=options.tensorboard,
+        wandb=options.wandb,
+        runs=options.tracker_runs,
+        sinks=options.sinks,
+        study=study,
+        name=name,
+        go_on=go_on,
+    )
+
+
+def _watched(
+    options: argparse.Namespace, name: str, trackers: "Sequence[Sink]", action: Any
+) -> int:
     """Calls ``action(dqx.run, arguments)`` with a view of what happens, and prints the result."""
     from dqx.report.terminal import summary
     from dqx.report.view import view
@@ -250,7 +277,7 @@ def _watched(options: argparse.Namespace, name: str, action: Any) -> int:
         given: dict[str, Any] = {
             "devices": options.devices,
             "replay_checkpoint": not options.no_replay_checkpoint,
-            "sinks": [shown, Picture(), page],
+            "sinks": [shown, Picture(), page, *trackers],
         }
         if options.checkpoint_seconds is not None:
             given["checkpoint_seconds"] = options.checkpoint_seconds
