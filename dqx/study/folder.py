@@ -239,6 +239,11 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
         StudyError: if there is none, or it is damaged or of another version's form.
     """
     if not folder.plan.is_file():
+        if (folder.path / "search.json").is_file():
+            raise StudyError(
+                f"{folder.path} holds a search: `dqx tune status {folder.path}` says how far it "
+                f"is, and the study of its winner will be {folder.path / 'fresh'}"
+            )
         raise StudyError(f"{folder.path} holds no study: there is no {folder.plan.name} in it")
     record = read_sealed(folder.plan)
     if record.get("format") != FORMAT:

@@ -247,6 +247,11 @@ def test_a_study_of_something_else_in_its_folder_is_refused(done, fake):
         tuning.tune(TABLE, done.path)
 
 
+def test_a_search_is_not_taken_for_a_study(done):
+    with pytest.raises(StudyError, match=r"holds a search: `dqx tune status .*/fresh$"):
+        dqx.load(done.path)
+
+
 def test_a_folder_that_holds_none(tmp_path):
     with pytest.raises(StudyError, match="holds no search"):
         load_tune(tmp_path)
