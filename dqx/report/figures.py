@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -134,7 +134,10 @@ def _lines(
         name = group.cases[place].label
         axes.plot(x, middle, color=color, linewidth=2.2, drawstyle=way, label=name, zorder=3)
         if np.isfinite(low).any():
-            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0, zorder=2)
+            step: Literal["post"] | None = "post" if stepped else None
+            axes.fill_between(
+                x, low, high, step=step, color=color, alpha=0.12, linewidth=0, zorder=2
+            )
         drawn.append(x)
     if xlabel == _STEPS and drawn:
         canvas.count_steps(axes, max(drawn, key=lambda x: float(x[-1])))
@@ -165,15 +168,7 @@ def _thresholds(group: Group, title: str) -> "Figure":
     if not found:
         return _lines(group, title, "no score is reached", [])
     one = found[max(0, len(found) - 2)]
-    lines = []
-    for place, first in zip(places, one.first, strict=True):
-        steps, counts = np.unique(first[np.isfinite(first)], return_counts=True)
-        last = float(group.cases[place].total_steps)
-        x = np.concatenate([[0.0], steps, [last] if not steps.size or steps[-1] < last else []])
-        share = np.concatenate([[0.0], np.cumsum(counts) / first.size])
-        share = np.concatenate([share, np.full(x.size - share.size, share[-1])])
-        nothing = np.full(x.size, np.nan)
-        lines.append((place, x, np.stack([share, nothing, nothing])))
+    lines = [(i, case.steps, case.share) for i, case in zip(places, one.cases, strict=True)]
     label = f"share of seeds that reached {style.number(one.score)}"
     figure = _lines(group, title, label, lines, stepped=True)
     _percent(figure.axes[0])

@@ -177,15 +177,10 @@ def improvements(group: Group, places: Sequence[int]) -> np.ndarray:
 
 
 class Threshold(NamedTuple):
-    """When seeds first reach a score.
-
-    Attributes:
-        score: the threshold.
-        first: of each case, steps ``[S]``; NaN for a seed that never got there.
-    """
+    """When seeds first reach a score, of each case."""
 
     score: float
-    first: list[np.ndarray]
+    cases: list[numbers.Reaching]
 
 
 def thresholds(group: Group, places: Sequence[int]) -> list[Threshold]:
@@ -202,7 +197,7 @@ def thresholds(group: Group, places: Sequence[int]) -> list[Threshold]:
         Threshold(
             score,
             [
-                numbers.reached(group.cases[i].steps, rows, score)
+                numbers.reaching(group.cases[i].steps, rows, score, group.cases[i].total_steps)
                 for i, rows in zip(places, curves, strict=True)
             ],
         )

@@ -29,6 +29,15 @@ _REFERENCES = {
   publisher = {Chapman and Hall},
   year      = {1993}
 }""",
+    "kaplan1958nonparametric": """@article{kaplan1958nonparametric,
+  title   = {Nonparametric Estimation from Incomplete Observations},
+  author  = {Kaplan, E. L. and Meier, Paul},
+  journal = {Journal of the American Statistical Association},
+  volume  = {53},
+  number  = {282},
+  pages   = {457--481},
+  year    = {1958}
+}""",
     "lange2022gymnax": """@misc{lange2022gymnax,
   title  = {{gymnax}: A {JAX}-based Reinforcement Learning Environment Library},
   author = {Lange, Robert Tjarko},
@@ -42,6 +51,26 @@ _REFERENCES = {
   number  = {7540},
   pages   = {529--533},
   year    = {2015}
+}""",
+    "montielolea2019simultaneous": """@article{montielolea2019simultaneous,
+  title   = {Simultaneous confidence bands: {Theory}, implementation, and an application to
+             {SVARs}},
+  author  = {Montiel Olea, Jos{\\'e} Luis and Plagborg-M{\\o}ller, Mikkel},
+  journal = {Journal of Applied Econometrics},
+  volume  = {34},
+  number  = {1},
+  pages   = {1--17},
+  year    = {2019}
+}""",
+    "tukey1963less": """@article{tukey1963less,
+  title   = {Less Vulnerable Confidence and Significance Procedures for Location Based on a Single
+             Sample: Trimming/Winsorization 1},
+  author  = {Tukey, John W. and McLaughlin, Donald H.},
+  journal = {Sankhy{\\=a}: The Indian Journal of Statistics, Series A},
+  volume  = {25},
+  number  = {3},
+  pages   = {331--352},
+  year    = {1963}
 }""",
     "vanhasselt2016deep": """@inproceedings{vanhasselt2016deep,
   title     = {Deep Reinforcement Learning with Double {Q}-learning},
@@ -61,10 +90,15 @@ _REFERENCES = {
 }""",
 }
 
+_ALWAYS = (
+    "agarwal2021deep", "bradbury2018jax", "efron1993introduction", "kaplan1958nonparametric",
+    "lange2022gymnax", "montielolea2019simultaneous", "tukey1963less",
+)  # fmt: skip
+
 
 def methods(studies: Sequence[Study], groups: Sequence[Group]) -> tuple[str, str]:
     """A paragraph in words, whose citations are keys of the BibTeX entries beside it."""
-    cited = {"agarwal2021deep", "bradbury2018jax", "efron1993introduction", "lange2022gymnax"}
+    cited = set(_ALWAYS)
     sentences = [sentence for study in studies for sentence in _training(study, cited)]
     sentences += _statistics(groups)
     sentences += [_software(studies[0])]
@@ -148,8 +182,11 @@ def _statistics(groups: Sequence[Group]) -> list[str]:
     diverged = sum(int((c.diverged_at >= 0).sum()) for group in groups for c in group.cases)
     found = [
         "We report interquartile means over seeds [agarwal2021deep] with "
-        f"{100 * LEVEL:g} % intervals over seeds, the seed being the unit of resampling "
-        "[efron1993introduction]."
+        f"{100 * LEVEL:g} % intervals over seeds, whose ends are the farther of those of the "
+        "percentile bootstrap [efron1993introduction] and of Student's t around the trimmed mean "
+        "[tukey1963less]; the seed is the unit of resampling. Bands that hold whole learning "
+        "curves are those of [montielolea2019simultaneous], and steps to a score are estimated "
+        "with seeds that never reach it as censored [kaplan1958nonparametric]."
     ]
     if diverged or lost:
         found.append(

@@ -42,12 +42,18 @@ def center(values: np.ndarray) -> Center:
     return Center(found.n, found.iqm, found.low, found.high, found.note)
 
 
-def curve(values: np.ndarray) -> np.ndarray:
-    """The IQM over seeds at each step and the ends of its band: ``[S, K] -> [3, K]``.
+def curve(values: np.ndarray, whole: bool = False) -> np.ndarray:
+    """The IQM over seeds at each step and its bands: ``[S, K] -> [5, K]``.
 
-    NaN where no seed has a number; the ends also where there is no interval.
+    Rows are the IQM, the ends of its pointwise interval, and those of the band that holds the
+    whole curve: NaN unless ``whole``, and where a seed has a gap. NaN where no seed has a number;
+    ends also where there is no interval.
     """
-    return np.stack(stats.interval(values, level=LEVEL, nan="drop", resamples=1000))
+    if whole and np.isfinite(values).all():
+        band = stats.simultaneous_band(values, level=LEVEL)
+        return np.stack(band[:5])
+    found = np.stack(stats.interval(values, level=LEVEL, nan="drop", resamples=1000))
+    return np.concatenate([found, np.full((2, values.shape[1]), np.nan)])
 
 
 def improvement(x: np.ndarray, y: np.ndarray) -> stats.Estimate:
@@ -79,10 +85,34 @@ def quartiles(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def reached(steps: np.ndarray, curves: np.ndarray, threshold: float) -> np.ndarray:
-    """The first of ``steps [K]`` at which each seed of ``[S, K]`` is at or above a threshold.
+class Reaching(NamedTuple):
+    """When seeds first reach a score, those that never do counted as needing more steps.
 
-    NaN for a seed that never was: it is censored at the last step.
+    Attributes:
+        steps: from 0 to the last step of training, float64 ``[E]``, where the share changes.
+        share: of seeds that have got there by then, with its interval: ``[3, E]``.
+        reached: how many seeds got there.
+        fastest: steps of the first seed; infinite if none got there.
+        half: steps of half of all seeds, with its interval; infinite if fewer got there.
     """
-    above = curves >= threshold
-    return np.where(above.any(axis=1), steps[above.argmax(axis=1)].astype(float), np.nan)
+
+    steps: np.ndarray
+    share: np.ndarray
+    reached: int
+    fastest: float
+    half: tuple[float, float, float]
+
+
+def reaching(steps: np.ndarray, curves: np.ndarray, threshold: float, until: float) -> Reaching:
+    """When seeds with ``curves [S, K]`` on ``steps [K]`` reach a threshold; trained ``until``."""
+    times = stats.steps_to_threshold(steps, curves, threshold)
+    found = stats.survival_curve(*times, level=LEVEL)
+    share = 1 - np.stack([found.value, found.high, found.low])
+    share = np.concatenate([np.full((3, 1), [[0.0], [np.nan], [np.nan]]), share], axis=1)
+    at = np.concatenate([[0.0], found.steps])
+    if at[-1] < until:
+        at, share = np.append(at, until), np.concatenate([share, share[:, -1:]], axis=1)
+    half = stats.median_steps(*times, level=LEVEL)
+    fastest = float(found.steps[0]) if found.steps.size else math.inf
+    middle, low, high = (float(value) for value in half)
+    return Reaching(at, share, int(times.reached.sum()), fastest, (middle, low, high))

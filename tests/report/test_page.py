@@ -223,8 +223,21 @@ def test_steps_to_a_score_count_seeds_that_never_got_there(tmp_path):
     # The IQM goes from 10 to 25.
     found = shown(tmp_path / "s")["groups"][0]["thresholds"]
     assert [one["score"] for one in found] == [17.5, 21.2, 23.5, 25]
-    assert found[0]["cases"] == [{"case": 0, "first": [200, 400, 400]}]
-    assert found[3]["cases"] == [{"case": 0, "first": [200, 400]}]
+    (low,), (high,) = found[0]["cases"], found[3]["cases"]
+    assert low["steps"] == [0, 200, 400] and low["center"][0] == [0, 0.25, 0.75]
+    assert (low["reached"], low["fastest"], low["half"][0]) == (3, 200, 400)
+    assert high["center"][0] == [0, 0.25, 0.5] and (high["reached"], high["half"][0]) == (2, 400)
+    assert low["center"][1][1] < 0.25 < low["center"][2][1]
+
+
+def test_a_score_that_half_of_the_seeds_never_reach_has_no_steps(tmp_path):
+    curves = {0: (0, 90), 1: (0, 80), 2: (0, 1), 3: (0, 2), 4: (0, 3)}
+    make_study(tmp_path / "s", {"seeds": 5}, change=curve_of(lambda _, seed: curves[seed]))
+    one = shown(tmp_path / "s")["groups"][0]["thresholds"][-1]
+    (case,) = one["cases"]
+    # Of five, the middle three are averaged: 2, 3 and 80.
+    assert one["score"] == 28.3 and case["reached"] == 2
+    assert case["half"] == [None, 400, None] and case["center"][0] == [0, 0.4]
 
 
 def test_episodes_are_averaged_over_the_last_hundred(tmp_path):

@@ -20,8 +20,8 @@ MAX_CURVES, _BEST = 48, 36
 # Points of a line, and of the curve of one seed: the fewer, the more seeds there are.
 _POINTS, _FEWEST, _MOST_NUMBERS = 200, 20, 1_200_000
 _PANEL_POINTS = 80
-# Configurations of the matrix, and of panels.
-_MAX_MATRIX, _MAX_PANELS = 12, 16
+# Configurations of the matrix, of panels, and with a band that holds the whole curve.
+_MAX_MATRIX, _MAX_PANELS, _MAX_WHOLE = 12, 16, 8
 
 
 def content(studies: Sequence[Study], groups: Sequence[Group]) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _group(group: Group, studies: int) -> dict[str, Any]:
         "waiting": list(group.waiting),
         "cases": [_case(group, i, i in shown) for i in range(len(group.cases))],
         "ranking": group.ranking,
-        "curves": [_curves(group, i, points) for i in shown],
+        "curves": [_curves(group, i, points, i in group.ranking[:_MAX_WHOLE]) for i in shown],
         "profiles": _profiles(group, shown),
         "improvements": {
             "cases": matrix,
@@ -118,7 +118,7 @@ def _case(group: Group, place: int, with_seeds: bool) -> dict[str, Any]:
     return found
 
 
-def _curves(group: Group, place: int, points: int) -> dict[str, Any]:
+def _curves(group: Group, place: int, points: int, whole: bool) -> dict[str, Any]:
     case, values = group.cases[place], group.curves[place]
     steps, seeds = (
         findings.thinned(len(case.steps), _POINTS),
@@ -127,7 +127,7 @@ def _curves(group: Group, place: int, points: int) -> dict[str, Any]:
     return {
         "case": place,
         "steps": case.steps[steps].tolist(),
-        "center": rounded(numbers.curve(values[:, steps])),
+        "center": rounded(numbers.curve(values[:, steps], whole)),
         "seedSteps": case.steps[seeds].tolist(),
         "seeds": packed(values[:, seeds]),
         "measured": len(case.steps),
@@ -165,8 +165,15 @@ def _thresholds(group: Group, shown: Sequence[int]) -> list[dict[str, Any]]:
         {
             "score": rounded(found.score),
             "cases": [
-                {"case": i, "first": rounded(np.sort(first[np.isfinite(first)]), 7)}
-                for i, first in zip(shown, found.first, strict=True)
+                {
+                    "case": i,
+                    "steps": rounded(one.steps, 7),
+                    "center": rounded(one.share, 4),
+                    "reached": one.reached,
+                    "fastest": rounded(one.fastest, 7),
+                    "half": rounded(one.half, 7),
+                }
+                for i, one in zip(shown, found.cases, strict=True)
             ],
         }
         for found in findings.thresholds(group, shown)

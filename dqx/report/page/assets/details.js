@@ -4,7 +4,7 @@
 function thresholds(main) {
   const here = group();
   if (!here.thresholds.length) return;
-  const part = section(main, "threshold", "Steps to a score", "The share of seeds that have once been measured at or above a score. A seed that never was is counted too: it keeps the line below 100 %.");
+  const part = section(main, "threshold", "Steps to a score", "The share of seeds that have once been measured at or above a score. A seed that never was is counted too, as one that needs more (Kaplan and Meier): it keeps the line below 100 %. Bands are pointwise.");
   const last = here.thresholds.length - 1;
   const at = chosen.threshold === null ? Math.max(0, last - 1) : Math.min(chosen.threshold, last);
   const options = here.thresholds.map((one, i) => element("option", { value: i }, numberText(one.score)));
@@ -14,32 +14,18 @@ function thresholds(main) {
   legend(part, shown());
   const { score, cases } = here.thresholds[at];
   const some = cases.filter((one) => shown().includes(one.case));
-  const lines = some.map((one) => stairs(one, here.cases[one.case]));
-  lineChart(part, { name: `Steps to a score of ${numberText(score)}`, what: "share", bands: false, stepped: true, fromZero: true, xLabel: "environment steps", yLabel: "share of seeds", yText: (value) => `${Math.round(100 * value)} %`, yRange: [-0.02, 1.02], lines });
+  lineChart(part, { name: `Steps to a score of ${numberText(score)}`, what: "share", stepped: true, fromZero: true, xLabel: "environment steps", yLabel: "share of seeds", yText: (value) => `${Math.round(100 * value)} %`, yRange: [-0.02, 1.02], lines: linesOf(some) });
   const columns = [
     { name: "Configuration", value: (row) => labelOf(row.case) },
-    { name: "Reached", number: true, value: (row) => row.first.length / here.cases[row.case].n, show: (row) => `${row.first.length} of ${here.cases[row.case].n}` },
-    { name: "Steps of half of all seeds", number: true, value: (row) => halfway(row, here), show: (row) => { const half = halfway(row, here); return half === null ? "never" : stepsText(half); } },
-    { name: "Fastest seed", number: true, value: (row) => row.first[0], show: (row) => (row.first.length ? stepsText(row.first[0]) : "never") },
+    { name: "Reached", number: true, value: (row) => row.reached / here.cases[row.case].n, show: (row) => `${row.reached} of ${here.cases[row.case].n}` },
+    { name: "Steps of half of all seeds", number: true, value: (row) => row.half[0], show: (row) => reachedText(row.half[0]) },
+    { name: `${100 * DATA.level} % interval`, number: true, value: (row) => row.half[1], show: (row) => (row.half[1] === null ? "not reached" : `${stepsText(row.half[1])} to ${row.half[2] === null ? "more than trained" : stepsText(row.half[2])}`) },
+    { name: "Fastest seed", number: true, value: (row) => row.fastest, show: (row) => reachedText(row.fastest) },
   ];
   sortingTable(part, { name: `Steps to a score of ${numberText(score)}`, columns, rows: some });
 }
 
-function halfway(row, here) {
-  const needed = Math.ceil(here.cases[row.case].n / 2);
-  return row.first.length >= needed ? row.first[needed - 1] : null;
-}
-
-function stairs(one, about) {
-  const steps = [0], share = [0];
-  one.first.forEach((step, i) => {
-    if (steps.at(-1) === step) share[share.length - 1] = (i + 1) / about.n;
-    else { steps.push(step); share.push((i + 1) / about.n); }
-  });
-  if (steps.at(-1) < about.total) { steps.push(about.total); share.push(share.at(-1)); }
-  const none = steps.map(() => null);
-  return { label: labelOf(one.case), color: colorOf(one.case), steps, center: [share, none, none] };
-}
+const reachedText = (steps) => (steps === null ? "not reached" : stepsText(steps));
 
 function episodes(main) {
   const here = group();

@@ -50,7 +50,7 @@ function plotOf(place, chart, width, tip) {
       points: { show: few && !chart.stepped && !chart.thin, size: 6, fill: line.color },
     });
     if (chart.bands !== false) {
-      bands.push({ series: [3 * i + 2, 3 * i + 1], fill: faded(line.color, chart.lines.length > 3 ? 0.14 : 0.22) });
+      bands.push({ series: [3 * i + 2, 3 * i + 1], fill: faded(line.color, chart.lines.length > 3 ? 0.12 : 0.22) });
     }
   });
   const state = { chart, tip, place, keyed: null, overlay: null };

@@ -3,7 +3,7 @@
 
 const MOST_SHOWN = 8; // configurations at a time, which is as many as there are colours
 let DATA = JSON.parse(document.getElementById("data").textContent);
-const chosen = { group: 0, shown: {}, seeds: true, threshold: null, map: {}, open: {} };
+const chosen = { group: 0, shown: {}, seeds: true, band: "point", threshold: null, map: {}, open: {} };
 
 const group = () => DATA.groups[Math.min(chosen.group, DATA.groups.length - 1)];
 const palette = () => DATA.palette[isDark() ? "dark" : "light"];
@@ -42,9 +42,16 @@ function legend(host, places) {
   })));
 }
 
+// The line with the band that is asked for; some have none that holds the whole curve.
+function banded(center) {
+  const none = center[0].map(() => null);
+  if (chosen.band === "none") return [center[0], none, none];
+  return chosen.band === "whole" && center.length > 3 ? [center[0], center[3], center[4]] : center.slice(0, 3);
+}
+
 function linesOf(parts, steps) {
   return parts.filter((part) => shown().includes(part.case)).map((part) => ({
-    label: labelOf(part.case), color: colorOf(part.case), steps: steps || part.steps, center: part.center,
+    label: labelOf(part.case), color: colorOf(part.case), steps: steps || part.steps, center: banded(part.center),
   }));
 }
 
@@ -141,10 +148,13 @@ function curves(main) {
   const drawn = Math.max(...here.curves.map((curve) => curve.seedSteps.length));
   const few = shown().length < here.cases.length ? `${shown().length} of ${here.cases.length} configurations are shown; choose others in the table above.` : "";
   const part = section(main, "curves", "Learning curves",
-    `Thick: IQM over seeds with its pointwise ${100 * DATA.level} % band. Thin: every seed. ${drawn < measured ? `Of a seed ${drawn} of ${measured} measured points are drawn. ` : ""}${few} Drag to enlarge, double-click to go back.`);
+    `Thick: IQM over seeds in its band. Thin: every seed. ${drawn < measured ? `Of a seed ${drawn} of ${measured} measured points are drawn. ` : ""}${few} Drag to enlarge, double-click to go back.`);
   const box = element("input", { type: "checkbox", id: "every-seed", onchange: (event) => { chosen.seeds = event.target.checked; render(); } });
   box.checked = chosen.seeds;
-  part.append(element("div", { class: "controls" }, element("label", { for: "every-seed" }, box, "every seed")));
+  const bands = [["point", `at each step, ${100 * DATA.level} %`], ["whole", `over the whole curve, ${100 * DATA.level} %`], ["none", "none"]];
+  const select = element("select", { id: "bands", onchange: (event) => { chosen.band = event.target.value; render(); } }, bands.map(([value, text]) => element("option", { value }, text)));
+  select.value = chosen.band;
+  part.append(element("div", { class: "controls" }, element("label", { for: "every-seed" }, box, "every seed"), element("label", { for: "bands" }, "bands", select)));
   legend(part, shown());
   const bundles = here.curves.filter((curve) => shown().includes(curve.case)).map((curve) => {
     curve.rows ||= unpacked(curve.seeds);
@@ -175,7 +185,15 @@ function distribution(main) {
     };
   });
   const values = rows.flatMap((row) => row.points.map((point) => point.value));
-  rowChart(part, { name: "Final scores", rows, label: `${here.label} (sum of rewards an episode)`, ...padded(values) });
+  rowChart(part, { name: "Final scores", rows, label: `${here.label} (sum of rewards an episode)`, ...around(values, rows) });
+}
+
+// Of values and of the ends of intervals, unless these lie far away, as those of two seeds do.
+function around(values, rows) {
+  const { low, high } = padded(values);
+  const far = 0.3 * (high - low);
+  const ends = rows.flatMap(({ center }) => [center.low, center.high]).filter((end) => end !== null);
+  return padded([...values, ...ends.map((end) => Math.min(Math.max(end, low - far), high + far))]);
 }
 
 function padded(values) {

@@ -26,7 +26,7 @@ function rowsDrawn({ name, rows, label, low, high, width, tip, place }) {
   const heights = rows.map((row) => (row.points ? 84 : 46));
   const total = heights.reduce((sum, h) => sum + h, 0) + 44;
   const span = high - low || 1;
-  const x = (value) => pad + ((value - low) / span) * (width - 2 * pad);
+  const x = (value) => pad + Math.min(1, Math.max(0, (value - low) / span)) * (width - 2 * pad);
   const svg = shape("svg", { width, height: total, viewBox: `0 0 ${width} ${total}`, role: "img" });
   svg.setAttribute("aria-label", `${name}: ${rows.map((row) => `${row.label} ${centerText(row.center)}`).join("; ")}`);
   const bottom = total - 40;
