@@ -181,17 +181,23 @@ function pointed(plot, state) {
   if (state.keyed && seed) seed.k = nearestStep(seed.bundle.steps, at);
   highlight(plot, state, seed);
   const { chart } = state;
-  const lines = [[`${chart.xName || "step"} ${(chart.xText || stepsText)(plot.data[0][idx])}`, true]];
+  const lines = [[`${chart.xName || "step"} ${(chart.xText || stepsText)(plot.data[0][idx])}: ${chart.what}`, true]];
   if (seed) {
     const value = seed.bundle.rows[seed.i][seed.k];
     lines.push([`seed ${seed.bundle.names[seed.i]} of ${seed.bundle.label}: ${numberText(value)}`, true]);
   }
+  const values = [];
   chart.lines.forEach((line, i) => {
     const [low, high, middle] = [1, 2, 3].map((part) => plot.data[3 * i + part][idx]);
     if (middle === null || middle === undefined) return;
     const span = low === null || low === undefined ? "" : ` (${numberText(low)} to ${numberText(high)})`;
-    lines.push([`${line.label}: ${chart.what} ${numberText(middle)}${span}`, false]);
+    values.push([middle, `${line.label}: ${numberText(middle)}${span}`]);
   });
+  values.sort(([a], [b]) => b - a);
+  // There is little room on a small screen: what is nearest to the pointer is shown.
+  const near = ([value]) => Math.abs(plot.valToPos(value, "y") - top);
+  const few = plot.width < 500 ? values.sort((a, b) => near(a) - near(b)).slice(0, 2) : values;
+  lines.push(...few.map(([, text]) => [text, false]));
   state.tip.show(lines, plot.over.offsetLeft + left, plot.over.offsetTop + Math.max(top, 0));
   const { place } = state;
   place.setAttribute("aria-valuemin", plot.data[0][0]);
