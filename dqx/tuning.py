@@ -72,7 +72,7 @@ def tune(
         record = folders.read_search(folder)
         folders.check_same(folder, record, asked, "")
     else:
-        check_installed(asked.sampler)
+        Search(asked).first_plan(Optuna(asked))  # a space of which nothing works is told now
         _make(path, folders.search_record(asked, version(asked.sampler), command), overwrite)
     trainer = _Trainer(folder, devices, checkpoint_seconds, replay_checkpoint, watch)
     return _run(folder, trainer, progress)

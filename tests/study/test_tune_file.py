@@ -95,6 +95,7 @@ MISTAKES = [
     ({"space": {"double": {"uniform": [0, 1]}}}, "double takes no number"),
     ({"space": {"double": {"choice": [True, 3]}}}, "double.*3"),
     ({"space": {"preset": {"choice": ["cartpole", "cartpol"]}}}, "cartpol"),
+    ({"space": {"env.gravty": {"uniform": [8, 12]}}}, "gravty.*gravity"),
     ({"rungs": [4, 2]}, "rungs must rise.*\\[4, 2\\]"),
     ({"rungs": [2, 2]}, "rungs must rise"),
     ({"rungs": []}, "rungs must be a list"),

@@ -217,6 +217,13 @@ def test_what_is_no_search_is_not_replaced(done, fake, tmp_path):
         tuning.tune(TABLE, tmp_path / "file")
 
 
+def test_a_space_of_which_nothing_works_leaves_no_folder(fake, tmp_path):
+    given = table(space={"batch_size": {"choice": [999_998, 999_999]}})
+    with pytest.raises(StudyError, match="no candidate can be trained: .*batch_size"):
+        tuning.tune(given, tmp_path / "t")
+    assert not (tmp_path / "t").exists() and fake.made == []
+
+
 def test_another_optuna_is_refused(done, monkeypatch):
     (done.path / "tune.json").unlink()
     monkeypatch.setattr(tuning, "version", lambda sampler: "optuna 9.9")

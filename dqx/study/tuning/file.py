@@ -210,7 +210,10 @@ def _check_takes(fields: dict[str, Any]) -> None:
     chosen = fields.pop("preset", None)
     if chosen is not None and not isinstance(chosen, str):
         raise ConfigError(f"preset must be the name of one, such as 'cartpole', got {chosen!r}")
-    override(*((Config(), Hyper()) if chosen is None else preset(chosen)), **fields)
+    start = (Config(), Hyper()) if chosen is None else preset(chosen)
+    config, hyper = override(*start, **fields)
+    if any(environments.is_own(field) for field in fields):
+        environments.resolved(config, hyper)  # the environment knows its settings
 
 
 def _rungs(given: Any) -> tuple[int, ...]:
