@@ -1,17 +1,19 @@
 """Measures how often intervals hold the truth, by simulation, and how wide they are for it.
 
-    python scripts/coverage.py                 # prints the table, a minute on 2 cores
+    python scripts/coverage.py                 # prints both tables, some minutes on 2 cores
     python scripts/coverage.py --write docs/statistics.md
 
 Truths are distributions whose IQM is known to many digits; samples of a few seeds are drawn from
 each, and `dqx.stats.interval` and the percentile bootstrap put a 95 % interval around each sample's
 IQM. Samples whose middle seeds all agree get no interval: they are counted apart, and are part of
-no coverage.
+no coverage. A second table has the intervals of comparisons, tasks, curves, quantiles and those
+that hold after every seed.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
@@ -26,7 +28,7 @@ SEEDS = (3, 4, 5, 7, 10, 32)
 # What the interval has to hold at least, by number of seeds.
 TARGETS = {3: 0.93, 5: 0.90, 10: 0.92, 32: 0.92}
 BLOCK = 2_000
-BEGIN, END = "<!-- coverage -->", "<!-- end of coverage -->"
+BEGIN, END = "<!-- {} -->", "<!-- end of {} -->"
 
 
 class Truth(NamedTuple):
@@ -144,22 +146,115 @@ def table(samples: int) -> tuple[list[str], list[str]]:
     return markdown(rows), missed
 
 
+Held = Callable[..., bool]
+
+
+def holds(found: stats.Estimate, truth: float) -> bool:
+    """Whether an interval holds the truth; one without ends holds nothing."""
+    return bool(found.low <= truth <= found.high)
+
+
+def _difference(rng: np.random.Generator, i: int, n: int) -> bool:
+    x, y = rng.normal(1, 1, n), rng.normal(0, 3, n)
+    return holds(stats.difference(x, y, resamples=200, seed=i), 1.0)
+
+
+def _paired(rng: np.random.Generator, i: int, n: int) -> bool:
+    luck = rng.normal(0, 5, n)
+    x, y = luck + rng.normal(1, 1, n), luck + rng.normal(0, 1, n)
+    return holds(stats.difference(x, y, paired=True, resamples=200, seed=i), 1.0)
+
+
+def _improvement(rng: np.random.Generator, i: int, n: int, gap: float) -> bool:
+    x, y = rng.normal(gap, 1, n), rng.normal(0, 1, n)
+    found = stats.probability_of_improvement(x, y, resamples=200, seed=i)
+    return holds(found, NormalDist().cdf(gap / np.sqrt(2)))
+
+
+def _quantile(rng: np.random.Generator, i: int) -> bool:
+    return holds(stats.quantile(rng.exponential(size=40), 0.1), -np.log(0.9))
+
+
+def others() -> list[tuple[str, int, Held]]:
+    """Intervals beside the one of an IQM: what, how many seeds, and whether one sample's holds."""
+    cases: list[tuple[str, int, Held]] = []
+    for name, held in (
+        ("difference, normal, spreads 1 and 3", _difference),
+        ("difference by shared seed, normal", _paired),
+        ("P(A > B), normal, equal sides", partial(_improvement, gap=0.0)),
+        ("P(A > B), normal, one spread apart", partial(_improvement, gap=1.0)),
+    ):
+        cases += [(name, n, partial(held, n=n)) for n in (3, 5, 10)]
+    for method in ("scaled", "percentile"):
+        cases.append((f"mean over 10 tasks, {method}", 3, partial(_tasks, method=method)))
+    for name, kind in (("whole curve of 15 points, its band", 0), ("the same, pointwise band", 1)):
+        cases += [(name, n, partial(_band, n=n, kind=kind)) for n in (5, 10, 32)]
+    cases.append(("tenth percentile, exponential", 40, _quantile))
+    for name, cap in (
+        ("after each of 150 seeds, uniform", 0.0),
+        ("the same, 70 % at the cap", 0.3),
+    ):
+        cases.append((name, 150, partial(_sequence, cap=cap)))
+    return cases
+
+
+def _tasks(rng: np.random.Generator, i: int, method: str) -> bool:
+    scores = {"x": rng.normal(np.arange(10) / 10, 1, (3, 10))}
+    found = stats.get_interval_estimates(scores, np.mean, method=method, resamples=300, seed=i)
+    low, high = found.interval_estimates["x"]
+    return bool(low <= 0.45 <= high)
+
+
+def _band(rng: np.random.Generator, i: int, n: int, kind: int) -> bool:
+    curves = np.cumsum(rng.normal(size=(n, 15)), axis=1) + rng.normal(size=(n, 1))
+    band = stats.simultaneous_band(curves, resamples=300, seed=i)
+    low, high = ((band.low, band.high), (band.point_low, band.point_high))[kind]
+    return bool(((low <= 0) & (high >= 0)).all())
+
+
+def _sequence(rng: np.random.Generator, i: int, cap: float) -> bool:
+    values = rng.random(150)
+    truth = 0.5
+    if cap:
+        values, truth = (values > cap).astype(float), 1 - cap
+    found = stats.confidence_sequence(values, (0, 1))
+    return bool(((found.low <= truth) & (truth <= found.high)).all())
+
+
+def other_table(samples: int) -> list[str]:
+    """How often the other intervals hold the truth."""
+    rows = []
+    for number, (what, seeds, held) in enumerate(others()):
+        rng = np.random.default_rng([7, number])
+        share = np.mean([held(rng, i) for i in range(samples)])
+        rows.append({"interval": what, "seeds": seeds, "holds the truth": f"{share:.3f}"})
+    return markdown(rows)
+
+
+def written(text: str, name: str, lines: list[str]) -> str:
+    """A text with a table in place of what is between its two marks."""
+    before, _, rest = text.partition(f"{BEGIN.format(name)}\n")
+    _, found, after = rest.partition(END.format(name))
+    if not found:
+        raise ValueError(f"there are no lines {BEGIN.format(name)} and {END.format(name)}")
+    return "\n".join([f"{before}{BEGIN.format(name)}", *lines, f"{END.format(name)}{after}"])
+
+
 def main() -> int:
-    """Prints the table; 1 if a target is missed."""
+    """Prints the tables; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=20_000, help="of each kind and size")
-    parser.add_argument("--write", type=Path, help="a Markdown file whose table is replaced")
+    parser.add_argument("--others", type=int, default=2_000, help="samples of the second table")
+    parser.add_argument("--write", type=Path, help="a Markdown file whose tables are replaced")
     args = parser.parse_args()
     lines, missed = table(args.samples)
     print("\n".join(lines))
+    more = other_table(args.others)
+    print("\n".join(more))
     if args.write:
-        before, _, rest = args.write.read_text().partition(f"{BEGIN}\n")
-        _, found, after = rest.partition(END)
-        if not found:
-            parser.error(f"{args.write} has no lines {BEGIN} and {END} to write between")
-        text = "\n".join([f"{before}{BEGIN}", *lines, f"{END}{after}"])
+        text = written(args.write.read_text(), "coverage", lines)
         with whole_file(args.write) as file:
-            file.write(text.encode())
+            file.write(written(text, "other coverage", more).encode())
     for line in missed:
         print(f"below its target: {line}", file=sys.stderr)
     return 1 if missed else 0

@@ -164,17 +164,23 @@ def pair_cells(found: Comparison, pair: Pair) -> tuple[str, ...]:
     return (
         found.name(pair.a),
         found.name(pair.b),
-        f"{value:+.{digits}f}",
+        _signed(value, digits),
         "none" if math.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}",
         f"{pair.shared:,} seeds" if pair.shared else "not paired",
         f"{share:.2f}",
         "none" if math.isnan(least) else f"{least:.2f} to {most:.2f}",
-        f"{pair.delta:+.2f}",
-        f"{pair.effect:+.2f}" if math.isfinite(pair.effect) else "no spread",
+        _signed(pair.delta, 2),
+        _signed(pair.effect, 2) if math.isfinite(pair.effect) else "no spread",
         p_words(pair.p).removeprefix("= "),
         p_words(pair.holm).removeprefix("= "),
         f"{pair.needed:,}" if pair.needed else f"> {MOST_SEEDS:,}",
     )
+
+
+def _signed(value: float, digits: int) -> str:
+    """A number with its sign, zero without."""
+    shown = f"{value:+.{digits}f}"
+    return shown if float(shown) != 0 else shown[1:]
 
 
 def _sentences(found: Comparison) -> list[str]:

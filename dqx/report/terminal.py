@@ -28,12 +28,17 @@ class Standing(NamedTuple):
 
 
 def rank(scores: Mapping[str, Iterable[float]]) -> list[Standing]:
-    """Configurations by the IQM of their finite scores, the best first; without one, last."""
+    """Configurations by their IQM, the best first; without a finite score, last.
+
+    A score that is not finite counts as the lowest of all that are.
+    """
+    arrays = {name: np.asarray(list(values), float) for name, values in scores.items()}
+    known = [array[np.isfinite(array)] for array in arrays.values()]
+    worst = min((float(values.min()) for values in known if values.size), default=math.nan)
     found = []
-    for name, values in scores.items():
-        array = np.asarray(list(values), float)
-        finite = array[np.isfinite(array)]
-        iqm = float(stats.iqm(finite)) if finite.size else math.nan
+    for name, array in arrays.items():
+        any_finite = np.isfinite(array).any()
+        iqm = float(stats.iqm(array, nan=worst)) if any_finite else math.nan
         found.append(Standing(name, iqm, array.size))
     return sorted(found, key=lambda s: -math.inf if math.isnan(s.iqm) else s.iqm, reverse=True)
 
@@ -75,10 +80,20 @@ def _one(study: "Study") -> list[str]:
 
     metric = score_metric(config)
     digits = 2 if metric == "exact_return" else 1
-    lines = [f"{words[metric]}: {interval_words(study.scores(), digits)}"]
+    scores = study.scores()
+    lines = [f"{words[metric]}: {interval_words(scores, digits, _worst(study, scores, metric))}"]
     if metric == "exact_return" and study.finished:
         lines += [_exact_words(study)]
     return lines
+
+
+def _worst(study: "Study", scores: np.ndarray, metric: str) -> float:
+    """The lowest number of any run and step, if it is asked for: where a score is not finite."""
+    if np.isfinite(scores).all():
+        return math.nan
+    values = np.append(study.to_arrays(metric).ravel().astype(np.float64), scores)
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else math.nan
 
 
 def _exact_words(study: "Study") -> str:
@@ -95,7 +110,7 @@ def _exact_words(study: "Study") -> str:
 
 
 def _standings(study: "Study") -> list[str]:
-    scores = {name: study.scores(name) for name in study.configs}
+    scores = {name: _counted(study, name) for name in study.configs}
     standings = rank({name: values for name, values in scores.items() if len(values)})
     if not standings:
         return []
@@ -114,6 +129,17 @@ def _standings(study: "Study") -> list[str]:
         )
     more = len(standings) - MAX_ROWS
     return [*aligned(rows), *([f"... and {more} more configurations"] if more > 0 else [])]
+
+
+def _counted(study: "Study", name: str) -> np.ndarray:
+    """The scores of a configuration, those that are not finite as the worst of any run and step."""
+    from dqx.compute.score import score_metric
+
+    scores = study.scores(name)
+    if not np.isfinite(scores).any():
+        return scores
+    worst = _worst(study, scores, score_metric(study.point(name)[0]))
+    return np.where(np.isfinite(scores), scores, worst)
 
 
 def _time(study: "Study") -> list[str]:
@@ -185,16 +211,27 @@ def certificate_lines(certificate: "Certificate", folder: str, quiet: bool) -> l
     return [*lines, f"certificate: {Path(folder) / 'certificate.json'}"]
 
 
-def interval_words(scores: np.ndarray, digits: int = 1) -> str:
-    """The IQM of scores and its interval, in words; names what is left out."""
-    finite = scores[np.isfinite(scores)]
-    if not finite.size:
+def interval_words(scores: np.ndarray, digits: int = 1, worst: float = math.nan) -> str:
+    """The IQM of scores and its interval, in words.
+
+    Args:
+        scores: of seeds ``[S]``.
+        digits: decimals.
+        worst: what a score that is not finite counts as, which is said.
+    """
+    finite = np.isfinite(scores)
+    if not finite.any():
         return "not finite for any seed"
-    found = stats.summarize(finite)
-    words = f"95 % interval {found.interval_text(digits)} ({counted(finite.size, 'seed')})"
+    found = stats.summarize(scores, nan=worst if not finite.all() else "raise")
+    words = f"95 % interval {found.interval_text(digits)} ({counted(scores.size, 'seed')})"
     words = found.note or words
-    missing = scores.size - finite.size
-    rest = f", {counted(missing, 'seed')} without a finite return left out" if missing else ""
+    missing = int((~finite).sum())
+    rest = ""
+    if missing:
+        rest = (
+            f", {counted(missing, 'seed')} without a finite return counted as the worst of any "
+            f"run and step, {worst:.{digits}f}"
+        )
     return f"IQM {found.iqm:.{digits}f}, {words}{rest}"
 
 

@@ -8,6 +8,7 @@ much wider it is.
 """
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -239,8 +240,6 @@ def student_quantile(level: float, freedom: int) -> float:
 
 def normal_quantile(level: float) -> float:
     """The z that a standard normal value exceeds in absolute value with probability 1 - level."""
-    from statistics import NormalDist
-
     return NormalDist().inv_cdf((1 + level) / 2)
 
 

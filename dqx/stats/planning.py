@@ -6,12 +6,13 @@ side make it a good one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from dqx.stats.intervals import center_and_error, student_quantile
+from dqx.stats.intervals import center_and_error, normal_quantile, student_quantile
 from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
@@ -133,20 +134,40 @@ def seeds_needed(
         return bool(np.mean(np.sign(gap) * middle > half) >= power)
 
     fewest = _fewest(level, paired)
-    if fewest > most:
+    guess = _guess([x] if paired else [x, y], gap, power, level)
+    if fewest > most or guess > 3 * most:
         return None
-    if enough(fewest):
-        return fewest
-    low, high = fewest, 2 * fewest
-    while high < most and not enough(high):
-        low, high = high, 2 * high
-    high = min(high, most)
-    if not enough(high):
-        return None
+    return _least(enough, fewest, min(max(fewest, math.ceil(guess)), most), most)
+
+
+def _least(enough: Callable[[int], bool], fewest: int, guess: int, most: int) -> int | None:
+    """The least of `fewest` to `most` that is enough, None if none is, searched from a guess."""
+    if enough(guess):
+        low, high = fewest - 1, guess
+        while high > fewest and enough(closer := max(fewest, high * 3 // 4)):
+            high = closer
+        if high > fewest:
+            low = max(fewest, high * 3 // 4)
+    else:
+        low, high = guess, guess
+        while not enough(high):
+            if high == most:
+                return None
+            low, high = high, min(most, high * 4 // 3 + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _guess(sides: Sequence[FloatArray], gap: float, power: float, level: float) -> float:
+    """About how many seeds it takes, if IQMs were normal and their errors known."""
+    variance = 0.0
+    for side in sides:
+        _, error, _ = center_and_error(np.sort(side)[:, None], iqm)
+        variance += side.size * float(error[0]) ** 2
+    apart = normal_quantile(level) + NormalDist().inv_cdf(power)
+    return variance * (apart / gap) ** 2
 
 
 def _fewest(level: float, paired: bool) -> int:

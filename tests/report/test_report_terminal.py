@@ -32,7 +32,7 @@ def test_ranks_by_hand():
     assert rank({"a": [100, 8, 1, 5, 4, -100, 3, 9]}) == [Standing("a", 5.0, 8)]
     found = rank({"x": [math.nan], "a": [1, math.nan], "b": [2, math.inf], "y": []})
     assert [(s.name, s.runs) for s in found[:2]] == [("b", 2), ("a", 2)]
-    assert [s.iqm for s in found[:2]] == [2, 1]
+    assert [s.iqm for s in found[:2]] == [1.5, 1]  # what is not finite counts as the lowest, 1
     # Those without a finite score are last.
     assert {s.name for s in found[2:]} == {"x", "y"} and all(math.isnan(s.iqm) for s in found[2:])
 
@@ -104,13 +104,21 @@ def test_one_configuration_by_its_training_episodes(tmp_path):
     ("scores", "words"),
     [
         ([12.5], "IQM 12.5, one seed, no interval"),
-        ([np.nan, 7.0], "IQM 7.0, one seed, no interval, 1 seed without a finite return"),
+        (
+            [np.nan, 100.0],
+            "IQM {0:.1f}, 95 % interval {1:.1f} to {2:.1f} (2 seeds), 1 seed without a finite "
+            "return counted as the worst of any run and step, {3:.1f}",
+        ),
         ([np.nan, -np.inf], "not finite for any seed"),
     ],
 )
 def test_seeds_without_a_number_are_named(tmp_path, scores, words):
     change = final({"eval_return": scores})
-    _, _, lines = summary(tmp_path / "s", {"seeds": len(scores)}, change=change)
+    made, _, lines = summary(tmp_path / "s", {"seeds": len(scores)}, change=change)
+    values = np.concatenate([run["metrics"]["eval_return"] for run in made.runs.values()])
+    worst = float(np.min(values[np.isfinite(values)], initial=np.inf))
+    counted = [score if np.isfinite(score) else worst for score in scores]
+    words = words.format(*stats.interval(counted), worst)
     assert lines[0].startswith(f"final greedy return: {words}")
 
 

@@ -63,7 +63,7 @@ def test_the_words_of_several_configurations():
     sink.finished(FINISHED[3:])
     assert list(sink.words(START).values()) == [
         "30 %", "8/1,234 runs done", "54,322 steps/s", "12:34 left",
-        "best IQM 480.2 of 5 runs: lr=1", "worst IQM 9.0 of 1 run: lr=2",
+        "best IQM 480.2 of 5 runs: lr=1", "worst IQM -490.0 of 2 runs: lr=3",
     ]  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_a_terminal_gets_a_live_panel(terminal):
     assert lines[1:] == [
         "  8/1,234 runs done  54,322 steps/s  12:34 left",
         "  best IQM 480.2 of 5 runs: lr=1",
-        "  worst IQM 9.0 of 1 run: lr=2",
+        "  worst IQM -490.0 of 2 runs: lr=3",
     ]
     # When it is over, it is gone and the cursor is back.
     assert shown(terminal) == [""]

@@ -319,6 +319,9 @@ def test_what_always_wins_has_an_interval_all_the_same():
     few = stats.probability_of_improvement([5, 6, 7], [1, 2, 3])
     many = stats.probability_of_improvement(np.arange(20) + 30, np.arange(20))
     assert few.value == few.high == many.value == many.high == 1.0 and few.low < many.low < 1
+    # Two equal sides of three come to that one time in ten: a half must not be ruled out.
+    assert few.low == pytest.approx(scipy.stats.binomtest(3, 3).proportion_ci(method="wilson").low)
+    assert few.low < 0.5 and stats.probability_of_improvement([1, 2], [8, 9]).high > 0.5
     pairs = stats.probability_of_improvement([5, 6, 7], [1, 2, 3], paired=True)
     wilson = scipy.stats.binomtest(3, 3).proportion_ci(method="wilson")
     assert pairs[1:] == pytest.approx((wilson.low, wilson.high))
