@@ -282,7 +282,7 @@ class Search:
 
     def _hopeless(self) -> str:
         refused = [one.why for one in self.candidates if one.state == REFUSED]
-        if len(refused) == len(self.candidates):
+        if not any(one.history for one in self.candidates):
             return f"no candidate can be trained: {refused[0]}. Mend [base] or [tune.space]"
         return "every candidate diverged on every seed: narrow [tune.space]"
 
