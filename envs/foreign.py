@@ -13,6 +13,7 @@ from typing import Any
 
 from gymnax.environments.environment import Environment
 
+from envs import adapters
 from envs.errors import UnusableEnvironment, did_you_mean, in_one_line
 
 BASE = "gymnax.environments.environment.Environment"
@@ -133,11 +134,19 @@ def _imported(module: str) -> ModuleType:
         if module != missing and not module.startswith(f"{missing}."):
             raise _failed(module, error) from error
         raise UnusableEnvironment(
-            f"there is no module {module!r} ({error}); it must lie in the current folder (the "
-            "class Maze of games.py is games:Maze), be installed, or be found on PYTHONPATH"
+            f"there is no module {module!r} ({error}): {_meant(module)}it must lie in the current "
+            "folder (the class Maze of games.py is games:Maze), be installed, or be found on "
+            "PYTHONPATH"
         ) from None
     except (Exception, SystemExit) as error:
         raise _failed(module, error) from error
+
+
+def _meant(module: str) -> str:
+    """What may have been meant by a module that there is not: a file's name, or a suite's."""
+    if module.endswith(".py"):
+        return f"write {module.removesuffix('.py')}, without .py; "
+    return did_you_mean(f"{module}:", [f"{prefix}:" for prefix in adapters.SUITES])
 
 
 def _failed(module: str, error: BaseException) -> UnusableEnvironment:
@@ -170,7 +179,7 @@ def _check_options(name: str, target: Callable[..., Any], options: Mapping[str, 
         ]
         unknown = sorted(set(options) - set(known))
         hint = "".join(did_you_mean(option, known) for option in unknown)
+        given = f"with the options {sorted(options)}" if options else "without options"
         raise UnusableEnvironment(
-            f"{name} cannot be made with the options {sorted(options)} ({error}): {hint}"
-            f"it takes {', '.join(known) or 'none'}"
+            f"{name} cannot be made {given} ({error}): {hint}it takes {', '.join(known) or 'none'}"
         ) from None

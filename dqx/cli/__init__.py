@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top, so that help and mistakes answer at once.
 """
 
+import itertools
 import os
 import shlex
 import sys
@@ -71,7 +72,18 @@ def _show_origin(error: BaseException) -> None:
     while origin is not None and type(origin).__name__ != "UnusableEnvironment":
         origin = origin.__cause__
     if origin is not None and origin.__cause__ is not None:
-        traceback.print_exception(origin.__cause__, file=sys.stderr)
+        shown = traceback.TracebackException.from_exception(origin.__cause__)
+        # From where the user's own code begins: what called and imported it is no news.
+        ours = itertools.takewhile(_is_ours, shown.stack)
+        shown.stack = traceback.StackSummary.from_list(shown.stack[len(list(ours)) :])
+        print("".join(shown.format()), file=sys.stderr, end="")
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of what imports or makes a user's environment."""
+    return frame.filename.startswith("<frozen importlib") or frame.filename.endswith(
+        (os.path.join("envs", "foreign.py"), os.path.join("importlib", "__init__.py"))
+    )
 
 
 def _show_warning(

@@ -51,6 +51,15 @@ TRAIN = {
     "root seed": ("--root-seed x", "--root-seed.*'x'"),
     "negative root seed": ("--root-seed -1", "root_seed.*-1"),
     "environment": ("--set env=Cartpole-v1", "CartPole-v1.*`dqx envs`"),
+    "environment's setting": ("--set env.gravty=3", "no env.gravty; the closest are env.gravity, "),
+    "its type": ("--set env.gravity=high", "env.gravity must be a finite number, got 'high'"),
+    "a draw of what is compiled in": (
+        "--set env.max_steps_in_episode=uniform(8,12)", "decides what is compiled, .*under .grid."
+    ),
+    "suite not installed": ("--set env=pgx:2048", r"need the package pgx: pip install 'dqx\[pgx"),
+    "suite": ("--set env=nawix:x", "no module 'nawix'.*did you mean navix:"),
+    "no environment": ("--set env=not_games:Plain", "derived from builtins.object; derive it from"),
+    "no environment made": ("--set env=not_games:three", "returned an object of type int; it must"),
     "actions": ("--set env=Pendulum-v1", "continuous actions"),
     "network": ("--set network=nature_cnn", r"needs frames .*CartPole-v1 gives float32 .*\[4\]"),
     "categories": ("--set network=embedding", "needs category numbers .*set network = mlp"),
@@ -150,6 +159,7 @@ def place(tmp_path_factory):
     (place / "bad.toml").write_text("learning_rate = 1e-3\n")
     (place / "broken.toml").write_text("[base\n")
     (place / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    (place / "not_games.py").write_text("class Plain: ...\ndef three(): return 3\n")
     make_study(place / "study", {})
     make_study(place / "begun", {}, leave_out={0})
     return place
@@ -159,6 +169,8 @@ def place(tmp_path_factory):
 def test_a_mistake_is_one_line_and_status_2(name, place, monkeypatch):
     arguments, words = LINES[name]
     monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = sorted(map(str, place.rglob("*")))
     status, out, err = call(*arguments)
     assert (status, out) == (2, [])
@@ -188,6 +200,23 @@ def test_on_a_terminal_the_mistake_is_all_that_stays(name, place, monkeypatch):
     assert main(LINES[name][0]) == 2
     line, *rest = shown(sys.stderr)
     assert line.startswith("dqx: error: ") and rest == [""]
+
+
+def test_an_environment_that_fails_when_imported_shows_its_own_lines_first(tmp_path, monkeypatch):
+    (tmp_path / "game_that_fails.py").write_text("import math\n\nmath.sqrt(-1)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    status, out, err = call("train", "cartpole", "--set", "env=game_that_fails:Maze")
+    assert (status, out) == (2, [])
+    assert err[:3] == [
+        "Traceback (most recent call last):",
+        f'  File "{tmp_path / "game_that_fails.py"}", line 3, in <module>',
+        "    math.sqrt(-1)",
+    ]
+    assert err[-2].startswith("ValueError: ")
+    assert err[-1] == (
+        "dqx: error: the module 'game_that_fails' fails when it is imported: " + err[-2]
+    )
 
 
 def test_a_mistake_in_a_users_module_is_not_hidden(tmp_path, monkeypatch):

@@ -139,12 +139,22 @@ REFUSED = {
         "module as after `import`"
     ),
     "game_of_mine:Maze": (
-        "there is no module 'game_of_mine' (No module named 'game_of_mine'); it must lie in the "
+        "there is no module 'game_of_mine' (No module named 'game_of_mine'): it must lie in the "
         "current folder (the class Maze of games.py is games:Maze), be installed, or be found on "
         "PYTHONPATH"
     ),
+    "nawix:Maze": (
+        "there is no module 'nawix' (No module named 'nawix'): did you mean navix:? it must lie in "
+        "the current folder (the class Maze of games.py is games:Maze), be installed, or be found "
+        "on PYTHONPATH"
+    ),
+    "maze_of_mine.py:Maze": (
+        "there is no module 'maze_of_mine.py' (No module named 'maze_of_mine'): write "
+        "maze_of_mine, without .py; it must lie in the current folder (the class Maze of games.py "
+        "is games:Maze), be installed, or be found on PYTHONPATH"
+    ),
     "games_of_mine.maze:Maze": (
-        "there is no module 'games_of_mine.maze' (No module named 'games_of_mine.maze'); it must "
+        "there is no module 'games_of_mine.maze' (No module named 'games_of_mine.maze'): it must "
         "lie in the current folder (the class Maze of games.py is games:Maze), be installed, or be "
         "found on PYTHONPATH"
     ),
@@ -215,8 +225,7 @@ def test_a_module_that_fails_keeps_its_own_error(name, cause):
         (
             "big_maze",
             {},
-            "cannot be made with the options [] (missing a required argument: 'scale'): it takes "
-            "scale",
+            "cannot be made without options (missing a required argument: 'scale'): it takes scale",
         ),
         (
             "pair",
