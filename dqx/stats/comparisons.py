@@ -28,6 +28,7 @@ from dqx.stats.samples import (
     iqm,
     vector,
 )
+from dqx.stats.tasks import improvement_over_tasks
 
 
 def difference(
@@ -128,7 +129,8 @@ def probability_of_improvement(
     """How likely a seed of `x` beats a seed of `y`: P(X > Y) + P(X = Y) / 2, with its interval.
 
     Unpaired: over all Sx * Sy pairs (Mann-Whitney U over its maximum). Paired: over seeds that both
-    have. It says how often, not by how much.
+    have. It says how often, not by how much. Of scores on several tasks it is the mean over tasks,
+    see `improvement_over_tasks`.
 
     The interval is the hull of the percentile bootstrap, which resamples x and y independently, or
     pairs, and of a score interval, which has a width even where all of x lie above all of y:
@@ -136,7 +138,7 @@ def probability_of_improvement(
     wins, which of 3 seeds a side happens to equals one time in ten.
 
     Args:
-        x: real numbers [Sx].
+        x: real numbers [Sx], or [Sx, T] on T tasks.
         y: real numbers [Sy]; paired: [Sx], seeds in the same order.
         paired: whether entry i of both is the same seed; "drop" then drops whole pairs.
         level: see the package, as for `resamples`, `seed` and `nan`.
@@ -153,6 +155,8 @@ def probability_of_improvement(
     intervals for an effect size measure based on the Mann-Whitney statistic", part 2, method 5.
     """
     check(level, resamples)
+    if np.ndim(x) == 2 and not paired:
+        return improvement_over_tasks(x, y, level=level, resamples=resamples, seed=seed, nan=nan)
     rng = generator(seed)
     a, b = vector(x, nan, "x"), vector(y, nan, "y")
     if paired:

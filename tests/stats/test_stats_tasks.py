@@ -36,6 +36,9 @@ def test_aggregates_equal_rliables():
     assert four(B) == pytest.approx([0.33285714, 0.32571429, 0.29714286, 0.70285714])
     assert stats.aggregate_iqm(B) == pytest.approx(scipy.stats.trim_mean(B, 0.25, axis=None))
     assert stats.improvement_over_tasks(A, B).value == pytest.approx(0.6928571428571428)
+    assert stats.probability_of_improvement(A, B) == stats.improvement_over_tasks(A, B)
+    with pytest.raises(ValueError, match="one axis"):
+        stats.probability_of_improvement(A, A, paired=True)
 
 
 def test_intervals_equal_rliables():
