@@ -34,8 +34,8 @@ SHOTS = {
     "taxi-v3": Shot("taxi", 60_000, {"env": "Taxi-v3"}),
     "taxi-v4": Shot("taxi", 80_000),
     "wall-dodge-v0": Shot("wall-dodge", 30_000, max_steps=240),
-    "wall-dodge-v1": Shot("wall-dodge-80", 10_000, max_steps=240),
-    "acrobot": Shot("acrobot", 40_000),
+    "wall-dodge-v1": Shot("wall-dodge-80", 30_000, max_steps=240),
+    "acrobot": Shot("acrobot", 80_000),
 }
 
 

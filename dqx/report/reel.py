@@ -249,7 +249,8 @@ def _palette(shown: Sequence["Image.Image"], colours: int) -> "Image.Image":
     """Colours for all pictures, those of the panel among them, which are few pixels but matter."""
     from PIL import Image
 
-    some = shown[:: max(1, len(shown) // 12)]
+    # The last picture shows the end, which may have colours of its own.
+    some = [*shown[:: max(1, len(shown) // 12)], shown[-1]]
     width, height = some[0].size
     board = Image.new("RGB", (width, height * len(some)))
     for index, picture in enumerate(some):
@@ -305,7 +306,8 @@ class _Sheet:
     ) -> None:
         unit, left = self._unit, self._room + 14 * self._unit
         right = self._size[0] - 12 * unit
-        pen.text((left, 10 * unit), self._film.env, _INK, _font(round(14 * unit), True))
+        name, font = _fitting(self._film.env, right - left, round(14 * unit), True)
+        pen.text((left, 10 * unit), name, _INK, font)
         for index, line in enumerate(caption.lines):
             place = (left, (32 + 18 * index) * unit)
             pen.text(place, line, _INK, _font(round(13 * unit)))
@@ -334,7 +336,8 @@ class _Sheet:
         middle = (top + bottom) / 2
         start, end = (left + 62 * unit, right - 48 * unit) if tall else (left, right)
         if tall:
-            pen.text((left, middle), _shortened(name, font, 56 * unit), _INK, font, anchor="lm")
+            shown, small = _fitting(name, 56 * unit, round(font.size), chosen)
+            pen.text((left, middle), shown, _INK, small, anchor="lm")
         pen.rectangle((start, top, end, bottom), fill=_TRACK)
         if caption.q_values is None:
             return
@@ -347,10 +350,16 @@ class _Sheet:
             pen.text((right, middle), text, _INK, font, anchor="rm")
 
 
-def _shortened(text: str, font: "ImageFont.FreeTypeFont", room: float) -> str:
+def _fitting(
+    text: str, room: float, size: int, bold: bool = False
+) -> "tuple[str, ImageFont.FreeTypeFont]":
+    """A text and a font for so many pixels: smaller letters, and then fewer of them."""
+    while size > 8 and _font(size, bold).getlength(text) > room:
+        size -= 1
+    font = _font(size, bold)
     while text and font.getlength(text) > room:
         text = text[:-1]
-    return text
+    return text, font
 
 
 @functools.cache

@@ -367,3 +367,16 @@ def test_action_names_are_known_or_numbered():
         env, params = envs.make(name)
         count = env.action_space(params).n
         assert not action_names(name, env, count)[0].startswith("action"), name
+
+
+def test_long_names_stay_in_their_column_and_tell_actions_apart():
+    names = ["action 10", "action 11"]
+    shot = drawn_film(count=3, actions=2, names=names)._replace(env="A" * 40)
+    one = shot.episodes[0]
+    for action in (0, 1):  # the chosen one is bold, and wider
+        chosen = shot._replace(episodes=(one._replace(actions=np.full(2, action, np.int32)),))
+        sheet = next(reel.pictures(chosen, 480))
+        assert (sheet[:, -8:] == reel._PAPER).all()  # nothing runs out of the panel
+        text, font = reel._fitting(names[action], 54, 12, True)
+        assert text == names[action] and font.getlength(text) <= 54
+    assert reel._fitting("x" * 99, 50, 12)[1].size == 8
