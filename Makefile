@@ -1,4 +1,4 @@
-# make train | test | test-long | test-suites | test-browser | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+# make train | test | test-long | test-suites | test-browser | test-wandb | lint | bench | clean. The first use of each installs what it needs into $(VENV).
 #   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
 #   VENV=.venv-3.11          another environment beside the default one
 #   SUITES_VENV=.venv-suites the environment of test-suites, which has other suites beside the pins
@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-long test-suites test-browser suites lint bench clean
+.PHONY: help venv train test test-long test-suites test-browser test-wandb suites lint bench clean
 
 help:
 	@sed -n '1,5s/^# //p' Makefile
@@ -61,8 +61,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 $(VENV)/.installed-browser: $(VENV)/.installed-test
 	$(call install,[browser])
 
+$(VENV)/.installed-wandb: $(VENV)/.installed-test constraints-suites.txt
+	$(call install,[wandb],constraints-suites.txt)
+
 comma := ,
-SUITES := wandb$(comma)craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
+SUITES := craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
 
 $(VENV)/.installed-suites: $(VENV)/.installed-test constraints-suites.txt
 	$(call install,[$(SUITES)],constraints-suites.txt)
@@ -80,7 +83,7 @@ test-long: $(VENV)/.installed-test
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
-	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py tests/report/test_trackers_wandb.py $(ARGS)
+	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py $(ARGS)
 
 # The page in a headless Chromium, Debian's, which is installed if there is none (CHROMIUM=... names
 # another).
@@ -89,6 +92,10 @@ test-browser: $(VENV)/.installed-browser
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core \
 		>/dev/null; }
 	$(VENV)/bin/python -m pytest -m browser tests/report $(ARGS)
+
+# Weights & Biases, offline.
+test-wandb: $(VENV)/.installed-wandb
+	$(VENV)/bin/python -m pytest -m wandb tests/report/test_trackers_wandb.py $(ARGS)
 
 suites: $(VENV)/.installed-suites
 	@:

@@ -9,8 +9,8 @@ import pytest
 from dqx.report.trackers.wandb import WandB
 from tests.report.tracker_kit import fed, plan
 
-pytestmark = pytest.mark.suites
-pytest.importorskip("wandb", reason="needs the package wandb: make test-suites")
+pytestmark = pytest.mark.wandb
+pytest.importorskip("wandb", reason="needs the package wandb: make test-wandb")
 
 
 @pytest.fixture(autouse=True)
