@@ -248,10 +248,8 @@ def stopping(samples: int) -> list[str]:
         sides = (rng.random((2, 300)) < [[0.9], [0.6]]).astype(float)
         taken.append(stats.decide(*sides, (0, 1)).seeds or np.inf)
     middle, most = np.quantile(taken, (0.5, 0.8), method="higher")
-    return [
-        *lines,
-        f"decide, 90 % against 60 %: {middle:.0f} seeds in the median, in 80 % {most:.0f}",
-    ]
+    words = f"{middle:.0f} seeds in the median, {most:.0f} or fewer in 80 % of studies"
+    return [*lines, f"decide, 90 % against 60 % of seeds succeed: {words}"]
 
 
 def written(text: str, name: str, lines: list[str]) -> str:
