@@ -152,8 +152,8 @@ def envs(options: argparse.Namespace) -> None:
     import envs as environments
 
     if options.name is not None:
-        prefix, colon, inner = options.name.partition(":")
-        if prefix in environments.adapters.SUITES and not inner:
+        prefix = options.name.removesuffix(":")
+        if prefix in environments.adapters.SUITES:
             _list_suite(prefix)
         else:
             _describe(options.name)

@@ -188,9 +188,8 @@ def test_an_unknown_option_is_named_with_the_closest(toy):
 
 
 def test_the_command_lists_a_suite_and_what_can_be_set(toy):
-    assert call("envs", "toy:") == (
-        0, ["toy:walk", "toy:fetched", "toy:duel cannot be trained: two play it"], []
-    )  # fmt: skip
+    suite = ["toy:walk", "toy:fetched", "toy:duel cannot be trained: two play it"]
+    assert call("envs", "toy:") == call("envs", "toy") == (0, suite, [])
     status, (title, head, *rows), _ = call("envs", "toy:walk")
     assert (status, title) == (0, "toy:walk: observations float32 [2], 2 actions")
     assert head.split() == ["SETTING", "TYPE", "DEFAULT", "UNIT"]
