@@ -91,7 +91,7 @@ test-browser: $(VENV)/.installed-browser
 	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { echo "Installing chromium"; \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core \
 		>/dev/null; }
-	$(VENV)/bin/python -m pytest -m browser tests/report $(ARGS)
+	$(VENV)/bin/python -m pytest -m browser tests/report/test_*_browser.py $(ARGS)
 
 # Weights & Biases, offline.
 test-wandb: $(VENV)/.installed-wandb

@@ -3,6 +3,7 @@
 Reading is done here, once; what follows sees arrays only. Needs no JAX.
 """
 
+import collections
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _NO_PANEL = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """One configuration of a study, with its finished runs.
 
@@ -95,15 +96,17 @@ def read(studies: Sequence[Study]) -> list[Case]:
         ConfigError: if an agent is not known here: import the module that registers it.
     """
     called = titles(studies)
-    known = [name for study in studies for name in study.configs]
+    known = collections.Counter(name for study in studies for name in study.configs)
     found = []
     for number, study in enumerate(studies):
         metrics = _by_config(study, study.metrics) if study.runs else {}
         episodes = _by_config(study, study.episodes) if study.runs else {}
         varied = {point["name"]: point["varied"] for point in study.plan["points"]}
+        runs = collections.defaultdict(list)
+        for run in study.runs:
+            runs[run["config"]].append(run)
         for name in study.configs:
-            label = name if known.count(name) == 1 else f"{called[number]}: {name}"
-            runs = [run for run in study.runs if run["config"] == name]
+            label = name if known[name] == 1 else f"{called[number]}: {name}"
             found.append(
                 _case(
                     label,
@@ -111,7 +114,7 @@ def read(studies: Sequence[Study]) -> list[Case]:
                     study,
                     name,
                     varied[name],
-                    runs,
+                    runs[name],
                     metrics.get(name),
                     episodes.get(name),
                 )
@@ -142,6 +145,7 @@ def _case(
 ) -> Case:
     config = study.point(name)[0]
     metric = score_metric(config)
+    scores = [np.nan if run["score"] is None else run["score"] for run in runs]
     seeds = np.array([run["seed"] for run in runs], np.int64)
     rows, arrays = _arrays(metrics, len(runs))
     measured = _measured(config, metric, rows)
@@ -158,7 +162,7 @@ def _case(
         varied=dict(varied),
         seeds=seeds,
         diverged_at=np.array([run["diverged_at"] for run in runs], np.int64),
-        scores=study.scores(name),
+        scores=np.array(scores, np.float64),
         steps=rows[measured],
         curves=curves[:, measured],
         rows=rows,

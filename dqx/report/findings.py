@@ -42,7 +42,7 @@ _THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
 _PROFILE_POINTS = 100
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Group:
     """Configurations whose scores can be compared: one environment, one kind of score.
 

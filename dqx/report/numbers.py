@@ -51,7 +51,7 @@ def curve(values: np.ndarray, whole: bool = False) -> np.ndarray:
     """
     if whole and np.isfinite(values).all():
         band = stats.simultaneous_band(values, level=LEVEL)
-        return np.stack(band[:5])
+        return np.stack([band.value, band.point_low, band.point_high, band.low, band.high])
     found = np.stack(stats.interval(values, level=LEVEL, nan="drop", resamples=1000))
     return np.concatenate([found, np.full((2, values.shape[1]), np.nan)])
 

@@ -187,3 +187,22 @@ def test_ctrl_c_ends_watching_with_status_0(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "no longer watched\n", "")
+
+
+@pytest.mark.slow
+def test_films_of_best_median_and_worst_seed_are_in_the_page(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "write", lambda *_: [])
+    monkeypatch.setattr("dqx.report.page.films.SECONDS", 1e9)
+    status, out, err = call("report", trained.folder, "--out", tmp_path / "out")
+    assert status == 0 and f"page: {tmp_path / 'out' / 'index.html'}" in out
+    kinds = [line.split()[3] for line in err if line.startswith("report: films: the ")]
+    assert kinds == ["best", "median", "worst"]
+    text = (tmp_path / "out" / "index.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    (group,) = json.loads(data)["groups"]
+    (case,) = group["cases"]
+    for film in group["films"]:
+        assert film["source"].startswith("data:image/gif;base64,R0lGOD")
+        place = case["extremes"][film["kind"]]
+        assert film["case"] == 0 and film["seed"] == case["seeds"][place]
+        assert re.match(r"return [\d.]+ in [\d,]+ steps, ", film["words"])

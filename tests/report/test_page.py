@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from dqx import stats
 from dqx.report import cases, findings, methods, page
 from dqx.report.page.document import document
 from dqx.report.page.encode import packed, rounded, script_json
@@ -108,7 +109,11 @@ def test_curves_are_those_that_were_measured(tmp_path):
     assert curve["steps"] == curve["seedSteps"] == [200, 400]
     np.testing.assert_allclose(unpacked(curve["seeds"]), expected, atol=1e-3)
     middle = scipy.stats.trim_mean(expected.astype(float), 0.25, axis=0)
-    np.testing.assert_allclose(curve["center"][0], middle, rtol=1e-5)
+    _, low, high = stats.interval(expected)
+    band = stats.simultaneous_band(expected)
+    rows = [middle, low, high, band.low, band.high]
+    np.testing.assert_allclose(curve["center"], rows, rtol=1e-5)
+    assert (band.low < low).all() and (band.high > high).all()
 
 
 def test_what_a_diverged_seed_lacks_counts_as_the_worst_and_is_told(tmp_path):

@@ -58,11 +58,12 @@ function plotOf(place, chart, width, tip) {
   const axis = { stroke: text, grid: { stroke: cssColor("--grid"), width: 1 }, ticks: { stroke: cssColor("--rule"), width: 1, size: 5 } };
   const font = "12px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
   const xText = chart.xText || stepsText;
+  const room = nameRoom(chart, width, font);
   const plot = new uPlot(
     {
       width, height: heightOf(chart, width), series, bands,
       legend: { show: false },
-      padding: [10, 14, 0, 0],
+      padding: [10, room ? room + 12 : 14, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { show: false }, y: false },
       scales: { x: { time: false, range: (u, low, high) => wide(chart, low, high) }, y: { range: () => yRange(chart, data) } },
       axes: [
@@ -71,6 +72,7 @@ function plotOf(place, chart, width, tip) {
       ],
       hooks: {
         drawAxes: [(u) => chart.seeds && drawSeeds(u, chart.seeds)],
+        draw: [(u) => room && drawNames(u, chart, font)],
         setCursor: [(u) => pointed(u, state)],
       },
     },
@@ -82,6 +84,38 @@ function plotOf(place, chart, width, tip) {
   plot.over.addEventListener("mouseleave", () => { state.keyed = null; quiet(state); });
   plot.state = state;
   return plot;
+}
+
+// How wide names at the ends of lines are; 0 where they do not fit, and the legend must do.
+function nameRoom(chart, width, font) {
+  if (chart.named === false || chart.lines.length < 2 || chart.lines.length > 8 || width < 640) return 0;
+  const ctx = document.createElement("canvas").getContext("2d");
+  ctx.font = font;
+  const widest = Math.ceil(Math.max(...chart.lines.map((line) => ctx.measureText(line.label).width)));
+  return widest <= 0.16 * width ? widest : 0;
+}
+
+function drawNames(plot, chart, font) {
+  const { ctx, bbox } = plot;
+  const ratio = devicePixelRatio || 1, gap = 14 * ratio;
+  const names = chart.lines.map((line, i) => {
+    const column = plot.data[3 * i + 3];
+    const last = column.findLastIndex((value) => value !== null && value !== undefined);
+    return { line, y: last < 0 ? bbox.top : plot.valToPos(column[last], "y", true) };
+  });
+  names.sort((a, b) => a.y - b.y);
+  const bottom = bbox.top + bbox.height;
+  names.forEach((name, i) => (name.y = Math.max(name.y, i ? names[i - 1].y + gap : bbox.top)));
+  for (let i = names.length - 1, most = bottom; i >= 0; i--, most -= gap) names[i].y = Math.min(names[i].y, most);
+  ctx.save();
+  ctx.font = font.replace("12px", `${12 * ratio}px`);
+  ctx.textBaseline = "middle";
+  ctx.textAlign = "left";
+  for (const { line, y } of names) {
+    ctx.fillStyle = line.color;
+    ctx.fillText(line.label, bbox.left + bbox.width + 7 * ratio, y);
+  }
+  ctx.restore();
 }
 
 function axisSize(plot, values, font) {

@@ -207,7 +207,7 @@ function profiles(main) {
   const here = group();
   const part = section(main, "profiles", "Performance profiles", `The share of seeds whose score is above each value, with pointwise ${100 * DATA.level} % bands: higher and further right is better.`);
   legend(part, shown());
-  lineChart(part, { name: "Performance profiles", what: "share", xName: "score above", xLabel: here.label, yLabel: "share of seeds", xText: tickText, yText: (value) => `${Math.round(100 * value)} %`, yRange: [-0.02, 1.02], lines: linesOf(here.profiles.lines, here.profiles.thresholds) });
+  lineChart(part, { name: "Performance profiles", what: "share", named: false, xName: "score above", xLabel: here.label, yLabel: "share of seeds", xText: tickText, yText: (value) => `${Math.round(100 * value)} %`, yRange: [-0.02, 1.02], lines: linesOf(here.profiles.lines, here.profiles.thresholds) });
 }
 
 function improvements(main) {
