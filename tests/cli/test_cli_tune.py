@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dqx.report import figures
 from dqx.study.tuning import proposals
 from dqx.study.tuning.file import read_tune
 from tests.cli.kit import ROOT, environment, files
@@ -78,7 +79,7 @@ def test_the_example_of_the_documentation_is_a_search():
 
 
 @pytest.mark.slow
-def test_a_search_from_its_file_to_its_certificate(here):
+def test_a_search_from_its_file_to_its_certificate(here, monkeypatch):
     pytest.importorskip("optuna")
     with compilations() as heard:
         status, out, err = call("tune", "t.toml", "--devices", "cpu:1", "--no-cache")
@@ -98,6 +99,7 @@ def test_a_search_from_its_file_to_its_certificate(here):
     assert files(here / "runs" / "t") == before
     status, _, err = call("tune", "t.toml", "--out", "runs/t/fresh")
     assert status == 2 and "holds a study" in err[0]
+    monkeypatch.setattr(figures, "drawings", lambda *_: [])  # those of any study
     status, lines, _ = call("report", "runs/t", "--no-films", "--quiet")
     assert status == 0 and lines[-1] == "page: runs/t/report/index.html"
     status, lines, _ = call("verify", "runs/t", "--sample", "1", "--devices", "cpu:1", "--quiet")

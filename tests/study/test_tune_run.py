@@ -82,7 +82,13 @@ def test_seeds_of_the_search_are_in_no_fresh_study(done):
     assert seen == set(done.tune.seeds) and not seen & set(done.study.seeds)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["before a study", "after a study"])
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(False, id="before a study", marks=pytest.mark.long),
+        pytest.param(True, id="after a study"),
+    ],
+)
 def test_killed_at_every_study_it_goes_on_to_the_same_bits(done, fake, tmp_path, late):
     reference, total = files(done.path), len(fake.made)
     places = [path.relative_to(done.path) for path, _ in fake.made]
