@@ -189,7 +189,7 @@ def test_ctrl_c_ends_watching_with_status_0(tmp_path):
     assert (process.returncode, out, err) == (0, "no longer watched\n", "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_films_of_best_median_and_worst_seed_are_in_the_page(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "write", lambda *_: [])
     monkeypatch.setattr("dqx.report.page.films.SECONDS", 1e9)

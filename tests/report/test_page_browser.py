@@ -253,6 +253,7 @@ def test_choosing_configurations_and_what_is_shown(made, browser):
         shown.get_by_label("greedy return").select_option(label=scores[0])
         assert f"Steps to a score of {scores[0]}" in shown.locator("#threshold").inner_text()
         shown.get_by_text("Every run (63)").click()
+        shown.locator("#every tbody tr").first.wait_for()  # made once it is open
         assert shown.locator("#every tbody tr").count() == 63
         assert shown.locator("#diverged tbody tr").count() == 2
         assert "2 runs diverged and are counted" in shown.locator("#answer").inner_text()

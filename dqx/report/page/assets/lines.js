@@ -21,6 +21,9 @@ function lineChart(host, chart) {
   return place;
 }
 
+// The more bands lie on each other, the fainter each.
+const bandShare = (count) => (count > 4 ? 0.07 : count > 2 ? 0.13 : 0.22);
+
 const heightOf = (chart, width) => chart.height || (width < 500 ? 270 : 360);
 
 function joined(lines) {
@@ -50,7 +53,7 @@ function plotOf(place, chart, width, tip) {
       points: { show: few && !chart.stepped && !chart.thin, size: 6, fill: line.color },
     });
     if (chart.bands !== false) {
-      bands.push({ series: [3 * i + 2, 3 * i + 1], fill: faded(line.color, chart.lines.length > 3 ? 0.12 : 0.22) });
+      bands.push({ series: [3 * i + 2, 3 * i + 1], fill: faded(line.color, bandShare(chart.lines.length)) });
     }
   });
   const state = { chart, tip, place, keyed: null, overlay: null };

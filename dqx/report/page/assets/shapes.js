@@ -169,7 +169,7 @@ function parallelDrawn({ name, axes, lines, colors, width, tip, place }) {
   const made = lines.map((line) => {
     const points = line.values.map((value, i) => `${x(i)},${y(i, value)}`).join(" ");
     const ink = rgb(mixed(colors, line.share));
-    const path = shape("polyline", { points, fill: "none", stroke: ink, "stroke-width": 1.6, opacity: 0.75 });
+    const path = shape("polyline", { points, fill: "none", stroke: ink, "stroke-width": 1.6, opacity: Math.min(0.75, Math.max(0.15, 8 / Math.sqrt(lines.length))) });
     const wide = shape("polyline", { points, fill: "none", stroke: "transparent", "stroke-width": 9 });
     wide.line = line;
     wide.path = path;
@@ -192,7 +192,9 @@ function parallelDrawn({ name, axes, lines, colors, width, tip, place }) {
   svg.append(...made);
   svg.addEventListener("pointermove", (event) => {
     const { line, path } = event.target;
-    for (const one of made) one.path.setAttribute("stroke-width", one.path === path ? 4 : 1.6);
+    for (const one of made) {
+      one.path.setAttribute("stroke-width", one.path === path ? 4 : 1.6);
+    }
     if (!line) return tip.hide();
     const box = place.getBoundingClientRect();
     tip.show([[line.label, true], [line.text, false]], event.clientX - box.left, event.clientY - box.top);
