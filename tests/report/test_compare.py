@@ -117,13 +117,13 @@ def test_all_pairs_are_corrected_and_the_best_named(tmp_path):
 
 
 def test_of_many_configurations_the_best_is_compared_with_each(tmp_path):
-    study = made(tmp_path / "s", {f"c{i}": 10.0 * i for i in range(12)}, seeds=4)
+    study = made(tmp_path / "s", {f"c{i}": 10.0 * i for i in range(12)}, seeds=12)
     (found,) = compare([study])
     assert len(found.pairs) == 11 and found.left_out == 66 - 11
     assert {pair.a for pair in found.pairs} == {found.order[0]}
     # The smallest p counts against all 66 pairs, not against the 11 that were looked at.
     least = min(found.pairs, key=lambda p: p.p)
-    assert least.holm == min(1.0, 66 * least.p)
+    assert least.holm == pytest.approx(66 * least.p) and least.holm < 1
     assert any("55 pairs left out count" in note for note in found.notes)
 
 

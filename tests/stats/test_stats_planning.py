@@ -68,6 +68,23 @@ def test_pairs_need_fewer_seeds_and_the_hopeless_has_no_number():
     assert stats.seeds_needed([500.0, 500], [1.0, 1]) == 4
 
 
+def test_what_is_drawn_spreads_more_than_the_few_seeds_at_hand():
+    """A thousand copies of three seeds are known to be all there is; three seeds are not."""
+    a, b = np.array([10.0, 14.0, 18.0]), np.array([8.0, 11.0, 14.0])
+    few, many = stats.seeds_needed(a, b), stats.seeds_needed(np.tile(a, 999), np.tile(b, 999))
+    assert few == pytest.approx(1.5 * many, rel=0.25)  # the variance of 3 is 2/3 of the truth
+
+
+def test_bets_do_not_see_the_seed_that_they_are_on():
+    from dqx.stats.sequential import _bets
+
+    x = np.random.default_rng(0).random(20)
+    other = np.concatenate([x[:10], 1 - x[10:]])
+    one, two = _bets(x, 0.05), _bets(other, 0.05)
+    np.testing.assert_array_equal(one[:11], two[:11])
+    assert (one[11:] != two[11:]).any()
+
+
 def test_whoever_looks_after_every_seed_errs_as_rarely_as_he_says():
     """Both sides equal, and a look after each of 150 seeds: found in 5 % of studies at most."""
     rng = np.random.default_rng(0)
