@@ -32,7 +32,8 @@ def compare(preset: str, seeds: int, steps: int | None) -> None:
         config, hyper = dqx.override(*dqx.preset(preset), double=double, **given)
         scores[double] = dqx.train(config, hyper, seeds=seeds).scores
         s = dqx.stats.summarize(scores[double])
-        print(f"double = {double!s:5}  IQM {s.iqm:6.1f}  95 % interval {s.interval_text()}")
+        words = s.note or f"95 % interval {s.interval_text()}"
+        print(f"double = {double!s:5}  IQM {s.iqm:6.1f}  {words}")
     better = dqx.stats.probability_of_improvement(scores[True], scores[False], paired=True)
     print(
         f"P(double beats single on the same seed) = {better.value:.2f}, "
