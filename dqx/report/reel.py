@@ -346,8 +346,8 @@ class _Sheet:
         colour = _CHOSEN if chosen else _BAR
         pen.rectangle((start, top, start + max(1, share * (end - start)), bottom), fill=colour)
         if tall:
-            text = value_text(value, bounds)
-            pen.text((right, middle), text, _INK, font, anchor="rm")
+            text, small = _fitting(value_text(value, bounds), 45 * unit, round(font.size), chosen)
+            pen.text((right, middle), text, _INK, small, anchor="rm")
 
 
 def _fitting(
