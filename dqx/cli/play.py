@@ -124,6 +124,9 @@ def _played(options: argparse.Namespace) -> "Film":
 def _picked(study: "Study", config: str, pick: "Pick") -> str:
     name = config if len(study.configs) > 1 else study.plan["name"]
     words = f", {pick.words}" if pick.words else ""
+    (run,) = (r for r in study.runs if (r["config"], r["seed"]) == (config, pick.seed))
+    lost = run["diverged_at"]
+    words += f", which diverged at step {lost:,}" if lost >= 0 else ""
     return f"{name}, seed {pick.seed}{words} (score {pick.score:.1f})"
 
 

@@ -16,9 +16,13 @@ FILM = ("--gif", "film.gif")
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """A folder with a study of three seeds that has snapshots."""
+    """A folder with a study of three seeds that has snapshots; seed 0 has diverged."""
     place = tmp_path_factory.mktemp("play")
-    film_study(place / "s", balancer, snapshot_every=200)
+
+    def lose(name, seed, run):
+        run["diverged_at"] = 300 if seed == 0 else -1
+
+    film_study(place / "s", balancer, snapshot_every=200, change=lose)
     return place
 
 
@@ -66,6 +70,13 @@ def test_options_reach_the_film_and_the_median_is_played(place, made_up):
         }
     ]  # fmt: skip
     assert out[0] == "episode 1: return 14.5 in 29 steps (ended there)"
+
+
+def test_a_seed_that_diverged_is_told(place, made_up):
+    status, _, err = call("play", "s", *FILM, "--seed", 0)
+    assert status == 0 and "seed 0, which diverged at step 300 (score" in err[0]
+    status, _, err = call("play", "s", *FILM, "--seed", "worst")
+    assert "worst of 3 seeds, 1 of which diverged and cannot be played" in err[0]
 
 
 def test_live_view_on_a_terminal(place, made_up, monkeypatch):
