@@ -106,12 +106,15 @@ def gif_bytes(
     """
     check_size(width, fps)
     if limit is None:
-        return _gif(film, width, fps, _COLOURS[0], 1)
+        return _gif(_drawn(film, width), fps, _COLOURS[0], 1)
     attempts = [(width, colours, 1) for colours in _COLOURS[:2]]
     attempts += [(width, _COLOURS[1], every) for every in (2, 3, 4)]
-    attempts += [(int(width * share), _COLOURS[2], 6) for share in (0.75, 0.5)]
+    attempts += [(max(int(width * share), 240), _COLOURS[2], 6) for share in (0.75, 0.5)]
+    drawn: dict[int, list[list[Image.Image]]] = {}
     for wide, colours, every in attempts:
-        content = _gif(film, max(wide, 240), fps, colours, every)
+        if wide not in drawn:
+            drawn = {wide: _drawn(film, wide)}
+        content = _gif(drawn[wide], fps, colours, every)
         if len(content) <= limit:
             return content
     raise ConfigError(
@@ -219,15 +222,23 @@ def _decimals(episode: "Episode") -> int:
     return next((d for d in range(3) if np.allclose(rewards, np.round(rewards, d), atol=1e-5)), 3)
 
 
-def _gif(film: "Film", width: int, fps: float, colours: int, every: int) -> bytes:
+def _drawn(film: "Film", width: int) -> "list[list[Image.Image]]":
+    """The pictures of each episode, Q-values beside them."""
+    from PIL import Image
+
+    whole = pictures(film, width)
+    return [[Image.fromarray(next(whole)) for _ in episode.times] for episode in film.episodes]
+
+
+def _gif(
+    episodes: "Sequence[Sequence[Image.Image]]", fps: float, colours: int, every: int
+) -> bytes:
     from PIL import Image
 
     shown, seconds = [], []
-    sheet, bounds = _Sheet(film, width), value_range(film)
-    for episode in film.episodes:
-        both = list(zip(episode.frames, captions(film, episode), strict=True))
-        taken = [pair for i, pair in enumerate(both) if i % every == 0 or i == len(both) - 1]
-        shown += [Image.fromarray(sheet.drawn(*pair, bounds)) for pair in taken]
+    for whole in episodes:
+        taken = [p for i, p in enumerate(whole) if i % every == 0 or i == len(whole) - 1]
+        shown += taken
         seconds += [min(every, 2) / fps] * (len(taken) - 1) + [_HOLD_SECONDS]
     palette = _palette(shown, colours)
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in shown]

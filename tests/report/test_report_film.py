@@ -284,7 +284,7 @@ def test_gif_holds_every_picture_at_its_time():
 
 
 def test_gif_keeps_to_its_limit_or_says_that_it_cannot():
-    shot = drawn_film(count=60)
+    shot = drawn_film(count=24)
     whole = len(gif_bytes(shot))
     small = gif_bytes(shot, limit=whole // 2)
     assert len(small) <= whole // 2
