@@ -273,7 +273,7 @@ def _watched(
         from dqx.report.picture import Picture
 
         _use_cache(options)
-        page = Page()
+        page = Page(shown.phase)
         given: dict[str, Any] = {
             "devices": options.devices,
             "replay_checkpoint": not options.no_replay_checkpoint,

@@ -11,6 +11,7 @@ import scipy.stats
 
 from dqx import stats
 from dqx.report import cases, findings, methods, page
+from dqx.report.page import sink as sinks
 from dqx.report.page.document import document
 from dqx.report.page.encode import packed, rounded, script_json
 from dqx.report.page.sink import Page
@@ -335,6 +336,19 @@ def test_a_finished_study_is_not_failed_by_its_page(tmp_path):
     sink.complete(load(tmp_path / "s"))
     assert sink.path is None
     assert "dqx report" in sink.problem and "report" in sink.problem
+
+
+def test_a_large_study_gets_its_page_when_it_is_asked_for(tmp_path, monkeypatch):
+    made = make_study(tmp_path / "s", {"seeds": 4})
+    said = []
+    monkeypatch.setattr(sinks, "MANY_ROWS", 15)  # there are 16
+    sink = Page(said.append)
+    sink.complete(load(tmp_path / "s"))
+    assert said == ["writing the page..."] and sink.path == made.folder.report / "index.html"
+    monkeypatch.setattr(sinks, "MOST_ROWS", 15)
+    sink = Page(said.append)
+    sink.complete(load(tmp_path / "s"))
+    assert sink.path is None and "16 rows of metrics, to be quick: `dqx report" in sink.problem
 
 
 def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
