@@ -290,6 +290,18 @@ def test_an_option_of_a_suite_changes_its_environment(name, given, shape, action
     assert obs.shape == after.shape == shape
 
 
+@pytest.mark.parametrize("name", [suite("navix:Navix-Empty-5x5-v0")])
+def test_a_number_of_navix_reaches_the_reward(name):
+    """Two cells ahead, a turn and two cells ahead: the goal, in 5 of the suite's 100 steps."""
+    env, params = envs.configure(name, {"penalty_coeff": 0.9})
+    step = jax.jit(env.step_env)
+    _, state = jax.jit(env.reset_env)(KEY, params)
+    for action in (2, 2, 1, 2, 2):
+        _, state, reward, terminated, _ = step(KEY, state, action, params)
+    assert terminated
+    np.testing.assert_allclose(reward, 1 - 0.9 * 5 / 100, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", [suite("craftax:Craftax-Classic-Symbolic-v1")])
 def test_a_parameter_of_craftax_reaches_the_game(name):
     """It is darkest at whole days: light is 1 - |cos(pi t / day_length)|^3 at step t."""
