@@ -304,11 +304,11 @@ def test_a_number_of_navix_reaches_the_reward(name):
 
 @pytest.mark.parametrize("name", [suite("craftax:Craftax-Classic-Symbolic-v1")])
 def test_a_parameter_of_craftax_reaches_the_game(name):
-    """It is darkest at whole days: light is 1 - |cos(pi t / day_length)|^3 at step t."""
+    """A game begins at 0.3 of a day: light is 1 - |cos(pi (0.3 + t / day_length))|^3 at step t."""
     env, params = envs.configure(name, {"day_length": 4})
     _, state = env.reset_env(KEY, params)
     _, state, *_ = jax.jit(env.step_env)(KEY, state, 0, params)
-    expected = 1 - abs(np.cos(np.pi * 1 / 4)) ** 3
+    expected = 1 - abs(np.cos(np.pi * (0.3 + 1 / 4))) ** 3
     np.testing.assert_allclose(state.inner.light_level, expected, rtol=1e-5)
 
 
