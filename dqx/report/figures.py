@@ -42,7 +42,7 @@ def drawings(studies: Sequence[Study], groups: Sequence[Group]) -> list[Drawing]
         end = f"-{_slug(group.env)}" if len(groups) > 1 else ""
         title = titles[0] if len(titles) == 1 else "comparison"
         title = f"{title}: {group.env}"
-        drawn = _of_group(group, title, len(studies))
+        drawn = _of_group(group, title, titles)
         found += [Drawing(f"{drawing.name}{end}", drawing.draw) for drawing in drawn]
     return found
 
@@ -74,7 +74,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:60] or "environment"
 
 
-def _of_group(group: Group, title: str, studies: int) -> Iterator[Drawing]:
+def _of_group(group: Group, title: str, titles: Sequence[str]) -> Iterator[Drawing]:
     yield Drawing("learning_curves", partial(_curves, group, title))
     yield Drawing("scores", partial(boards.scores, group, title))
     yield Drawing("profiles", partial(_profiles, group, title))
@@ -83,16 +83,17 @@ def _of_group(group: Group, title: str, studies: int) -> Iterator[Drawing]:
     yield Drawing("thresholds", partial(_thresholds, group, title))
     yield Drawing("episodes", partial(_episodes, group, title))
     yield Drawing("training", partial(_training, group, title))
-    for number in range(studies):
-        end = f"-{number + 1}" if studies > 1 else ""
+    for number, study in enumerate(titles):
+        end = f"-{number + 1}" if len(titles) > 1 else ""
+        own = f"{study}: {group.env}"
         effects = findings.effects(group, number)
         if effects:
-            yield Drawing(f"effects{end}", partial(boards.effects, group, effects, title))
+            yield Drawing(f"effects{end}", partial(boards.effects, group, effects, own))
         if len(effects) > 1:
-            draw = partial(boards.parallel, group, effects, number, title)
+            draw = partial(boards.parallel, group, effects, number, own)
             yield Drawing(f"parallel{end}", draw)
         for place, cells in enumerate(findings.heat_maps(group, number), start=1):
-            draw = partial(boards.heat_map, group, cells, title)
+            draw = partial(boards.heat_map, group, cells, own)
             yield Drawing(f"heat_map{end}" if place == 1 else f"heat_map{end}-{place}", draw)
 
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from dqx import stats
-from dqx.report import cases, findings, methods, page
+from dqx.report import cases, figures, findings, methods, page
 from dqx.report.page import sink as sinks
 from dqx.report.page.document import document
 from dqx.report.page.encode import packed, rounded, script_json
@@ -361,3 +361,20 @@ def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
     assert {"vanhasselt2016deep", "mnih2015human", "agarwal2021deep"} <= cited
     assert "400 environment steps a run, with 3 independent seeds of each of 2" in words
     assert bibtex.count("{") == bibtex.count("}")
+
+
+def test_figures_of_varied_fields_name_their_study(tmp_path):
+    for name in ("one", "two"):
+        make_study(tmp_path / name, {"name": name, "seeds": 2, "grid": {"gamma": [0.9, 0.99]}})
+    studies = cases.open_all([tmp_path / "one", tmp_path / "two"])
+    drawn = figures.drawings(studies, findings.groups(cases.read(studies)))
+    titles = {
+        one.name: one.draw().axes[0].get_title(loc="left")
+        for one in drawn
+        if one.name in ("effects-1", "effects-2", "scores")
+    }
+    assert titles == {
+        "scores": "comparison: CartPole-v1",
+        "effects-1": "one: CartPole-v1, others averaged over",
+        "effects-2": "two: CartPole-v1, others averaged over",
+    }
