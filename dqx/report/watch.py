@@ -11,6 +11,7 @@ import http.server
 import json
 import os
 import secrets
+import sys
 import threading
 import time
 from pathlib import Path
@@ -116,6 +117,11 @@ class Server(http.server.ThreadingHTTPServer):
             ) from None
         self.address = f"http://{HOST}:{self.server_port}/{self.token}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a browser that has left before it was answered."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: Server
@@ -134,7 +140,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(404, "there is nothing here")
         try:
             shown = self.server.watched.content()
-        except (StudyError, ConfigError) as error:
+        except (StudyError, ConfigError, OSError) as error:  # it may be replaced meanwhile
             return self._answer(500, str(error))
         mark = hashlib.sha256(json.dumps([shown["mark"], *_states(shown)]).encode()).hexdigest()
         mark = f'"{mark[:24]}"'

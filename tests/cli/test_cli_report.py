@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,23 @@ def test_a_damaged_file_is_named_in_place_of_data(served):
     made.folder.part("metrics", 0).write_bytes(b"")
     status, _, text = ask(f"/{server.token}/data.json")
     assert status == 500 and "metrics/part-00000.parquet: 0 bytes instead of" in text
+
+
+def test_a_folder_that_is_gone_is_told_and_the_server_stays(served):
+    made, server, ask = served
+    shutil.rmtree(made.folder.path)
+    for _ in range(2):
+        status, _, text = ask(f"/{server.token}/data.json")
+        assert status == 500 and str(made.folder.path) in text
+
+
+def test_only_a_browser_that_leaves_is_no_news(served, capsys):
+    for kind in (BrokenPipeError, ConnectionResetError, ValueError):
+        try:
+            raise kind
+        except Exception:
+            served[1].handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) is (kind is ValueError)
 
 
 def test_a_port_that_is_taken_is_told(served):

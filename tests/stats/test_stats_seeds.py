@@ -8,7 +8,7 @@ from dqx import stats
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("n", [4, 20, 100])
+@pytest.mark.parametrize("n", [4, 20, 100, 1500])
 def test_quantiles_and_their_intervals_equal_scipys(share, n):
     values = np.random.default_rng(n).normal(size=n)
     found = stats.quantile(values, share)
