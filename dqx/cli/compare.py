@@ -5,15 +5,13 @@ import sys
 import time
 from typing import Any
 
-from dqx.cli import commands
+from dqx.cli import loading, shared
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
 def add(subparsers: Any) -> None:
     """Makes the parser of the command."""
-    from dqx.cli import arguments
-
     parser = subparsers.add_parser(
         "compare",
         help="say which configuration is better, and whether these seeds can tell",
@@ -31,7 +29,7 @@ def add(subparsers: Any) -> None:
         help="the configurations to compare, after the folders; default: all",
     )
     add("--format", choices=FORMATS, default="text", help="of what is printed; default: text")
-    arguments._add_import(parser)
+    shared.add_import(parser)
     add("--quiet", action="store_true", help="print the result and errors only")
     parser.set_defaults(run=run)
 
@@ -41,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     from dqx.study.results import load
 
     studies = [load(path) for path in options.folders]
-    commands._load(*options.modules, "pandas")
+    loading.load(*options.modules, "pandas")
     from dqx.report.compare import compare
     from dqx.report.formats import FORMATS as WRITERS
 

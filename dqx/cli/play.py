@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.cli import commands
+from dqx.cli import loading, shared
 
 if TYPE_CHECKING:
     from dqx.report.film import Episode, Film, Pick
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 def add(subparsers: Any) -> None:
     """Makes the parser of the command."""
-    from dqx.cli import arguments
-
     parser = subparsers.add_parser(
         "play",
         help="show greedy episodes of a stored agent",
@@ -31,15 +29,15 @@ def add(subparsers: Any) -> None:
         metavar="SEED",
         help="best, median or worst by its score, or a seed's number; default: median",
     )
-    add("--step", type=arguments._whole, metavar="N", help="play the snapshot at that step")
+    add("--step", type=shared.whole, metavar="N", help="play the snapshot at that step")
     add("--gif", type=Path, metavar="FILE", help="write an animated GIF")
     add("--mp4", type=Path, metavar="FILE", help="write an MP4; needs the program ffmpeg")
     add("--png", type=Path, metavar="DIR", help="write each picture as a PNG into a new folder")
-    add("--episodes", type=arguments._count, default=1, metavar="N", help="how many; default: 1")
-    add("--max-steps", type=arguments._count, metavar="N", help="cut longer episodes short")
+    add("--episodes", type=shared.count, default=1, metavar="N", help="how many; default: 1")
+    add("--max-steps", type=shared.count, metavar="N", help="cut longer episodes short")
     add(
         "--max-frames",
-        type=arguments._count,
+        type=shared.count,
         default=300,
         metavar="N",
         help="pictures of an episode at most, evenly spaced; default: 300",
@@ -53,12 +51,12 @@ def add(subparsers: Any) -> None:
     add("--fps", type=float, default=20.0, metavar="N", help="pictures a second; default: 20")
     add(
         "--width",
-        type=arguments._count,
+        type=shared.count,
         default=480,
         metavar="N",
         help="of a film in a file, in pixels; default: 480",
     )
-    arguments._add_import(parser)
+    shared.add_import(parser)
     add("--no-cache", action="store_true", help="keep no compiled programs for the next time")
     add("--quiet", action="store_true", help="print the result and errors only")
     parser.set_defaults(run=run)
@@ -107,8 +105,8 @@ def _played(options: argparse.Namespace) -> "Film":
         study.params(config, pick.seed, options.step)  # a mistake is told before JAX loads
     if not options.quiet:
         print(f"play: {_picked(study, config, pick)}; playing...", file=sys.stderr, flush=True)
-    commands._load(*options.modules, "dqx.report.playing")
-    commands._use_cache(options)
+    loading.load(*options.modules, "dqx.report.playing")
+    loading.use_cache(options)
     return film(
         study,
         config,

@@ -5,13 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dqx.cli import commands
+from dqx.cli import loading, shared
 
 
 def add(subparsers: Any) -> None:
     """Makes the parser of the command."""
-    from dqx.cli import arguments
-
     parser = subparsers.add_parser(
         "report",
         help="write a page and figures of a study, or of several",
@@ -25,7 +23,7 @@ def add(subparsers: Any) -> None:
     )
     add("--out", metavar="DIR", help="the folder to write; default: DIR/report, of several report")
     add("--no-films", action="store_true", help="leave out films of best, median and worst seeds")
-    arguments._add_import(parser)
+    shared.add_import(parser)
     add("--quiet", action="store_true", help="print the result and errors only")
     parser.set_defaults(run=run)
 
@@ -51,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"report: {text}", file=sys.stderr, flush=True)
 
     say("reading...")
-    commands._load(*options.modules, "pandas", "matplotlib.figure")
+    loading.load(*options.modules, "pandas", "matplotlib.figure")
     from dqx.report import cases, figures, findings, page
     from dqx.report.page import search
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.cli import commands
+from dqx.cli import loading, shared, study
 
 if TYPE_CHECKING:
     from dqx.study.sinks import Sink
@@ -20,8 +20,6 @@ _MODULES = ("dqx.tuning", "pandas", "pyarrow.parquet", "matplotlib.figure")
 
 def add(subparsers: Any) -> None:
     """Makes the parser of the command."""
-    from dqx.cli import arguments
-
     parser = subparsers.add_parser(
         "tune",
         help="search for good settings; fresh seeds say what they are worth",
@@ -38,14 +36,14 @@ def add(subparsers: Any) -> None:
         nargs="+",
         help="a tune file; or a search's folder to go on with or to look at",
     )
-    arguments._add_folder(parser, "runs/NAME")
-    arguments._add_training(parser)
+    shared.add_folder(parser, "runs/NAME")
+    shared.add_training(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Searches, goes on, or says how far a search is."""
-    commands._load("dqx.study.tuning.file", *options.modules)
+    loading.load("dqx.study.tuning.file", *options.modules)
     from dqx.study.folder import StudyError
     from dqx.study.tuning import folder as folders
     from dqx.study.tuning.file import read_tune
@@ -55,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if first in ("resume", "status"):
         if len(rest) != 1:
             raise StudyError(f"`dqx tune {first}` takes one folder, such as runs/mine")
-        commands._refuse(options, first, "tune")
+        study.refuse(options, first, "tune")
         record = folders.read_search(TuneFolder(rest[0]))
         if first == "status":
             return _status(rest[0])
@@ -106,10 +104,10 @@ def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
         folders.replaces(out, options.overwrite)
     if not options.quiet:
         print(f"{asked.name}: starting...", file=sys.stderr, flush=True)
-    commands._load(*_MODULES)
+    loading.load(*_MODULES)
     from dqx import tuning
 
-    commands._use_cache(options)
+    loading.use_cache(options)
     given: dict[str, Any] = {}
     if options.checkpoint_seconds is not None:
         given["checkpoint_seconds"] = options.checkpoint_seconds
@@ -202,4 +200,4 @@ def _dry_run(options: argparse.Namespace, asked: "Tune") -> int:
         f"most {trained + len(asked.fresh):,} runs of {steps:,} steps, if nobody is dropped"
     )
     print(f"the first candidates on the first {asked.rungs[0]} seeds:")
-    return commands._dry_run(options, plan)
+    return study.estimate(options, plan)

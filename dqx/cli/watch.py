@@ -3,13 +3,11 @@
 import argparse
 from typing import Any
 
-from dqx.cli import commands
+from dqx.cli import loading, shared
 
 
 def add(subparsers: Any) -> None:
     """Makes the parser of the command."""
-    from dqx.cli import arguments
-
     parser = subparsers.add_parser(
         "watch",
         help="show the page of a study while it runs, in a browser",
@@ -18,9 +16,9 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="a study's folder, finished or not")
     parser.add_argument(
-        "--port", type=arguments._whole, default=0, metavar="N", help="default: a free one"
+        "--port", type=shared.whole, default=0, metavar="N", help="default: a free one"
     )
-    arguments._add_import(parser)
+    shared.add_import(parser)
     parser.set_defaults(run=run)
 
 
@@ -29,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from dqx.study.results import load
 
     load(options.folder)  # a mistake is told before anything else loads
-    commands._load(*options.modules, "pandas")
+    loading.load(*options.modules, "pandas")
     from dqx.report.watch import Server
 
     with Server(options.folder, options.port) as server:

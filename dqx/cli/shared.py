@@ -1,0 +1,118 @@
+"""Options that several commands take, and the types of their values."""
+
+import argparse
+import contextlib
+import math
+
+
+def add_folder(parser: argparse.ArgumentParser, default: str) -> None:
+    """The folder that a command writes, and whether it only says what it would take."""
+    add = parser.add_argument
+    add("--out", metavar="DIR", help=f"the folder to write; default: {default}")
+    add("--overwrite", action="store_true", help="replace an older study in that folder")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print configurations, memory, disk and time, after timing one segment; train nothing",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """What every training takes."""
+    add = parser.add_argument
+    add(
+        "--checkpoint-seconds",
+        type=seconds,
+        metavar="S",
+        help="least time between checkpoints of what is under way; default: 15",
+    )
+    add(
+        "--no-replay-checkpoint",
+        action="store_true",
+        help="write no checkpoints, which hold the replay: what is interrupted starts again",
+    )
+    add_common(parser)
+
+
+def add_trackers(parser: argparse.ArgumentParser) -> None:
+    """What is to watch a training."""
+    add = parser.add_argument_group("trackers").add_argument
+    add(
+        "--tensorboard",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="write event files for TensorBoard; default: the folder tensorboard in the study's",
+    )
+    add(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="PROJECT",
+        help="log to Weights & Biases; default: the project dqx",
+    )
+    add(
+        "--tracker-runs",
+        choices=("config", "seed"),
+        default="config",
+        help="what a run of a tracker is: all seeds of a configuration (IQM and interval), or each "
+        "seed; default: config",
+    )
+    add(
+        "--sink",
+        dest="sinks",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="let a dqx.Sink of your own watch, from the current folder or where Python finds it",
+    )
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that computes."""
+    add = parser.add_argument
+    add_import(parser)
+    add("--devices", metavar="KIND[:N]", help="cpu, gpu, or some of them: cpu:2; default: all")
+    add(
+        "--no-cache",
+        action="store_true",
+        help="compile anew, and keep no compiled programs for the next time",
+    )
+    add("--quiet", action="store_true", help="print the result and errors only")
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Modules of a user's own."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module first, from the current folder or where Python finds it: it may "
+        "register agents and environments",
+    )
+
+
+def seconds(text: str) -> float:
+    """A time from 0 on."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be seconds, 0 or more, got {text!r}")
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
