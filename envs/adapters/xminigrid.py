@@ -37,15 +37,12 @@ def names() -> tuple[str, ...]:
 
 def refused() -> Mapping[str, str]:
     """Name the worlds of rules: rules are arrays, and no setting can hold them."""
-    return {
-        name: (
-            "it has no goal until it is given rules; give them in a function of your own, such "
-            f"as `def world(): return envs.adapters.xminigrid.make({name!r}, ruleset=...)[0]` in "
-            "games.py, and train env = games:world"
-        )
-        for name in xminigrid.registered_environments()
-        if _has_rules(name)
-    }
+    reason = (
+        "it has no goal until it is given rules; give them in a function of your own, such as "
+        "`def world(): return envs.adapters.xminigrid.make(NAME, ruleset=...)[0]` in games.py, "
+        "and train env = games:world"
+    )
+    return {name: reason for name in xminigrid.registered_environments() if _has_rules(name)}
 
 
 def options(name: str) -> list[inspect.Parameter]:

@@ -57,7 +57,7 @@ def toy(monkeypatch):
 
     module = types.ModuleType("envs.adapters.toy")
     module.names = lambda: ("walk", "fetched")
-    module.refused = lambda: {"duel": "two play it"}
+    module.refused = lambda: {"duel": "two play it", "far": "it has no end", "tag": "two play it"}
     module.options = lambda name: [
         base.option("goal", int, 5, "the place to reach"),
         base.option("time_limit", int, 7),
@@ -188,7 +188,11 @@ def test_an_unknown_option_is_named_with_the_closest(toy):
 
 
 def test_the_command_lists_a_suite_and_what_can_be_set(toy):
-    suite = ["toy:walk", "toy:fetched", "toy:duel cannot be trained: two play it"]
+    suite = [
+        "toy:walk", "toy:fetched",
+        "not trained, since two play it:", "  toy:duel", "  toy:tag",
+        "not trained, since it has no end:", "  toy:far",
+    ]  # fmt: skip
     assert call("envs", "toy:") == call("envs", "toy") == (0, suite, [])
     status, (title, head, *rows), _ = call("envs", "toy:walk")
     assert (status, title) == (0, "toy:walk: observations float32 [2], 2 actions")
