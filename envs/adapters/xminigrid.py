@@ -38,9 +38,9 @@ def names() -> tuple[str, ...]:
 def refused() -> Mapping[str, str]:
     """Name the worlds of rules: rules are arrays, and no setting can hold them."""
     reason = (
-        "it has no goal until it is given rules; give them in a function of your own, such as "
-        "`def world(): return envs.adapters.xminigrid.make(NAME, ruleset=...)[0]` in games.py, "
-        "and train env = games:world"
+        "it has no goal until it is given rules; give them in a function of your own in games.py, "
+        "`def world(): return xminigrid.make(NAME, ruleset=...)[0]` after `from envs.adapters "
+        "import xminigrid`, and train env = games:world"
     )
     return {name: reason for name in xminigrid.registered_environments() if _has_rules(name)}
 

@@ -236,13 +236,14 @@ def test_a_world_is_made_of_rules_that_are_given(name):
     from xminigrid.core.rules import EmptyRule
     from xminigrid.types import RuleSet
 
+    from envs.adapters import xminigrid as worlds
+
     rules = RuleSet(
         goal=AgentHoldGoal(tile=jnp.array((Tiles.BALL, Colors.RED), jnp.uint8)).encode(),
         rules=EmptyRule().encode()[None],
         init_tiles=jnp.array(((Tiles.BALL, Colors.RED),), jnp.uint8),
     )
-    inner = name.partition(":")[2]
-    env, params = adapters.xminigrid.make(inner, ruleset=rules)
+    env, params = worlds.make(name.partition(":")[2], ruleset=rules)
     terminated, _ = rollout(env, params, 3_000)
     assert terminated.any()
 
