@@ -101,8 +101,9 @@ def _list_suite(prefix: str) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     print("\n".join(names))
-    for name, why in refused.items():
-        print(f"{name} cannot be trained: {why}")
+    for why in dict.fromkeys(refused.values()):
+        print(f"not trained, since {why}:")
+        print("\n".join(f"  {name}" for name, reason in refused.items() if reason == why))
 
 
 def _describe(name: str) -> None:
