@@ -83,7 +83,7 @@ test-long: $(VENV)/.installed-test
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
-	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist loadgroup -m suites tests/envs/test_suites.py $(ARGS)
+	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist load --maxschedchunk 1 -m suites tests/envs/test_suites.py $(ARGS)
 
 # The page in a headless Chromium, Debian's, which is installed if there is none (CHROMIUM=... names
 # another).

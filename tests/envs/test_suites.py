@@ -26,9 +26,7 @@ def suite(name: str, *values, **options):
     Suites warn while they are imported.
     """
     package = adapters.SUITES[name.partition(":")[0]].package
-    # Craftax writes textures into its own folder, so that two processes must not meet there.
-    marks = [pytest.mark.xdist_group("craftax")] if package == "craftax" else []
-    marks += [
+    marks = [
         pytest.mark.suites,
         pytest.mark.slow,
         pytest.mark.timeout(1_200),
