@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dqx
-from dqx.report.film import film, gif_bytes, pick_seed
+from dqx.report.film import film, pick_seed
+from dqx.report.reel import gif_bytes
 
 LIMIT = 300_000  # bytes of a film
 

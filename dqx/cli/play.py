@@ -130,15 +130,11 @@ def _picked(study: "Study", config: str, pick: "Pick") -> str:
 
 def _told(film: "Film") -> list[str]:
     """How each episode went."""
-    ends = {"terminated": "ended there", "truncated": "time limit", "cut": "cut short there"}
     lines = []
     for number, episode in enumerate(film.episodes, start=1):
         steps, shown = len(episode.actions), len(episode.times)
         every = f"; a picture for {_every(episode)} steps" if steps >= shown else ""
-        lines.append(
-            f"episode {number}: return {episode.total:g} in {steps:,} "
-            f"step{'' if steps == 1 else 's'} ({ends[episode.end]}{every})"
-        )
+        lines.append(f"episode {number}: {episode.words}{every}")
     return lines
 
 

@@ -193,11 +193,10 @@ def _dry_run(options: argparse.Namespace, asked: "Tune") -> int:
     first = Search(asked)
     plan = first.first_plan(Optuna(asked))
     steps = max(point.config.total_steps for point in plan.points)
-    trained = asked.generations * asked.population * asked.rungs[-1]
     print(
         f"{asked.name}: {asked.generations} x {asked.population} candidates on "
         f"{', '.join(map(str, asked.rungs))} seeds, the best on {len(asked.fresh)} fresh ones: at "
-        f"most {trained + len(asked.fresh):,} runs of {steps:,} steps, if nobody is dropped"
+        f"most {asked.most_runs:,} runs of {steps:,} steps, if nobody is dropped"
     )
     print(f"the first candidates on the first {asked.rungs[0]} seeds:")
     return study.estimate(options, plan)

@@ -5,7 +5,6 @@ Reading is done here, once; what follows sees arrays only. Needs no JAX.
 
 import collections
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from dqx.compute.score import score_metric
 from dqx.settings import Config, evaluates_at
-from dqx.study.results import Study, load
+from dqx.study.results import Study
 
 if TYPE_CHECKING:
     import pandas
@@ -68,15 +67,6 @@ class Case:
     panels: dict[str, np.ndarray]
     episode_steps: np.ndarray
     episodes: np.ndarray
-
-
-def open_all(paths: Sequence[str | os.PathLike[str]]) -> list[Study]:
-    """The studies in folders.
-
-    Raises:
-        StudyError: for a folder that holds none, or a damaged record.
-    """
-    return [load(path) for path in paths]
 
 
 def titles(studies: Sequence[Study]) -> list[str]:

@@ -17,7 +17,7 @@ from dqx.report import numbers
 from dqx.report.cases import Case, read, titles
 from dqx.report.findings import Group, groups
 from dqx.report.numbers import Center
-from dqx.report.terminal import counted
+from dqx.report.terminal import counted, listed
 from dqx.settings.errors import closest
 from dqx.study.folder import StudyError
 from dqx.study.results import Study
@@ -341,12 +341,6 @@ def _verdict(found: Comparison) -> str:
         who = "it" if beaten else f"the best, {found.name(best)},"
         parts.append(f"cannot tell {who} from {names} {_why(found, open_pairs)}")
     return "; ".join(parts)
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Names as a person lists them, the rest counted."""
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def record(found: Comparison, place: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Films: greedy episodes of a stored agent, with pictures and Q-values.
 
->>> from dqx.report.film import film, gif_bytes
+>>> from dqx.report.film import film
+>>> from dqx.report.reel import gif_bytes
 >>> shot = film(dqx.load("runs/cartpole"), seed=3)
 >>> Path("cartpole.gif").write_bytes(gif_bytes(shot))
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dqx.report.reel import gif_bytes
+from dqx.report.terminal import counted
 from dqx.settings import ConfigError, environments, row_steps
 from dqx.settings.errors import closest
 from dqx.study.folder import StudyError
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from dqx.report.playing import Game, Played
     from dqx.study.results import Study
 
-__all__ = ["VIEWS", "Episode", "Film", "Pick", "film", "gif_bytes", "pick_config", "pick_seed"]
-
 # What pictures show: the game as people see it, or the observation that the agent sees.
 VIEWS = ("game", "agent")
 PICKS = ("best", "median", "worst")
+_ENDS = {
+    "terminated": "ended by the environment",
+    "truncated": "ended by the time limit",
+    "cut": "cut short",
+}
 # Pictures that one call of the compiled program draws.
 _DRAWN = 16
 
@@ -55,6 +59,11 @@ class Episode(NamedTuple):
     def total(self) -> float:
         """The episode's return: the sum of its rewards, added up in float32 as evaluations do."""
         return float(np.cumsum(self.rewards, dtype=np.float32)[-1])
+
+    @property
+    def words(self) -> str:
+        """Its return, its length and its end."""
+        return f"return {self.total:g} in {counted(len(self.actions), 'step')}, {_ENDS[self.end]}"
 
 
 class Film(NamedTuple):
@@ -205,7 +214,7 @@ def pick_seed(study: "Study", config: str | None = None, which: str | int = "med
     place = {"best": 0, "median": (len(scores) - 1) // 2, "worst": len(scores) - 1}[str(which)]
     seed = ranked[min(place, len(ranked) - 1)]
     count, gone = len(scores), len(scores) - len(ranked)
-    words = f"{which} of {count:,} seed{'' if count == 1 else 's'}"
+    words = f"{which} of {counted(count, 'seed')}"
     if gone:
         words += f", {gone} of which diverged and cannot be played"
     return Pick(seed, scores[seed], words)

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 import dqx
 from dqx.report import numbers
 from dqx.report.compare import (
@@ -23,6 +21,7 @@ from dqx.report.compare import (
     sentence,
 )
 from dqx.report.terminal import MAX_ROWS, aligned
+from dqx.study.folder import plain
 
 _CONFIGS = ("configuration", "seeds", "steps", "IQM", "95 % interval", "diverged")
 _PAIRS = (
@@ -127,7 +126,7 @@ def json_text(found: Sequence[Comparison]) -> str:
             for comparison in found
         ],
     }
-    return json.dumps(_strict(content), indent=1, allow_nan=False)
+    return json.dumps(plain(content), indent=1, allow_nan=False)
 
 
 FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {
@@ -234,14 +233,3 @@ def csv_cell(value: Any) -> Any:
         shown = _printable(value)
         return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
     return value
-
-
-def _strict(value: Any) -> Any:
-    """What JSON can hold: null for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

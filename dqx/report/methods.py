@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
+from dqx.report.terminal import listed
 from dqx.settings import Config, Hyper, show
 from dqx.study.results import Study
 
@@ -113,7 +114,7 @@ def _training(study: Study, cited: set[str]) -> list[str]:
     seeds, steps = len(study.seeds), sorted({config.total_steps for config, _ in points})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
     words = (
-        f"We trained {_listed(list(dict.fromkeys(agents)))} on {_listed(envs)} for {span} "
+        f"We trained {listed(list(dict.fromkeys(agents)))} on {listed(envs)} for {span} "
         f"environment steps a run, with {seeds:,} independent seeds of each of "
         f"{len(points):,} configurations."
         if len(points) > 1
@@ -209,11 +210,3 @@ def _software(study: Study) -> str:
         f"Training used {dqx}{code} with {versions} [bradbury2018jax, lange2022gymnax] on {kind}; "
         f"curves of a seed are the same bits whichever seeds train beside it."
     )
-
-
-def _listed(texts: list[str]) -> str:
-    if len(texts) < 3:
-        return " and ".join(texts)
-    if len(texts) > 6:
-        return f"{', '.join(texts[:5])} and {len(texts) - 5} more"
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"

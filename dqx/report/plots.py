@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dqx import stats
 from dqx.files import whole_file
 from dqx.report import canvas, style
+from dqx.report.terminal import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -256,8 +257,7 @@ def _draw_diverged(axes: "Axes", curves: _Curves) -> tuple[Any, str]:
         markeredgewidth=0.7,
         zorder=5,
     )
-    count = len(points)
-    return crosses, f"{count} seed{'s' if count > 1 else ''} diverged"
+    return crosses, f"{counted(len(points), 'seed')} diverged"
 
 
 def _png_path(path: str | os.PathLike[str]) -> Path:

@@ -4,6 +4,7 @@ import functools
 import io
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dqx.files import OutputError, Staging, whole_file
+from dqx.report import style
 from dqx.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ WIDTH, FPS = 480, 20
 # Pixels of a film at most, of one second of a GIF, and how long the end of an episode stays.
 _WIDEST, _FASTEST, _HOLD_SECONDS = 1920, 50, 1.2
 _PAPER, _INK, _DIM, _TRACK = (250, 250, 247), (38, 42, 51), (122, 130, 146), (226, 229, 233)
-# Okabe and Ito's blue and orange, which the colour-blind can tell apart.
-_BAR, _CHOSEN = (86, 180, 233), (230, 159, 0)
+# The sky blue and the orange of the palette.
+_BAR, _CHOSEN = (tuple(bytes.fromhex(color[1:])) for color in style.LIGHT[4:6])
 _COLOURS = (64, 32, 16)
 ENDS = {
     "terminated": "the end",
@@ -140,7 +142,6 @@ def write_pngs(film: "Film", folder: Path, *, width: int = WIDTH) -> int:
     from PIL import Image
 
     check_size(width, FPS)
-
     count = 0
     with Staging(folder, is_replaced) as staging:
         for count, picture in enumerate(pictures(film, width), start=1):
@@ -171,22 +172,20 @@ def write_mp4(film: "Film", path: Path, *, width: int = WIDTH, fps: float = FPS)
     program = find_ffmpeg()
     shown = list(pictures(film, width))
     height, wide, _ = shown[0].shape
-    beside = path.with_name(f".{path.name}.tmp.mp4")
     # Even sizes and this pixel format are what every player takes.
     command = [
         program, "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24",
         "-s", f"{wide}x{height}", "-r", f"{fps:g}", "-i", "-", "-an", "-pix_fmt", "yuv420p",
-        str(beside),
     ]  # fmt: skip
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "film.mp4"  # it has to seek in what it writes
         content = b"".join(picture.tobytes() for picture in shown)
-        done = subprocess.run(command, input=content, capture_output=True, check=False)
-        if done.returncode or not beside.is_file():
+        done = subprocess.run([*command, made], input=content, capture_output=True, check=False)
+        if done.returncode or not made.is_file():
             said = " ".join(done.stderr.decode(errors="replace").split())
             raise ConfigError(f"ffmpeg could not write {path}: {said or done.returncode}")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(made.read_bytes())
 
 
 def find_ffmpeg() -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from dqx.study.folder import (
     Folder,
     StudyError,
     holder,
+    is_free,
     plain,
     read_plan_record,
     read_sealed,
@@ -34,15 +34,8 @@ def replaces(target: Path, given: Mapping[str, Any], overwrite: bool) -> bool:
     Raises:
         StudyError: if something is in the way, saying what it is and what to do.
     """
-    if not os.path.lexists(target):
+    if is_free(target):
         return False
-    if not target.is_dir():
-        raise StudyError(f"{target} is a file: choose another folder")
-    try:
-        if not any(target.iterdir()):
-            return False
-    except OSError as error:
-        raise StudyError(f"cannot read {target}: {error.strerror}; choose another") from None
     folder = Folder(target)
     if not _is_ours(folder):
         raise StudyError(

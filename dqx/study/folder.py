@@ -218,11 +218,13 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A value as strict JSON can hold it: numbers that are not finite become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, tuple):
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def seal(content: Mapping[str, Any]) -> str:
@@ -274,6 +276,22 @@ def chunk_files(folder: Folder, chunk: int, record: Mapping[str, Any]) -> list[t
     parts = [(folder.part(kind, chunk), Mark(**record["files"][kind])) for kind in KINDS]
     taken = record["snapshots"].items()
     return [*parts, *((folder.snapshot(chunk, int(at)), Mark(**mark)) for at, mark in taken)]
+
+
+def is_free(target: Path) -> bool:
+    """Whether nothing is at a place, or an empty folder.
+
+    Raises:
+        StudyError: if a file is there, or a folder that cannot be read.
+    """
+    if not os.path.lexists(target):
+        return True
+    if not target.is_dir():
+        raise StudyError(f"{target} is a file: choose another folder")
+    try:
+        return not any(target.iterdir())
+    except OSError as error:
+        raise StudyError(f"cannot read {target}: {error.strerror}; choose another") from None
 
 
 class Lock:

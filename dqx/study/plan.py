@@ -99,16 +99,26 @@ def read_plan(source: str | os.PathLike[str] | Mapping[str, Any] | Plan) -> Plan
         return _checked(source, is_new=False)
     if isinstance(source, Mapping):
         return _plan(source, "the plan")
-    path = Path(source)
+    return _plan(read_file(source, "the plan"), str(source))
+
+
+def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """The table in a TOML file, under the file's name if it gives none.
+
+    Args:
+        path: of the file.
+        what: the file is, for messages.
+
+    Raises:
+        StudyError: if it cannot be read, or is no TOML.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise StudyError(
-            f"cannot read the plan {path}: {error.strerror}; give a TOML file"
-        ) from None
+        raise StudyError(f"cannot read {what} {path}: {error.strerror}; give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is no TOML: {error}") from None
-    return _plan({"name": path.stem, **table}, str(path))
+    return {"name": Path(path).stem, **table}
 
 
 def _plan(table: Mapping[str, Any], where: str) -> Plan:

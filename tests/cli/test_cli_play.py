@@ -50,7 +50,7 @@ def test_a_snapshot_as_gif_and_pngs(place):
     status, out, err = call("play", "s", *FILM, "--png", "frames", *options)
     assert status == 0, err
     assert err == [err[0]] and err[0].startswith("play: film, seed 2 (score")
-    assert out[0] == "episode 1: return 12 in 12 steps (cut short there)"
+    assert out[0] == "episode 1: return 12 in 12 steps, cut short"
     assert out[1].startswith("film.gif: ") and out[2] == "frames: 13 pictures"
     with Image.open("film.gif") as gif:
         assert gif.n_frames == 13 and gif.width == 300
@@ -69,7 +69,7 @@ def test_options_reach_the_film_and_the_median_is_played(place, made_up):
             "episodes": 3, "max_steps": None, "max_frames": 9, "view": "agent",
         }
     ]  # fmt: skip
-    assert out[0] == "episode 1: return 14.5 in 29 steps (ended there)"
+    assert out[0] == "episode 1: return 14.5 in 29 steps, ended by the environment"
 
 
 def test_a_seed_that_diverged_is_told(place, made_up):

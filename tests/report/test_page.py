@@ -26,7 +26,7 @@ HOSTILE = "</script><script>alert(1)</script>'\"\u2028 \N{SNOWMAN}&amp;"
 
 
 def shown(*folders):
-    studies = cases.open_all(folders)
+    studies = [load(folder) for folder in folders]
     return page.content(studies, findings.groups(cases.read(studies)))
 
 
@@ -366,7 +366,7 @@ def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
 def test_figures_of_varied_fields_name_their_study(tmp_path):
     for name in ("one", "two"):
         make_study(tmp_path / name, {"name": name, "seeds": 2, "grid": {"gamma": [0.9, 0.99]}})
-    studies = cases.open_all([tmp_path / "one", tmp_path / "two"])
+    studies = [load(tmp_path / name) for name in ("one", "two")]
     drawn = figures.drawings(studies, findings.groups(cases.read(studies)))
     titles = {
         one.name: one.draw().axes[0].get_title(loc="left")

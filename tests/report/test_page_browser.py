@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dqx.report import page
-from dqx.report.cases import open_all
+from dqx.study import load
 from tests.report.browser import launched, tab
 from tests.study.kit import make_study
 
@@ -46,7 +46,7 @@ def made(tmp_path_factory):
         "case": [{"name": HOSTILE, "gamma": 0.5}],
     }
     study = make_study(place / "s", plan, change=change)
-    return study, page.write(open_all([place / "s"]), place / "out").as_uri()
+    return study, page.write([load(place / "s")], place / "out").as_uri()
 
 
 def canvas_of(tab, name):
@@ -283,7 +283,7 @@ def test_matrix_heat_map_and_records_hold_their_numbers(made, browser):
 )  # fmt: skip
 def test_little_or_other_studies_make_pages_too(tmp_path, browser, plan, leave_out, words):
     make_study(tmp_path / "s", plan, leave_out=leave_out)
-    address = page.write(open_all([tmp_path / "s"]), tmp_path / "out").as_uri()
+    address = page.write([load(tmp_path / "s")], tmp_path / "out").as_uri()
     with tab(browser, width=400) as opened:
         shown = opened.open(address)
         assert words in shown.locator("body").inner_text()
@@ -295,7 +295,7 @@ def test_little_or_other_studies_make_pages_too(tmp_path, browser, plan, leave_o
 def test_two_thousand_seeds_are_small_and_open_fast(tmp_path, browser):
     base = {"total_steps": 100_000, "log_period": 1000, "eval_period": 1000, "chunk_width": 250}
     make_study(tmp_path / "s", {"seeds": 2000, "base": base})
-    path = page.write(open_all([tmp_path / "s"]), tmp_path / "out")
+    path = page.write([load(tmp_path / "s")], tmp_path / "out")
     assert path.stat().st_size < 8_000_000
     with tab(browser) as opened:
         begun = time.monotonic()

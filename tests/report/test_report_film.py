@@ -15,7 +15,8 @@ from dqx.core.evaluation import evaluate
 from dqx.core.keys import Purpose, purpose_key, seed_key
 from dqx.report import reel
 from dqx.report.actions import action_names
-from dqx.report.film import Episode, Film, film, gif_bytes, pick_config, pick_seed
+from dqx.report.film import Episode, Film, film, pick_config, pick_seed
+from dqx.report.reel import gif_bytes
 from dqx.settings import ConfigError
 from dqx.study.folder import StudyError
 from tests.report.kit import STEPS, balancer, film_study
@@ -306,8 +307,6 @@ def test_pngs_fill_a_new_folder_and_leave_another_alone(tmp_path):
 FFMPEG = """\
 import pathlib, sys
 content = sys.stdin.buffer.read()
-if "fail" in sys.argv[-1]:
-    sys.exit("no such encoder")
 pathlib.Path(sys.argv[-1]).write_text(f"{' '.join(sys.argv[1:-1])} {len(content)}")
 """
 
@@ -326,6 +325,7 @@ def test_mp4_goes_through_ffmpeg_whole_or_not_at_all(tmp_path, monkeypatch):
     said = (tmp_path / "film.mp4").read_text().split()
     assert f"300x{height}" in said and said[said.index("-r") + 1] == "10"
     assert int(said[-1]) == 3 * 300 * height * 3  # every byte of every picture
+    (tmp_path / "ffmpeg.py").write_text("import sys; sys.exit('no such encoder')")
     with pytest.raises(ConfigError, match="ffmpeg could not write .*: no such encoder"):
         reel.write_mp4(shot, tmp_path / "fail.mp4")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") or "fail" in p.name]

@@ -3,15 +3,12 @@
 import base64
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dqx.report.findings import Group
 from dqx.settings import ConfigError
 from dqx.study.folder import StudyError
 from dqx.study.results import Study
-
-if TYPE_CHECKING:
-    from dqx.report.film import Film
 
 # All films of a page together, in seconds until the last is begun; bytes, pixels and pictures of
 # one; and of how many configurations of an environment, the best first.
@@ -45,7 +42,8 @@ def films(
 
 
 def _film(study: Study, config: str, kind: str) -> dict[str, Any]:
-    from dqx.report.film import film, gif_bytes, pick_seed
+    from dqx.report.film import film, pick_seed
+    from dqx.report.reel import gif_bytes
 
     pick = pick_seed(study, config, kind)
     shot = film(study, config, pick.seed, max_steps=_STEPS, max_frames=_PICTURES)
@@ -53,16 +51,6 @@ def _film(study: Study, config: str, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "seed": pick.seed,
-        "words": _words(shot),
+        "words": shot.episodes[0].words,
         "source": f"data:image/gif;base64,{base64.b64encode(content).decode('ascii')}",
     }
-
-
-def _words(shot: "Film") -> str:
-    (episode,) = shot.episodes
-    ends = {
-        "terminated": "ended by the environment",
-        "truncated": "ended by the time limit",
-        "cut": "cut short here",
-    }
-    return f"return {episode.total:g} in {len(episode.actions):,} steps, {ends[episode.end]}"

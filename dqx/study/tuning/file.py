@@ -3,9 +3,7 @@
 import dataclasses
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dqx.settings import (
@@ -23,7 +21,7 @@ from dqx.settings import (
 from dqx.settings.declared import Hyper
 from dqx.study.draws import Rule, read_rule
 from dqx.study.folder import StudyError
-from dqx.study.plan import check_name
+from dqx.study.plan import check_name, read_file
 
 SAMPLERS = ("tpe", "cmaes", "random")
 MAX_CANDIDATES = 10_000
@@ -107,16 +105,7 @@ def read_tune(source: str | os.PathLike[str] | Mapping[str, Any] | Tune) -> Tune
         return source
     if isinstance(source, Mapping):
         return _tune(source, "the search")
-    path = Path(source)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StudyError(
-            f"cannot read the tune file {path}: {error.strerror}; give a TOML file"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is no TOML: {error}") from None
-    return _tune({"name": path.stem, **table}, str(path))
+    return _tune(read_file(source, "the tune file"), str(source))
 
 
 def _tune(table: Mapping[str, Any], where: str) -> Tune:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from dqx import stats
-from dqx.study.folder import StudyError, holder, read_sealed, seal, write_sealed
+from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
 from dqx.study.host import checkout
 from dqx.study.tuning.file import Tune, jsonable, read_tune
 from dqx.study.tuning.race import Dropped, Judged
@@ -163,15 +163,8 @@ def replaces(target: Path, overwrite: bool) -> bool:
     Raises:
         StudyError: if something is in the way, saying what it is and what to do.
     """
-    if not os.path.lexists(target):
+    if is_free(target):
         return False
-    if not target.is_dir():
-        raise StudyError(f"{target} is a file: choose another folder")
-    try:
-        if not any(target.iterdir()):
-            return False
-    except OSError as error:
-        raise StudyError(f"cannot read {target}: {error.strerror}; choose another") from None
     if not is_tune(target):
         held = "a study" if (target / "plan.json").exists() else "no search of dqx"
         raise StudyError(
@@ -256,8 +249,8 @@ def result_record(search: Search, mark: str) -> dict[str, Any]:
         "winner_values": jsonable(winner.values),
         "search_value": _judged(winner.judged),
         "score": _judged(fresh.score),
-        "fresh_scores": [_number(score) for score in fresh.scores],
-        "optimism": {k: _number(float(v)) for k, v in fresh.optimism._asdict().items()},
+        "fresh_scores": [plain(score) for score in fresh.scores],
+        "optimism": {k: plain(float(v)) for k, v in fresh.optimism._asdict().items()},
         "studies": [
             {"place": place, "runs": len(digests), "digest": _together(digests)}
             for place, digests in search.studies.items()
@@ -284,14 +277,14 @@ def candidate_record(one: Candidate) -> dict[str, Any]:
     """A candidate as JSON."""
     dropped = None
     if one.dropped is not None:
-        dropped = {"rule": one.dropped.rule, "bar": _number(one.dropped.bar)}
+        dropped = {"rule": one.dropped.rule, "bar": plain(one.dropped.bar)}
     return {
         "number": one.number,
         "generation": one.generation,
         "name": one.name,
         "values": jsonable(one.values),
         "state": one.state,
-        "scores": [_number(score) for score in one.scores],
+        "scores": [plain(score) for score in one.scores],
         "history": [_judged(judged) for judged in one.history],
         "dropped": dropped,
         "same_as": one.same_as,
@@ -325,12 +318,7 @@ def _nan(value: float | None) -> float:
 
 
 def _judged(judged: Judged) -> dict[str, Any]:
-    return {name: _number(value) for name, value in judged._asdict().items()}
-
-
-def _number(value: float) -> float | None:
-    """A number as strict JSON: one that is not finite (no interval, a lost seed) is null."""
-    return value if math.isfinite(value) else None
+    return {name: plain(value) for name, value in judged._asdict().items()}
 
 
 def _together(digests: Mapping[tuple[str, int], str]) -> str:

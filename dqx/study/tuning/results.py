@@ -10,7 +10,7 @@ import numpy as np
 
 from dqx import stats
 from dqx.study.finish import has_manifest
-from dqx.study.folder import Folder, StudyError, holder, read_sealed
+from dqx.study.folder import Folder, StudyError, read_sealed
 from dqx.study.plan import Plan
 from dqx.study.results import Study, load
 from dqx.study.tuning.file import Tune, jsonable
@@ -186,8 +186,3 @@ def check(path: str | os.PathLike[str]) -> list[str]:
             return [*texts, f"generation {generation + 1} would be proposed differently"]
         proposer.tell(values)
     return texts
-
-
-def at_work(path: str | os.PathLike[str]) -> str | None:
-    """Who works on a search, None if nobody does."""
-    return holder(Path(path))
