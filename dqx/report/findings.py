@@ -140,7 +140,10 @@ class Extremes(NamedTuple):
 
 
 def extremes(scores: np.ndarray) -> Extremes:
-    """The best, the upper median and the worst of scores ``[S]``, as `dqx play` picks them."""
+    """The best, the upper median and the worst of scores ``[S]``.
+
+    `dqx play` picks the same, but passes over seeds that diverged, which cannot be played.
+    """
     falling = np.argsort(-scores, kind="stable")
     return Extremes(int(falling[0]), int(falling[(len(scores) - 1) // 2]), int(falling[-1]))
 

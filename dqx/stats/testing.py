@@ -106,8 +106,9 @@ def permutation_test(
         here = _distance(a[None], b[None], statistic)
         value = _value(a, statistic) - _value(b, statistic)
     replicates = np.concatenate(found)
-    # Rearrangements that only rounding sets apart are as far as the one at hand.
-    far = int((replicates >= here * (1 - 1e-9)).sum())
+    # Rearrangements that only rounding sets apart are as far as the one at hand, and so are those
+    # of which a statistic makes no number.
+    far = int((~(replicates < here * (1 - 1e-9))).sum())
     p = far / replicates.size if exact else (far + 1) / (replicates.size + 1)
     least = min(1.0, (2 if paired or a.size == b.size else 1) / total)
     return Permutation(value, p, exact, least)

@@ -113,6 +113,14 @@ def test_where_nothing_differs_small_p_are_as_rare_as_they_say():
     assert 0.4 < np.mean(np.array(p) <= 0.5) < 0.6
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_p_is_never_0_even_of_a_statistic_that_makes_no_number(paired):
+    found = stats.permutation_test(
+        [1.0, 2, 3], [7.0, 8, 9], lambda x, axis: np.full(x.shape[0], np.nan), paired=paired
+    )
+    assert np.isnan(found.value) and found.p == 1
+
+
 def test_cliffs_delta_by_hand():
     assert stats.cliffs_delta([3, 4], [1, 2]) == 1 and stats.cliffs_delta([1, 2], [1, 2]) == 0
     assert stats.cliffs_delta([1, 5], [2, 3, 1]) == pytest.approx((0 - 2 + 3) / 6)

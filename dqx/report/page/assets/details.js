@@ -52,7 +52,7 @@ function panels(main) {
 
 function seeds(main) {
   const here = group();
-  const part = section(main, "seeds", "Best, median and worst seed", "By score, as dqx play picks them. A look at one seed is no answer: the figures above are.");
+  const part = section(main, "seeds", "Best, median and worst seed", "By score. A seed that diverged cannot be played, so dqx play takes the nearest that can. A look at one seed is no answer: the figures above are.");
   const rows = shown().flatMap((place) => ["best", "median", "worst"].map((kind) => ({ place, kind, i: here.cases[place].extremes[kind] })));
   const of = (row) => here.cases[row.place];
   const columns = [
