@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +29,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a file for binary writing that takes its place only if the block succeeds.
 
     Raises:
+        OutputError: if a device or a pipe is there, which a file would take the place of.
         OSError: when it cannot be written; nothing is left behind, an older file stays.
     """
+    if path.exists() and not path.is_dir():
+        check_file(path)
     beside = _beside(path, "tmp")
     file = open(beside, "xb")  # noqa: SIM115 (closed below; before the try, as it may be another's)
     try:
@@ -41,6 +45,41 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def check_file(path: Path) -> None:
+    """Refuses a place that no file can take, before there is anything to write.
+
+    Raises:
+        OutputError: if its folder is missing, or a folder, a device or a pipe is there.
+    """
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent} for {path.name}: make it first")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise OutputError(f"{path} is {kind}, and no file to replace: give a file's name")
+
+
+def check_folder(path: Path, way_out: str) -> None:
+    """Refuses a folder that cannot be written or made; tried for real, and nothing is left.
+
+    Args:
+        path: the folder, there or not yet.
+        way_out: what to do instead.
+
+    Raises:
+        OutputError: if a file is in its place or above it, or nothing can be written.
+    """
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise OutputError(f"{path if there == path.absolute() else there} is a file: {way_out}")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write in {path}: {error.strerror or error}; {way_out}"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

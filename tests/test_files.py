@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import dqx.files
-from dqx.files import OutputError, Staging, whole_file, write_json
+from dqx.files import OutputError, Staging, check_file, check_folder, whole_file, write_json
 
 
 def contents(folder):
@@ -74,6 +74,40 @@ def test_a_failed_file_leaves_the_old_one(tmp_path, monkeypatch, where, error):
         if where == "content":
             fail()
     assert contents(tmp_path) == {"a": b"old"}
+
+
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "folder").mkdir()
+    for name, words in (("pipe", "a device or a pipe"), ("link", "a device or a pipe")):
+        with pytest.raises(OutputError, match=words), whole_file(tmp_path / name):
+            pass
+        with pytest.raises(OutputError, match=words):
+            check_file(tmp_path / name)
+    with pytest.raises(OutputError, match="folder is a folder, and no file to replace"):
+        check_file(tmp_path / "folder")
+    with pytest.raises(OutputError, match=f"there is no folder {tmp_path / 'none'} for film"):
+        check_file(tmp_path / "none" / "film")
+    check_file(tmp_path / "new")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
+
+
+def test_a_folder_is_tried_without_being_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    check_folder(tmp_path / "new" / "below", "choose another")
+    for name in ("file", "file/below"):
+        with pytest.raises(OutputError, match="file is a file: choose another"):
+            check_folder(tmp_path / name, "choose another")
+
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(dqx.files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="cannot write in .*new: Read-only.*; choose another"):
+        check_folder(tmp_path / "new", "choose another")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_json_is_strict_and_readable(tmp_path):

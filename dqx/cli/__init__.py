@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _Warnings()
             options = make_parser().parse_args(arguments)
             options.command_line = shlex.join(["dqx", *arguments])
             status = options.run(options)
@@ -86,11 +86,22 @@ def _is_ours(frame: traceback.FrameSummary) -> bool:
     )
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    is_note = category.__name__ == "ConfigWarning"  # its module is not imported for this
-    _say(f"{'note' if is_note else 'warning'}: {message}")
+class _Warnings:
+    """Shows each warning in a line, and the same one once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(
+        self, message: Warning | str, category: type[Warning], *_: object, **__: object
+    ) -> None:
+        is_note = category.__name__ == "ConfigWarning"  # its module is not imported for this
+        text = str(message)
+        if "missing from font" in text:  # matplotlib's, one for each character
+            text = "no font of matplotlib has some characters of a name: pictures show boxes there"
+        if text not in self._said:
+            self._said.add(text)
+            _say(f"{'note' if is_note else 'warning'}: {text}")
 
 
 def _say(text: str) -> None:

@@ -64,6 +64,7 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plays, and shows or writes what was played."""
+    from dqx.files import check_file
     from dqx.report import reel, screen
 
     if not (options.gif or options.mp4 or options.png):
@@ -72,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
         reel.find_ffmpeg()
     reel.check_size(options.width, options.fps)
     for path in (options.gif, options.mp4):
-        _check_place(path)
+        if path is not None:
+            check_file(path)
     if options.png:
         reel.is_replaced(options.png)
     film = _played(options)
@@ -146,11 +148,3 @@ def _print_file(path: Path) -> None:
     from dqx.report.terminal import size
 
     print(f"{path}: {size(path.stat().st_size)}")
-
-
-def _check_place(path: Path | None) -> None:
-    """Refuses a file's place before anything is played."""
-    from dqx.files import OutputError
-
-    if path is not None and not path.absolute().parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent} for {path.name}: make it first")

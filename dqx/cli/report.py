@@ -30,7 +30,8 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Reads the studies, and writes the page, the figures, and the page again with films."""
-    from dqx.study.folder import Folder, StudyError
+    from dqx.files import check_folder
+    from dqx.study.folder import Folder
     from dqx.study.results import load
     from dqx.study.tuning.folder import TuneFolder, is_tune
     from dqx.study.tuning.results import load_tune
@@ -41,8 +42,7 @@ def run(options: argparse.Namespace) -> int:
     out = Path("report") if several else Folder(studies[0].path).report
     out = TuneFolder(searches[0].path).report if searches else out
     out = out if options.out is None else Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise StudyError(f"{out} is a file: choose another folder with --out")
+    check_folder(out, "choose another folder with --out")
 
     def say(text: str) -> None:
         if not options.quiet and sys.stderr is not None:

@@ -1,6 +1,7 @@
 """`dqx watch DIR`: the page of a study on this machine, renewed while the study runs."""
 
 import argparse
+import contextlib
 from typing import Any
 
 from dqx.cli import loading, shared
@@ -16,7 +17,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("folder", metavar="DIR", help="a study's folder, finished or not")
     parser.add_argument(
-        "--port", type=shared.whole, default=0, metavar="N", help="default: a free one"
+        "--port", type=_port, default=0, metavar="N", help="to listen on; default: a free one"
     )
     shared.add_import(parser)
     parser.set_defaults(run=run)
@@ -37,3 +38,10 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("no longer watched", flush=True)
     return 0
+
+
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) <= 65_535:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, got {text!r}")

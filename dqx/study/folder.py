@@ -244,9 +244,12 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
         if (folder.path / "search.json").is_file():
             raise StudyError(
                 f"{folder.path} holds a search: `dqx tune status {folder.path}` says how far it "
-                f"is, and the study of its winner will be {folder.path / 'fresh'}"
+                f"is; the study of its winner, once there is one, is {folder.path / 'fresh'}"
             )
-        raise StudyError(f"{folder.path} holds no study: there is no {folder.plan.name} in it")
+        raise StudyError(
+            f"{folder.path} holds no study: there is no {folder.plan.name} in it; "
+            f"{_studies_below(folder)}"
+        )
     record = read_sealed(folder.plan)
     if record.get("format") != FORMAT:
         raise StudyError(
@@ -254,6 +257,15 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
             f"{FORMAT}: use the version that wrote it"
         )
     return record
+
+
+def _studies_below(folder: Folder) -> str:
+    """Which folder may have been meant."""
+    found = sorted(str(path.parent) for path in folder.path.glob(f"*/{folder.plan.name}"))
+    if not found:
+        return "give a folder that `dqx train` or `dqx study` has written, such as runs/cartpole"
+    more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+    return f"give a study's folder, here {', '.join(found[:3])}{more}"
 
 
 def read_record(folder: Folder, seal: str, chunk: int) -> dict[str, Any] | None:

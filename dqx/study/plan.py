@@ -110,7 +110,7 @@ def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         what: the file is, for messages.
 
     Raises:
-        StudyError: if it cannot be read, or is no TOML.
+        StudyError: if it cannot be read, is no TOML, or is empty.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -118,6 +118,8 @@ def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         raise StudyError(f"cannot read {what} {path}: {error.strerror}; give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{path} is no TOML: {error}") from None
+    if not table:
+        raise StudyError(f"{what} {path} is empty: give at least [base], with a preset or fields")
     return {"name": Path(path).stem, **table}
 
 
@@ -256,7 +258,7 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
         name = fields.pop("name", None)
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise StudyError(
-                f"every [[case]] needs a name, a text such as 'no-target'; got {name!r}"
+                f"every [[case]] needs a name, a text in one line such as 'no-target'; got {name!r}"
             )
         settings.append((name, fields))
     if "search" in table:

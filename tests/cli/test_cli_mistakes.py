@@ -104,6 +104,7 @@ STUDIES = {
     "no file": ("study plan.tml", r"cannot read the plan plan\.tml: No such file"),
     "no file dry": ("study plan.tml --dry-run", "cannot read the plan"),
     "bad plan": ("study bad.toml", r"bad\.toml has an unknown entry .*\[base\]"),
+    "empty plan": ("study empty.toml", r"empty\.toml is empty: give at least \[base\]"),
     "broken plan": ("study broken.toml", r"broken\.toml is no TOML: "),
     "binary plan": ("study binary.toml", r"binary\.toml is no TOML: .*utf-8"),
     "plan below a file": ("study file/plan.toml", "cannot read the plan .*Not a directory"),
@@ -158,6 +159,7 @@ def place(tmp_path_factory):
     (place / "gama.toml").write_text(toml({"base": BASE, "grid": {"gama": [0.5]}}))
     (place / "bad.toml").write_text("learning_rate = 1e-3\n")
     (place / "broken.toml").write_text("[base\n")
+    (place / "empty.toml").write_text("")
     (place / "binary.toml").write_bytes(b"\xff\xfe\x00")
     (place / "not_games.py").write_text("class Plain: ...\ndef three(): return 3\n")
     make_study(place / "study", {})

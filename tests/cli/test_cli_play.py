@@ -104,6 +104,7 @@ def test_live_view_on_a_terminal(place, made_up, monkeypatch):
         (("s", *FILM, "--fps", 90), "up to 50 pictures a second, got 90"),
         (("s", *FILM, "--episodes", 0), "a whole number from 1 on, got '0'"),
         (("s", "--gif", "no/where.gif"), "there is no folder no for where.gif"),
+        (("s", "--gif", "s"), "s is a folder, and no file to replace"),
         (("s", "--png", "s"), "s is there already"),
         (("s", "--mp4", "film.mp4"), "none is found on PATH"),
     ],

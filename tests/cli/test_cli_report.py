@@ -49,6 +49,10 @@ def test_mistakes_are_told_in_a_line(study, tmp_path):
     (tmp_path / "file").write_text("mine")
     status, out, (line,) = call("report", study, "--out", tmp_path / "file")
     assert (status, out) == (2, []) and "is a file: choose another folder with --out" in line
+    status, out, (line,) = call("report", study.parent)
+    assert (status, out) == (2, []) and f"give a study's folder, here {study}" in line
+    status, out, (line,) = call("watch", study, "--port", 65_536)
+    assert (status, out) == (2, []) and "from 0 to 65535, got '65536'" in line
     status, out, (line,) = call("watch", tmp_path)
     assert (status, out) == (2, []) and "holds no study" in line
 
@@ -189,8 +193,7 @@ def test_a_port_that_is_taken_is_told(served):
     status, out, err = call("watch", made.folder.path, "--port", server.server_port)
     assert (status, out) == (2, [])
     assert f"cannot listen on port {server.server_port} of 127.0.0.1: Address already" in err[-1]
-    status, _, err = call("watch", made.folder.path, "--port", 99999)
-    assert status == 2 and "choose another --port" in err[-1]
+    assert "choose another --port, or none for a free one" in err[-1]
 
 
 def test_ctrl_c_ends_watching_with_status_0(tmp_path):

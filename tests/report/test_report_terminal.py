@@ -172,6 +172,9 @@ def test_many_configurations_and_diverged_runs_are_counted(tmp_path):
 def test_columns_are_as_wide_as_their_widest_cells():
     assert terminal.aligned([("A", "LONG"), ("longer", "b")]) == ["A       LONG", "longer  b"]
     assert terminal.aligned([]) == []
+    # Two characters of two columns each, and an accent that takes none.
+    rows = [("日本", "1"), ("e\u0301", "2"), ("four", "3")]
+    assert terminal.aligned(rows) == ["日本  1", "e\u0301     2", "four  3"]
 
 
 def test_a_markdown_table_lines_up():

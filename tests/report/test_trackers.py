@@ -117,6 +117,12 @@ def test_events_of_another_study_are_left_alone(tmp_path):
     TensorBoard(tmp_path, "config").open(plan())  # its runs are others
 
 
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="file is a file: choose another folder for --tensorb"):
+        TensorBoard(tmp_path / "file").open(plan())
+
+
 def test_names_of_configurations_become_plain_folders(tmp_path):
     names = ["../up", "a/b", "a b", "a-b", "A-B", ".", "x" * 300]
     (point,) = plan().points

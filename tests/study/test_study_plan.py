@@ -70,7 +70,7 @@ def test_the_example_is_understood(example):
 
 def test_defaults_and_the_name_of_the_file(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text("")
+    path.write_text("seeds = 1\n")
     plan = read_plan(path)
     assert (plan.name, plan.seeds, names(plan)) == ("mine", (0,), ["default"])
     assert plan.points[0] == Point("default", Config(), Hyper(), {})

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.files import OutputError
+from dqx.files import OutputError, check_folder
 from dqx.report.trackers.scalars import HIGH, LOW, RETURNS, Scalars, TrackedRun
 from dqx.settings import ConfigError
 
@@ -52,9 +52,11 @@ class TensorBoard(Scalars):
         """Chooses a folder for each run.
 
         Raises:
-            OutputError: if one holds events already, and the study does not go on.
+            OutputError: if one holds events already and the study does not go on, or they cannot
+                be written.
         """
         super().open(plan)
+        check_folder(self._folder, "choose another folder for --tensorboard")
         taken: set[str] = set()
         for run in self._runs.values():
             if (run.seed is None) is self._per_seed:
