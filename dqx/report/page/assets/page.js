@@ -81,18 +81,18 @@ function answer(main) {
   part.append(element("p", { class: "answer" },
     here.cases.length > 1 ? "The highest interquartile mean (IQM) is that of " : "The interquartile mean (IQM) of ",
     element("b", {}, best.label), here.cases.length > 1 ? ": " : " is ", element("b", {}, numberText(best.iqm)),
-    ` (${about}; ${counted(best.n, "seed")}). `, here.cases.length > 1 ? verdict(here) : "",
+    ` (${about}; ${counted(best.n, "seed")}). `, here.cases.length > 1 ? beside(here) : "",
     `A score is the last ${here.label} of a run, the sum of rewards an episode.`));
   for (const text of warnings(here)) part.append(element("p", { class: "warn" }, text));
   scoreTable(part, here);
 }
 
-function verdict(here) {
+function beside(here) {
   const [first, second] = here.improvements.cases;
   const [value, low, high] = here.improvements.table[0][1];
-  if (low === null) return `One seed each cannot tell it from ${labelOf(second)}. `;
+  if (low === null) return `One seed each says nothing of how it compares with ${labelOf(second)}. `;
   const words = `A seed of it beats one of the second, ${labelOf(second)}, with probability ${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  return low > 0.5 ? `${words}. ` : `${words}: these seeds cannot tell the two apart. `;
+  return `${words}, which ${low > 0.5 ? "leaves out" : "holds"} one half; dqx compare says whether these seeds can tell them apart. `;
 }
 
 function warnings(here) {
