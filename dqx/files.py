@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -41,7 +41,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        try:
+            os.replace(beside, path)
+        except IsADirectoryError as error:  # name what is in the way, not the temporary file
+            raise IsADirectoryError(error.errno, error.strerror, str(path)) from None
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -104,6 +107,9 @@ class Staging:
         target: where the folder shall be.
         check: ``check(target)`` returns whether there is an old folder to replace, and raises
             `OutputError` if something is in the way; called now and again before the old one goes.
+        ours: ``ours(name)`` returns whether an entry of the old folder, named relative to it, may
+            go; what may not is moved into the new folder, under its name, and told of in a
+            `UserWarning`. All may go if left out.
 
     Attributes:
         target: the place, with links resolved.
@@ -114,10 +120,15 @@ class Staging:
         OutputError: if the folder cannot be written; tried for real.
     """
 
-    def __init__(self, target: Path, check: Callable[[Path], bool]) -> None:
+    def __init__(
+        self,
+        target: Path,
+        check: Callable[[Path], bool],
+        ours: Callable[[PurePath], bool] | None = None,
+    ) -> None:
         self.target = _resolved(target)
         self.in_place = False
-        self._check = check
+        self._check, self._ours = check, ours
         check(self.target)
         self._made: list[Path] = []
         self.folder = _beside(self.target, "tmp")
@@ -178,9 +189,22 @@ class Staging:
 
     def _delete_old(self, aside: Path) -> None:
         _sync_folder(self.target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        if not aside.exists():
+            return
+        if self._ours is None:
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # it stays whole, and is named below
+                self._tell(_cleared(aside, self.target, self._ours))
         if aside.exists():
             warnings.warn(f"the old folder could not be deleted: {aside}", stacklevel=3)
+
+    def _tell(self, kept: list[PurePath]) -> None:
+        if kept:
+            shown = ", ".join(map(str, kept[:5])) + (", ..." if len(kept) > 5 else "")
+            warnings.warn(
+                f"{self.target} held what is not dqx's, which was kept: {shown}", stacklevel=4
+            )
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -204,6 +228,57 @@ def _resolved(target: Path) -> Path:
     if mounted:
         raise OutputError(f"{target} is a mount point: choose a folder inside it")
     return resolved
+
+
+def _cleared(old: Path, new: Path, ours: Callable[[PurePath], bool]) -> list[PurePath]:
+    """Moves what is not ours out of an old folder and deletes the rest; gives what was moved."""
+    strangers = list(_strangers(old, PurePath(), ours))
+    moved = [name for name in strangers if _moved(old / name, new / name)]
+    _delete(old, PurePath(), set(strangers))
+    return moved
+
+
+def _strangers(
+    folder: Path, inside: PurePath, ours: Callable[[PurePath], bool]
+) -> Iterator[PurePath]:
+    """The names of entries that are not ours; a folder that is not ours is one, and whole."""
+    with os.scandir(folder / inside) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        name = inside / entry.name
+        if not ours(name):
+            yield name
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _strangers(folder, name, ours)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Moves an entry to where nothing is; whether it could."""
+    if os.path.lexists(target):
+        return False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def _delete(folder: Path, inside: PurePath, kept: set[PurePath]) -> None:
+    """Deletes what lies in a folder but what is kept, and the folders that are empty then."""
+    with contextlib.suppress(OSError):  # what stays is told of by who asked
+        with os.scandir(folder / inside) as found:
+            entries = list(found)
+        for entry in entries:
+            name = inside / entry.name
+            if name in kept:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                _delete(folder, name, kept)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+        os.rmdir(folder / inside)
 
 
 def _beside(path: Path, suffix: str) -> Path:

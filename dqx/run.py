@@ -24,6 +24,7 @@ from dqx.report.picture import Picture
 from dqx.settings import Config, ConfigError, Hyper, environments, from_record, override, preset
 from dqx.study import finish
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine, Stopped
+from dqx.study.entries import is_ours
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record, write_sealed
 from dqx.study.host import peak_device_bytes
 from dqx.study.identity import identity
@@ -277,7 +278,7 @@ def _watching(sinks: Sequence[Sink] | None, progress: OnProgress) -> list[Sink]:
 
 def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[str, Any]) -> Folder:
     """A study's folder with its plan, whole or not at all."""
-    with Staging(path, replaces) as staging:
+    with Staging(path, replaces, is_ours) as staging:
         folder = Folder(staging.folder)
         try:
             folder.make()

@@ -98,7 +98,7 @@ def _make(path: Path, record: Mapping[str, Any], overwrite: bool) -> None:
     def replaces(target: Path) -> bool:
         return folders.replaces(target, overwrite)
 
-    with Staging(path, replaces) as staging, folders.written(TuneFolder(path)):
+    with Staging(path, replaces, folders.is_ours) as staging, folders.written(TuneFolder(path)):
         write_sealed(TuneFolder(staging.folder).search, record)
         staging.commit()
 

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 
 import pytest
@@ -315,3 +315,41 @@ def test_two_folders_with_one_parent_do_not_disturb_each_other(tmp_path):
         (first.folder / "mark").write_text("1")
         first.commit()
     assert os.listdir(tmp_path / "p") == ["a"]
+
+
+def test_only_what_is_ours_goes_and_what_was_kept_is_told(tmp_path):
+    """Notes keep their names; a link is moved as a link, and what it points to stays."""
+    target, outside = tmp_path / "a", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "far").write_text("far")
+    stage(target)
+    (target / "part" / "notes").write_text("near")
+    (target / "mine" / "deep").mkdir(parents=True)
+    (target / "mine" / "part").write_text("whole")
+    (target / "link").symlink_to(outside)
+    (target / "part" / "b").unlink()
+    (target / "part" / "b").symlink_to(outside / "far")  # by name it is ours, and only it goes
+    ours = {PurePath(name) for name in ("mark", "part", "part/a", "part/b")}
+    with Staging(target, replaces(True), ours.__contains__) as staging:
+        (staging.folder / "mark").write_text("mark 2")
+        with pytest.warns(UserWarning, match=r"was kept: link, mine, part/notes$"):
+            staging.commit()
+    assert contents(tmp_path) == {
+        "outside": None, "outside/far": b"far", "a": None, "a/mark": b"mark 2", "a/part": None,
+        "a/part/notes": b"near", "a/mine": None, "a/mine/deep": None, "a/mine/part": b"whole",
+        "a/link": None,
+    }  # fmt: skip
+    assert (target / "link").is_symlink()
+
+
+def test_what_has_no_place_in_the_new_folder_stays_where_it_is_named(tmp_path):
+    stage(tmp_path / "a")
+    (tmp_path / "a" / "notes").write_text("mine")
+    ours = {PurePath(name) for name in ("mark", "part", "part/a", "part/b")}
+    with Staging(tmp_path / "a", replaces(True), ours.__contains__) as staging:
+        (staging.folder / "notes").write_text("of the new folder")
+        with pytest.warns(UserWarning, match=r"could not be deleted: .*\.a\.\w{8}\.old"):
+            staging.commit()
+    (aside,) = (p for p in tmp_path.iterdir() if p.name != "a")
+    assert contents(aside) == {"notes": b"mine"}
+    assert contents(tmp_path / "a") == {"notes": b"of the new folder"}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqx.files import whole_file
+from dqx.study.entries import read_plain
 from dqx.study.folder import (
     Folder,
     StudyError,
@@ -78,7 +79,7 @@ def _is_ours(folder: Folder) -> bool:
     marks = ((folder.plan, {"format", "points", "identity"}), (folder.manifest, {"versions"}))
     for path, keys in marks:  # the second is that of runs of dqx 0.1
         with contextlib.suppress(OSError, ValueError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_plain(path))
             if isinstance(content, dict) and keys <= set(content):
                 return True
     return False
@@ -95,7 +96,7 @@ def write_progress(folder: Folder, progress: Progress) -> None:
 def read_progress(folder: Folder) -> dict[str, Any]:
     """What `write_progress` wrote; empty if there is nothing, since no result depends on it."""
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads(folder.progress.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(folder.progress))
         if isinstance(content, dict):
             return content
     return {}

@@ -1,6 +1,6 @@
 """A study's folder: what is in it, and how damage is found.
 
-    plan.json                        what is trained, on what; written once
+    plan.json, plan-copy.json        what is trained, on what; written once, kept twice
     chunks/00012.json                a finished chunk: digests, and the checksums of its files
     metrics/part-00012.parquet       one row a configuration, seed and step
     episodes/part-00012.parquet      one row a finished training episode
@@ -32,15 +32,13 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
-from dqx.files import OutputError, whole_file, write_json
+from dqx.files import whole_file, write_json
+from dqx.study import entries
+from dqx.study.entries import StudyError, open_plain, read_plain
 
 FORMAT = 2
 KINDS = ("metrics", "episodes", "params")
 _SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapshots": "npz"}
-
-
-class StudyError(OutputError):
-    """A plan or a study's folder that cannot be used; says what is wrong and what to do."""
 
 
 class Mark(NamedTuple):
@@ -115,8 +113,8 @@ class Folder:
 
     def leftovers(self) -> list[Path]:
         """Half-written files of a process that was killed: their names start with a dot."""
-        folders = [self.path, *(p for p in self.path.iterdir() if p.is_dir())]
-        found = [p for folder in folders for p in folder.glob(".*.tmp") if p.is_file()]
+        folders = [self.path, *(self.path / name for name in entries.FOLDERS)]
+        found = [p for folder in folders for p in folder.glob(".*.tmp") if not p.is_dir()]
         return [p for p in found if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", p.name)]
 
 
@@ -179,7 +177,7 @@ def read_checked(path: Path, mark: Mark) -> bytes:
         StudyError: naming the file, if it is missing or is not what was written.
     """
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}") from None
     if len(content) != mark.bytes:
@@ -205,10 +203,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
         StudyError: naming the file, if it is missing, or not as it was written.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(path).decode())
         intact = isinstance(content, dict) and seal(content) == content.get("sha256")
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}") from None
+    except StudyError:
+        raise
     except (ValueError, RecursionError):
         raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
     if not intact:
@@ -238,8 +238,10 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
     """Reads ``plan.json``.
 
     Raises:
-        StudyError: if there is none, or it is damaged or of another version's form.
+        StudyError: if there is none, it is damaged or of another version's form, or an entry of the
+            folder is a link or the like.
     """
+    entries.check(folder.path)
     if not folder.plan.is_file():
         if (folder.path / "search.json").is_file():
             raise StudyError(
@@ -321,11 +323,12 @@ class Lock:
         import fcntl  # not on Windows, where reading a study needs none
 
         try:
-            self._file = open(self._path, "a+b")  # noqa: SIM115 (closed when the lock goes)
+            number = open_plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
             raise StudyError(
                 f"cannot write in {self._path.parent}: {error.strerror}; make it writable"
             ) from None
+        self._file = os.fdopen(number, "a+b")  # closed when the lock goes
         for _ in range(4):
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,7 +361,7 @@ def holder(path: Path) -> str | None:
     import fcntl
 
     try:
-        with open(path / "lock", "rb") as file:
+        with open(open_plain(path / "lock"), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

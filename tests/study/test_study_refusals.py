@@ -257,7 +257,7 @@ def test_a_folder_that_cannot_be_written(stopped, tmp_path, monkeypatch):
 
     before = contents(stopped)
     with monkeypatch.context() as patch:
-        patch.setattr("dqx.study.folder.open", refuse, raising=False)
+        patch.setattr("dqx.study.folder.open_plain", refuse)
         with pytest.raises(StudyError, match=f"cannot write in {stopped}: Read-only file system"):
             resume(stopped)
         done = command("study", "resume", stopped, "--quiet")

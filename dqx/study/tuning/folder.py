@@ -21,12 +21,14 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from dqx import stats
+from dqx.study import entries
+from dqx.study.entries import refuse_unless
 from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
 from dqx.study.host import checkout
 from dqx.study.tuning.file import Tune, jsonable, read_tune
@@ -34,6 +36,7 @@ from dqx.study.tuning.race import Dropped, Judged
 from dqx.study.tuning.search import Candidate, Fresh, Search
 
 FORMAT = 1
+_HALF_MADE = r"\..+\.[0-9a-f]{8}\.tmp"
 
 
 class TuneFolder:
@@ -69,7 +72,7 @@ class TuneFolder:
         """Half-made studies and records of a process that was killed."""
         folders = [self.path, *self.path.glob("generation-*")]
         found = [path for folder in folders for path in folder.glob(".*.tmp")]
-        return [p for p in found if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", p.name)]
+        return [p for p in found if re.fullmatch(_HALF_MADE, p.name)]
 
 
 def is_tune(path: str | os.PathLike[str]) -> bool:
@@ -94,8 +97,10 @@ def read_search(folder: TuneFolder) -> dict[str, Any]:
     """Reads ``search.json``.
 
     Raises:
-        StudyError: if there is none, or it is damaged or of another version's form.
+        StudyError: if there is none, it is damaged or of another version's form, or an entry of the
+            folder is a link or the like.
     """
+    _check_entries(folder)
     if not folder.search.is_file():
         raise StudyError(f"{folder.path} holds no search: there is no {folder.search.name} in it")
     record = read_sealed(folder.search)
@@ -105,6 +110,17 @@ def read_search(folder: TuneFolder) -> dict[str, Any]:
             f"{FORMAT}: use the version that wrote it"
         )
     return record
+
+
+def _check_entries(folder: TuneFolder) -> None:
+    """Refuses a link, a pipe or a device under a name of the layout; studies check their own."""
+    own = (folder.search, folder.result, folder.picture, folder.path / "lock")
+    for path in (*own, *folder.path.glob("generation-*/candidates.json")):
+        refuse_unless(path, "a file")
+    generations = sorted(folder.path.glob("generation-[0-9]*"))
+    studies = sorted(folder.path.glob("generation-[0-9]*/seeds-*"))
+    for path in (folder.fresh, *generations, *studies):
+        refuse_unless(path, "a folder")
 
 
 def tune_of(record: Mapping[str, Any]) -> Tune:
@@ -177,6 +193,21 @@ def replaces(target: Path, overwrite: bool) -> bool:
         f"{target} already holds a search: `dqx tune resume {target}` goes on with it, "
         "--overwrite replaces it"
     )
+
+
+def is_ours(name: PurePath) -> bool:
+    """Whether an entry of a search's folder, named relative to it, has a name of the layout."""
+    top, *rest = name.parts
+    if not rest:
+        files = ("search.json", "tune.json", "tune.png", "lock", "report", "fresh")
+        return top in files or bool(re.fullmatch(rf"generation-[0-9]{{2,}}|{_HALF_MADE}", top))
+    if top == "report":
+        return entries.is_ours(name)
+    if top != "fresh" and not re.fullmatch(_HALF_MADE, top):
+        place, *rest = rest
+        if not rest:
+            return bool(re.fullmatch(rf"candidates\.json|seeds-[0-9]+|{_HALF_MADE}", place))
+    return entries.is_ours(PurePath(*rest))
 
 
 def check_free(target: Path) -> None:
