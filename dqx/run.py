@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,22 @@ from dqx.settings import Config, ConfigError, Hyper, environments, from_record, 
 from dqx.study import finish
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine, Stopped
 from dqx.study.entries import is_ours
-from dqx.study.folder import Folder, Lock, StudyError, read_plan_record, write_sealed
+from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
 from dqx.study.identity import identity
 from dqx.study.plan import Plan, read_plan, single
-from dqx.study.record import check_same_study, plan_of, plan_record
+from dqx.study.record import (
+    check_own,
+    check_same_study,
+    mend_plan,
+    plan_of,
+    plan_record,
+    write_plan,
+)
 from dqx.study.results import Study, load
 from dqx.study.schedule import settle
 from dqx.study.sinks import Callback, Progress, Sink, Sinks, opened
-from dqx.study.store import FolderStore, MemoryStore
+from dqx.study.store import FolderStore, MemoryStore, StudyWarning
 
 if TYPE_CHECKING:
     import pandas
@@ -282,7 +290,7 @@ def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[st
         folder = Folder(staging.folder)
         try:
             folder.make()
-            write_sealed(folder.plan, record)
+            write_plan(folder, record)
             staging.commit()
         except OSError as error:
             raise StudyError(
@@ -311,6 +319,9 @@ def _train(
     with _explained(folder, least_seconds), Lock(folder):
         if read_plan_record(folder)["sha256"] != seal:
             raise StudyError(f"{folder.path} was replaced by another process: start again")
+        check_own(folder, record)
+        for text in mend_plan(folder, record):
+            warnings.warn(StudyWarning(text), stacklevel=3)
         folder.make()
         store = FolderStore(folder, seal)
         engine = Engine(plan, store, places, sinks, least_seconds, since)

@@ -12,6 +12,8 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
+from dqx.cli import streams
+
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
 
 
@@ -23,8 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 if `dqx verify` finds other bits or the reader of a pipe has gone, 2
-        after a mistake or a failed write, 130 after Ctrl-C.
+        after a mistake or a failed write, 130 after Ctrl-C. What has trained or written files has
+        not failed because its output could not be printed.
     """
+    with streams.guarded():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from dqx.cli.arguments import make_parser
 
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -43,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(EXIT_INTERRUPTED)  # at its usual end Python may crash in what they compute
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone, as in `dqx presets | head -1`. Python would complain once more when
-        # it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader has gone, as in `dqx presets | head -1`
     except _mistakes() as error:
         _show_origin(error)
         _say(f"error: {error}")

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     def tell(text: str) -> None:
         nonlocal said
-        if time.monotonic() - said >= 2 and not options.quiet and sys.stderr is not None:
+        if time.monotonic() - said >= 2 and not options.quiet:
             said = time.monotonic()
             print(f"compare: {text}", file=sys.stderr, flush=True)
 

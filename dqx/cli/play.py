@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.cli import loading, shared
+from dqx.cli import loading, shared, streams
 
 if TYPE_CHECKING:
     from dqx.report.film import Episode, Film, Pick
@@ -69,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
 
     if not (options.gif or options.mp4 or options.png):
         screen.check(sys.stdout)
+    else:
+        streams.forgive()
     if options.mp4:
         reel.find_ffmpeg()
     reel.check_size(options.width, options.fps)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dqx.cli import loading, shared
+from dqx.cli import loading, shared, streams
 
 
 def add(subparsers: Any) -> None:
@@ -44,8 +44,10 @@ def run(options: argparse.Namespace) -> int:
     out = out if options.out is None else Path(options.out)
     check_folder(out, "choose another folder with --out")
 
+    streams.forgive()
+
     def say(text: str) -> None:
-        if not options.quiet and sys.stderr is not None:
+        if not options.quiet:
             print(f"report: {text}", file=sys.stderr, flush=True)
 
     say("reading...")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.cli import lists, loading, shared
+from dqx.cli import lists, loading, shared, streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,6 +171,7 @@ def _watched(
     from dqx.report.terminal import summary
     from dqx.report.view import view
 
+    streams.forgive()
     with contextlib.closing(view(name, sys.stderr, options.quiet)) as shown:
         shown.start()
         loading.load(*_TRAINING)

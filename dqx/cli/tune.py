@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqx.cli import loading, shared, study
+from dqx.cli import loading, shared, streams, study
 
 if TYPE_CHECKING:
     from dqx.study.sinks import Sink
@@ -95,6 +95,7 @@ def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
     from dqx.study.tuning import folder as folders
     from dqx.study.tuning.proposals import check_installed
 
+    streams.forgive()
     # Mistakes are told before anything heavy is loaded; looked at again later.
     target = folders.TuneFolder(out)
     if folders.is_tune(out) and not options.overwrite:

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from dqx.cli import loading, shared, tune
+from dqx.cli import loading, shared, streams, tune
 
 EXIT_DIFFERENT = 1
 
@@ -58,8 +58,10 @@ def run(options: argparse.Namespace) -> int:
     places, runs = select_devices(options.devices), load(options.folder).runs
     started = time.monotonic()
 
+    streams.forgive()
+
     def show(done: int, total: int) -> None:
-        if not options.quiet and sys.stderr is not None:
+        if not options.quiet:
             seconds = time.monotonic() - started
             print(f"verify: {done}/{total} runs, {seconds:.0f} s", file=sys.stderr, flush=True)
 

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from typing import Any
 
-from dqx.cli import loading, shared
+from dqx.cli import loading, shared, streams
 
 
 def add(subparsers: Any) -> None:
@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     loading.load(*options.modules, "pandas")
     from dqx.report.watch import Server
 
+    streams.forgive()
     with Server(options.folder, options.port) as server:
         print(f"{options.folder} is at {server.address}\nCtrl-C ends it", flush=True)
         try:

@@ -14,6 +14,7 @@ from dqx.study.folder import (
     Folder,
     StudyError,
     holder,
+    intact_plans,
     is_free,
     plain,
     read_plan_record,
@@ -48,7 +49,7 @@ def replaces(target: Path, given: Mapping[str, Any], overwrite: bool) -> bool:
         raise StudyError(f"{target} is being worked on by {working}: choose another folder")
     if overwrite:
         return True
-    if not folder.plan.exists():
+    if not folder.plan.exists() and not intact_plans(folder):
         raise StudyError(
             f"{target} holds a run of dqx 0.1, which this version does not read: choose another "
             "folder, or --overwrite to replace it"
@@ -71,13 +72,16 @@ def holds(folder: Folder, given: Mapping[str, Any]) -> bool:
     Raises:
         StudyError: if its plan is damaged.
     """
-    return folder.plan.is_file() and not plan_differences(read_plan_record(folder), given)
+    if not folder.plan.is_file() and not intact_plans(folder):
+        return False
+    return not plan_differences(read_plan_record(folder), given)
 
 
 def _is_ours(folder: Folder) -> bool:
     """Whether dqx has written a folder, damaged or not: another program's must not be replaced."""
-    marks = ((folder.plan, {"format", "points", "identity"}), (folder.manifest, {"versions"}))
-    for path, keys in marks:  # the second is that of runs of dqx 0.1
+    plan = {"format", "points", "identity"}
+    marks = [(path, plan) for path in (folder.plan, folder.plan_copy, folder.manifest)]
+    for path, keys in (*marks, (folder.manifest, {"versions"})):  # the last is of dqx 0.1
         with contextlib.suppress(OSError, ValueError):
             content = json.loads(read_plain(path))
             if isinstance(content, dict) and keys <= set(content):

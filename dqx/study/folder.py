@@ -37,8 +37,17 @@ from dqx.study import entries
 from dqx.study.entries import StudyError, open_plain, read_plain
 
 FORMAT = 2
+# The entries of a plan, which a manifest has among its own.
+PLAN_KEYS = (
+    "format", "name", "seeds", "root_seed", "snapshot_every", "points", "identity", "git_commit",
+    "git_modified", "command", "created",
+)  # fmt: skip
 KINDS = ("metrics", "episodes", "params")
 _SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapshots": "npz"}
+
+
+class ForeignRecord(StudyError):
+    """A record of runs that names another plan than the folder's; nothing may be written then."""
 
 
 class Mark(NamedTuple):
@@ -57,6 +66,10 @@ class Folder:
     @property
     def plan(self) -> Path:
         return self.path / "plan.json"
+
+    @property
+    def plan_copy(self) -> Path:
+        return self.path / "plan-copy.json"
 
     @property
     def picture(self) -> Path:
@@ -84,6 +97,12 @@ class Folder:
 
     def record(self, chunk: int) -> Path:
         return self.path / "chunks" / f"{chunk:05d}.json"
+
+    def records(self) -> list[Path]:
+        """Records of finished chunks and of checkpoints that are there."""
+        folders = [self.path / "chunks", self.checkpoints]
+        found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+        return [path for path in found if re.fullmatch(r"[0-9]{5,}\.json", path.name)]
 
     def part(self, kind: str, chunk: int) -> Path:
         return self.path / kind / f"part-{chunk:05d}.{_SUFFIX[kind]}"
@@ -234,25 +253,37 @@ def seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def intact_plans(folder: Folder) -> dict[Path, dict[str, Any]]:
+    """The plans in a folder that are undamaged, by file: both copies, and that of the manifest."""
+    found = {}
+    for path in (folder.plan, folder.plan_copy):
+        with contextlib.suppress(StudyError):
+            found[path] = read_sealed(path)
+    with contextlib.suppress(StudyError):
+        manifest = read_sealed(folder.manifest)
+        record = {key: manifest[key] for key in PLAN_KEYS if key in manifest}
+        if seal(record) == manifest.get("plan_seal"):
+            found[folder.manifest] = {**record, "sha256": manifest["plan_seal"]}
+    return found
+
+
 def read_plan_record(folder: Folder) -> dict[str, Any]:
-    """Reads ``plan.json``.
+    """Reads ``plan.json``; where it is missing or damaged, its copy or what the manifest has of it.
 
     Raises:
-        StudyError: if there is none, it is damaged or of another version's form, or an entry of the
-            folder is a link or the like.
+        StudyError: if there is none, all are damaged or of another version's form, or an entry of
+            the folder is a link or the like.
     """
     entries.check(folder.path)
-    if not folder.plan.is_file():
-        if (folder.path / "search.json").is_file():
-            raise StudyError(
-                f"{folder.path} holds a search: `dqx tune status {folder.path}` says how far it "
-                f"is; the study of its winner, once there is one, is {folder.path / 'fresh'}"
-            )
-        raise StudyError(
-            f"{folder.path} holds no study: there is no {folder.plan.name} in it; "
-            f"{_studies_below(folder)}"
-        )
-    record = read_sealed(folder.plan)
+    try:
+        record = read_sealed(folder.plan)
+    except StudyError:
+        others = list(intact_plans(folder).values())
+        if not others and folder.plan.exists():
+            raise
+        if not others:
+            raise StudyError(_no_study(folder)) from None
+        record = others[0]
     if record.get("format") != FORMAT:
         raise StudyError(
             f"{folder.plan} has format {record.get('format')!r}, and this version of dqx reads "
@@ -270,18 +301,37 @@ def _studies_below(folder: Folder) -> str:
     return f"give a study's folder, here {', '.join(found[:3])}{more}"
 
 
+def _no_study(folder: Folder) -> str:
+    if (folder.path / "search.json").is_file():
+        return (
+            f"{folder.path} holds a search: `dqx tune status {folder.path}` says how far it "
+            f"is; the study of its winner, once there is one, is {folder.path / 'fresh'}"
+        )
+    return (
+        f"{folder.path} holds no study: there is no {folder.plan.name} in it; "
+        f"{_studies_below(folder)}"
+    )
+
+
 def read_record(folder: Folder, seal: str, chunk: int) -> dict[str, Any] | None:
     """The record of a chunk, None if it is not finished.
 
     Raises:
-        StudyError: if the record is damaged or of another study.
+        ForeignRecord: if the record is of another plan.
+        StudyError: if it is damaged or of another chunk.
     """
     path = folder.record(chunk)
     if not path.exists():
         return None
     record = read_sealed(path)
-    if record.get("plan_seal") != seal or record.get("chunk") != chunk:
-        raise StudyError(f"{path}: it belongs to another study")
+    if record.get("plan_seal") != seal:
+        raise ForeignRecord(
+            f"{path}: it belongs to another study, of plan {str(record.get('plan_seal'))[:12]}, "
+            f"and {folder.plan.name} is plan {seal[:12]}: put the study's own plan back, or move "
+            "the records of others away"
+        )
+    if record.get("chunk") != chunk:
+        raise StudyError(f"{path}: it belongs to another study, or another chunk of this")
     return record
 
 

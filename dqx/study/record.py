@@ -7,7 +7,15 @@ from typing import Any
 
 from dqx.settings import SETTINGS, ConfigError, agent, environments, show
 from dqx.study import identity
-from dqx.study.folder import FORMAT, Folder, StudyError, seal
+from dqx.study.folder import (
+    FORMAT,
+    Folder,
+    StudyError,
+    intact_plans,
+    read_sealed,
+    seal,
+    write_sealed,
+)
 from dqx.study.host import checkout
 from dqx.study.plan import Plan, point_of, point_record
 
@@ -33,6 +41,16 @@ def plan_record(
     }
     record = json.loads(json.dumps(record))  # tuples become lists, as they are when read back
     return {**record, "sha256": seal(record)}
+
+
+def write_plan(folder: Folder, record: Mapping[str, Any]) -> None:
+    """Writes a plan twice, so that one damaged file does not end a study.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    for path in (folder.plan_copy, folder.plan):
+        write_sealed(path, record)
 
 
 def plan_of(folder: Folder, record: Mapping[str, Any]) -> Plan:
@@ -70,6 +88,56 @@ def check_same_study(folder: Folder, record: Mapping[str, Any], present: Mapping
             f"{folder.path} cannot be resumed here, since bits might differ: {'; '.join(found)}. "
             "Resume it with what it was made with, or start a new study in another folder"
         )
+
+
+def check_own(folder: Folder, record: Mapping[str, Any]) -> None:
+    """Refuses a folder in which a record of runs or a checkpoint names another plan.
+
+    Args:
+        folder: of the study.
+        record: of the plan that is to be trained.
+
+    Raises:
+        StudyError: showing both plans, as far as the folder has them.
+    """
+    own = record["sha256"]
+    for path in folder.records():
+        try:
+            other = read_sealed(path).get("plan_seal", own)
+        except StudyError:
+            continue  # it is damaged, which is told where it is read
+        if other == own:
+            continue
+        known = [plan for plan in intact_plans(folder).items() if plan[1]["sha256"] == other]
+        texts = plan_differences(known[0][1], record) if known else []
+        where = f", which is still in {known[0][0].name}" if known else ""
+        raise StudyError(
+            f"{path} is of plan {str(other)[:12]}{where}, and {folder.plan.name} is plan "
+            f"{own[:12]} ({record['name']}, of {record['created']})"
+            f"{': ' if texts else ''}{'; '.join(texts)}. Nothing is trained over another study's "
+            "runs: put its own plan back, or move its records away"
+        )
+
+
+def mend_plan(folder: Folder, record: Mapping[str, Any]) -> list[str]:
+    """Writes the copies of a plan that are missing or damaged; what was damaged, in words.
+
+    Raises:
+        OSError: when one cannot be written.
+    """
+    texts = []
+    for path in (folder.plan, folder.plan_copy):
+        try:
+            intact = read_sealed(path)["sha256"] == record["sha256"]
+            text = f"{path}: it is of another plan"
+        except StudyError as error:
+            intact, text = False, str(error)
+        if not intact:
+            # Folders of before have one copy only, which is no damage.
+            if path == folder.plan or path.exists():
+                texts.append(f"{text}. It is restored from the plan's other copy")
+            write_sealed(path, record)
+    return texts
 
 
 def plan_differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from dqx.compute.digest import nested
 from dqx.settings import Config, Hyper, environments, from_record, row_steps
 from dqx.study.folder import (
     Folder,
+    ForeignRecord,
     Mark,
     StudyError,
     read_arrays,
@@ -275,6 +276,8 @@ class Study:
         """Tells how a damaged file is mended."""
         try:
             yield
+        except ForeignRecord:  # nothing is trained over those
+            raise
         except StudyError as error:
             raise StudyError(
                 f"{error}. `dqx study resume {self.path}` trains its runs again"

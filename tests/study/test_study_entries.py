@@ -196,7 +196,7 @@ def test_overwrite_removes_what_a_study_is_made_of_and_nothing_else(study):
         "notes.txt, report/paper.pdf"
     )
     found = {str(p.relative_to(study)) for p in study.rglob("*") if p.is_file()}
-    assert found == {*notes, "plan.json"}
+    assert found == {*notes, "plan.json", "plan-copy.json"}
     assert all((study / name).read_text() == f"mine: {name}" for name in notes)
     assert [p.name for p in study.parent.iterdir() if p.name.startswith(".")] == []
     assert_nothing_outside_is_touched(study)

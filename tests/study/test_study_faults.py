@@ -78,6 +78,9 @@ def resume(folder):
 def test_a_damaged_file_is_named_and_its_chunk_trained_again(made, finished, kind, damage):
     path, before = finished / KINDS[kind], contents(finished)
     damage(path, made / "other" / KINDS[kind])
+    if kind == "record" and damage is foreign:
+        assert_refused(finished, path, "00001.json: it belongs to another study, of plan")
+        return
     if kind == "record":
         if damage is not remove:
             with pytest.raises(StudyError, match="dqx study resume") as caught:
@@ -104,6 +107,44 @@ def test_a_damaged_file_is_named_and_its_chunk_trained_again(made, finished, kin
     assert steps == []
 
 
+def assert_refused(study, path, words=None):
+    """Nothing is trained over runs of another study; both plans are shown."""
+    own, other = (read_sealed(study / "plan.json")["sha256"], read_sealed(path)["plan_seal"])
+    if words is not None:
+        with pytest.raises(
+            StudyError, match=f"{words} {other[:12]}, and plan.json is plan {own[:12]}"
+        ):
+            load(study)
+    before = contents(study)
+    with computed_steps() as steps, pytest.raises(StudyError) as caught:
+        kit.resume(study)
+    text = str(caught.value)
+    assert text.startswith(f"{path} is of plan {other[:12]}")
+    assert f"plan.json is plan {own[:12]} (tiny, of 20" in text and "put its own plan back" in text
+    assert steps == [] and contents(study) == before
+    return text
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "checkpoint alone"])
+def test_the_plan_of_another_study_is_not_trained_over_runs(made, tmp_path, state):
+    name = "mine" if state == "finished" else "mine-stopped"
+    study = shutil.copytree(made / name, tmp_path / "s")
+    path = study / "chunks" / "00000.json"
+    if state == "checkpoint alone":
+        path.unlink()
+        path = study / "checkpoints" / "00001.json"
+    shutil.copyfile(made / "other" / "plan.json", study / "plan.json")
+    text = assert_refused(study, path)
+    assert "which is still in plan-copy.json" in text
+    assert "learning_rate of default was 0.01 and is 0.003 now" in text
+    (study / "plan-copy.json").unlink()
+    text = assert_refused(study, path)
+    assert ("which is still in manifest.json" in text) == (state == "finished")
+    shutil.copyfile(made / "mine" / "plan.json", study / "plan.json")
+    if state == "finished":
+        assert_same_runs(kit.resume(study), load(made / "mine"), count=12)
+
+
 def test_every_damaged_chunk_is_trained_again(made, finished):
     flip(finished / "metrics/part-00000.parquet", None)
     remove(finished / "params/part-00002.npz", None)
@@ -127,7 +168,6 @@ def test_what_is_mended_may_be_interrupted_too(made, finished):
 @pytest.mark.parametrize(
     "name",
     [
-        "chunks/00003.json",
         "chunks/00001 (1).json",
         "chunks/notes.json",
         "metrics/part-00009.parquet",
@@ -184,9 +224,29 @@ def test_no_bit_of_a_file_can_change_unseen(stopped):
 # --- A damaged plan.
 
 
+@pytest.mark.parametrize("damage", [truncate, empty, flip, remove], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("rest", ["plan-copy.json", "manifest.json"])
+def test_a_damaged_plan_is_restored_from_what_is_whole(made, finished, damage, rest):
+    path, whole = finished / "plan.json", (finished / "plan.json").read_bytes()
+    assert (finished / "plan-copy.json").read_bytes() == whole
+    for other in {"plan-copy.json", "manifest.json"} - {rest}:
+        (finished / other).unlink()
+    damage(path, None)
+    assert_same_runs(load(finished), load(made / "mine"), count=12)
+    with pytest.raises(StudyError, match="already holds this study"):
+        run(PLAN, finished)
+    study, steps, texts = resume(finished)
+    assert steps == 0 and len(texts) == 1
+    assert texts[0].startswith(f"{path}: ") and "restored from the plan's other copy" in texts[0]
+    assert path.read_bytes() == (finished / "plan-copy.json").read_bytes() == whole
+    assert_same_runs(study, load(made / "mine"), count=12)
+    assert resume(finished)[1:] == (0, [])
+
+
 @pytest.mark.parametrize("damage", [truncate, empty, flip], ids=lambda f: f.__name__)
-def test_a_damaged_plan_is_refused(finished, damage):
-    damage(finished / "plan.json", None)
+def test_a_plan_of_which_nothing_is_whole_is_refused(finished, damage):
+    for name in ("plan.json", "plan-copy.json", "manifest.json"):
+        damage(finished / name, None)
     before = contents(finished)
     calls = [
         lambda: kit.resume(finished),
@@ -216,6 +276,9 @@ CHECKPOINT = {
 def test_a_damaged_checkpoint_starts_its_chunk_again(made, stopped, kind, damage):
     path = stopped / CHECKPOINT[kind]
     damage(path, made / "other-stopped" / CHECKPOINT[kind])
+    if kind == "record" and damage is foreign:
+        assert_refused(stopped, path)
+        return
     study, steps, texts = resume(stopped)
     assert steps == 2 * BATCH
     if kind == "record" and damage is remove:
@@ -232,10 +295,7 @@ def test_a_damaged_checkpoint_starts_its_chunk_again(made, stopped, kind, damage
 def test_a_whole_foreign_checkpoint_is_not_taken(made, stopped):
     for kind in CHECKPOINT.values():
         shutil.copyfile(made / "other-stopped" / kind, stopped / kind)
-    study, steps, texts = resume(stopped)
-    assert steps == 2 * BATCH
-    assert len(texts) == 1 and "00001.json: it belongs to another study" in texts[0]
-    assert_same_runs(study, load(made / "mine"), count=12)
+    assert_refused(stopped, stopped / CHECKPOINT["record"])
 
 
 def test_the_checkpoint_of_another_chunk_is_not_taken(made, stopped):

@@ -34,7 +34,8 @@ from tests.study.kit import (
 
 
 def test_a_folder_without_a_plan_is_refused(finished, tmp_path):
-    (finished / "plan.json").unlink()
+    for name in ("plan.json", "plan-copy.json", "manifest.json"):
+        (finished / name).unlink()
     before = contents(finished)
     for folder in (finished, tmp_path / "none"):
         with pytest.raises(StudyError, match=r"holds no study: there is no plan\.json"):
