@@ -236,6 +236,26 @@ def test_hostile_names_are_text_and_foreign_scripts_do_not_run(made, browser):
         opened.said.clear()
 
 
+def test_curves_of_a_single_evaluation_show_seeds_and_the_interval(tmp_path, browser):
+    def once(config, seed, run):
+        run["metrics"]["eval_return"] = np.array([np.nan] * 3 + [(11.3, 17.7, 32.1, 44.9)[seed]])
+
+    make_study(tmp_path / "s", {"seeds": 4, "base": {"eval_period": 400}}, change=once)
+    address = page.write([load(tmp_path / "s")], tmp_path / "out").as_uri()
+    with tab(browser) as opened:
+        shown = opened.open(address)
+        curves = canvas_of(shown, "Learning curves")
+        scale = curves.evaluate("(place) => [place.plot.scales.x.min, place.plot.scales.x.max]")
+        assert scale == [0, pytest.approx(420)]
+        everything = curves.evaluate(PAINTED)
+        shown.get_by_label("every seed").uncheck()
+        opened.settle()
+        without_seeds = curves.evaluate(PAINTED)
+        shown.locator("#bands").select_option("none")
+        opened.settle()
+        assert everything > without_seeds > curves.evaluate(PAINTED) > 0
+
+
 def test_choosing_configurations_and_what_is_shown(made, browser):
     with tab(browser) as opened:
         shown = opened.open(made[1])

@@ -68,13 +68,13 @@ function plotOf(place, chart, width, tip) {
       legend: { show: false },
       padding: [10, room ? room + 12 : 14, 0, 0],
       cursor: { drag: { x: true, y: false }, points: { show: false }, y: false },
-      scales: { x: { time: false, range: (u, low, high) => wide(chart, low, high) }, y: { range: () => yRange(chart, data) } },
+      scales: { x: { time: false, range: (u, low, high) => (data[0].length === 1 ? aroundOne(chart, data[0][0]) : wide(chart, low, high)) }, y: { range: () => yRange(chart, data) } },
       axes: [
         { ...axis, font, labelFont: font, space: 62, label: chart.xLabel, labelSize: 20, size: 34, values: (u, at) => at.map(xText) },
         { ...axis, font, labelFont: font, space: 36, label: chart.yLabel, labelSize: 22, size: (u, values) => axisSize(u, values, font), values: (u, at) => at.map(chart.yText || tickText) },
       ],
       hooks: {
-        drawAxes: [(u) => chart.seeds && drawSeeds(u, chart.seeds)],
+        drawAxes: [(u) => chart.seeds && drawSeeds(u, chart.seeds), (u) => data[0].length === 1 && chart.bands !== false && drawInterval(u, chart)],
         draw: [(u) => room && drawNames(u, chart, font)],
         setCursor: [(u) => pointed(u, state)],
       },
@@ -134,6 +134,32 @@ function faded(color, share) {
   return `rgba(${[1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16)).join(",")},${share})`;
 }
 
+// Of a single step: from the start of training where that is shown.
+function aroundOne(chart, at) {
+  return chart.fromZero && at > 0 ? [0, 1.05 * at] : [at - 1, at + 1];
+}
+
+// At a single step a band has no width, so its ends are joined by a line.
+function drawInterval(plot, chart) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.lineWidth = 2 * (devicePixelRatio || 1);
+  for (const { color, steps, center } of chart.lines) {
+    const [, low, high] = center.map((part) => part[0]);
+    if (!Number.isFinite(low) || !Number.isFinite(high)) continue;
+    const x = plot.valToPos(steps[0], "x", true);
+    ctx.strokeStyle = faded(color, 0.6);
+    ctx.beginPath();
+    ctx.moveTo(x, plot.valToPos(low, "y", true));
+    ctx.lineTo(x, plot.valToPos(high, "y", true));
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
 function wide(chart, low, high) {
   if (low === null) return [0, 1];
   const from = chart.fromZero && low >= 0 && low <= 0.25 * (high - low || low || 1) ? 0 : low;
@@ -176,8 +202,12 @@ function drawSeeds(plot, bundles) {
 function traced(ctx, plot, steps, row, onCanvas) {
   ctx.beginPath();
   let down = false;
+  if (row.length === 1 && !Number.isNaN(row[0])) { // a line of one point cannot be seen
+    const size = 2.5 * (onCanvas ? devicePixelRatio || 1 : 1);
+    ctx.arc(plot.valToPos(steps[0], "x", onCanvas), plot.valToPos(row[0], "y", onCanvas), size, 0, 2 * Math.PI);
+  }
   for (let k = 0; k < row.length; k++) {
-    if (Number.isNaN(row[k])) continue;
+    if (row.length === 1 || Number.isNaN(row[k])) continue;
     const x = plot.valToPos(steps[k], "x", onCanvas), y = plot.valToPos(row[k], "y", onCanvas);
     if (down) ctx.lineTo(x, y);
     else ctx.moveTo(x, y);

@@ -81,7 +81,7 @@ function answer(main) {
   part.append(element("p", { class: "answer" },
     here.cases.length > 1 ? "The highest interquartile mean (IQM) is that of " : "The interquartile mean (IQM) of ",
     element("b", {}, best.label), here.cases.length > 1 ? ": " : " is ", element("b", {}, numberText(best.iqm)),
-    ` (${about}; ${counted(best.n, "seed")}). `, here.cases.length > 1 ? beside(here) : "",
+    ` (${about}${best.n > 1 ? `; ${counted(best.n, "seed")}` : ""}). `, here.cases.length > 1 ? beside(here) : "",
     `A score is the last ${here.label} of a run, the sum of rewards an episode.`));
   for (const text of warnings(here)) part.append(element("p", { class: "warn" }, text));
   scoreTable(part, here);
