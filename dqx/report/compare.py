@@ -123,7 +123,8 @@ def compare(
     found = groups(cases)
     if not any(group.cases for group in found):
         raise StudyError(
-            f"no run is finished yet in {', '.join(str(study.path) for study in studies)}"
+            f"no run is finished yet in {', '.join(str(study.path) for study in studies)}: see "
+            f"`dqx study status {studies[0].path}`"
         )
     if configs and len(found) > 1:
         kinds = "; ".join(f"{group.env}, {group.label}" for group in found)

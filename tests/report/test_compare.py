@@ -178,7 +178,7 @@ def test_configurations_are_chosen_by_name(tmp_path):
         compare([one, two], ["bb"])
     with pytest.raises(StudyError, match="given twice"):
         compare([one, load(one.path)])
-    with pytest.raises(StudyError, match="no run is finished yet"):
+    with pytest.raises(StudyError, match="no run is finished yet in .*: see `dqx study status "):
         compare([made(tmp_path / "e", {"a": 1.0}, seeds=4, leave_out={0})])
 
 
