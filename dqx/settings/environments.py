@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dqx.settings.errors import ConfigError, closest
+from dqx.settings.single import check_single
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +180,8 @@ def resolved(config: "Config", hyper: "Hyper") -> tuple["Config", "Hyper"]:
             )
         if known[name].traced:
             inputs[name] = value if isinstance(value, Draw) else None
-            values[full] = (value.low + value.high) / 2 if inputs[name] else _number(full, value)
+            ends = [value.low, value.high] if inputs[name] else [value]
+            values[full] = sum(_number(full, end) for end in ends) / len(ends)
         elif isinstance(value, Draw):
             raise ConfigError(
                 f"{full} decides what is compiled, so it cannot be drawn for every seed: give a "
@@ -196,6 +198,7 @@ def resolved(config: "Config", hyper: "Hyper") -> tuple["Config", "Hyper"]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool | str) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    check_single(name, value)
     return float(value)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dqx.settings.errors import ConfigError, closest
+from dqx.settings.single import check_single, single
 
 # Sizes and steps are counted in int32 on the device.
 INT_END = 2**31
@@ -161,12 +162,18 @@ class Setting:
         return f"{words} or none" if words and self.type == int | None else words
 
     def _check_number(self, number: float, value: Any) -> None:
+        limits: tuple[float | None, ...] = (self.low, self.above, self.high)
+        if isinstance(number, float):  # the value that is used counts, and so do the limits
+            check_single(self.name, number)
+            number = single(number)
+            limits = tuple(None if limit is None else single(limit) for limit in limits)
+        low, above, high = limits
         within = (
             not math.isnan(number)
             and (self.infinite or not math.isinf(number))
-            and (self.low is None or number >= self.low)
-            and (self.above is None or number > self.above)
-            and (self.high is None or number <= self.high)
+            and (low is None or number >= low)
+            and (above is None or number > above)
+            and (high is None or number <= high)
         )
         every = "all " if isinstance(value, tuple) else ""
         if not within:

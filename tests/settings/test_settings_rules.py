@@ -64,8 +64,8 @@ BAD = [
     ({"annealed": ("max_grad_norm",)}, ["max_grad_norm is infinite", "finite value"]),
     ({"annealed": ("gamma",), "anneal_scale": 2.0}, ["at the end gamma", "1.98", "anneal_scale"]),
     (
-        {"annealed": ("learning_rate",), "learning_rate": 1e300, "anneal_scale": 1e300},
-        ["at the end learning_rate must be finite", "inf", "anneal_scale"],
+        {"annealed": ("learning_rate",), "learning_rate": 1e30, "anneal_scale": 1e30},
+        ["at the end learning_rate = 1e+60 is too large for float32", "anneal_scale"],
     ),
     ({"annealed": ("tau",)}, ["at the end tau", "greater than 0", "anneal_scale"]),
     ({"exact_metrics": True, "eval_period": 0}, ["eval_period is 0", "log_period 24"]),
