@@ -33,8 +33,8 @@ def run(options: argparse.Namespace) -> int:
 
     streams.forgive()
     with Server(options.folder, options.port) as server:
-        print(f"{options.folder} is at {server.address}\nCtrl-C ends it", flush=True)
         try:
+            print(f"{options.folder} is at {server.address}\nCtrl-C ends it", flush=True)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             print("no longer watched", flush=True)

@@ -249,6 +249,7 @@ def refused(done, *words):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_line_trains_resumes_and_verifies_it(dqx_in, tmp_path):
     out, devices = str(tmp_path / "out"), ("--devices", "cpu:1", "--quiet")
     sizes = [f"{name}={settings.show(value)}" for name, value in SMALL.items() if name != "env"]

@@ -118,6 +118,7 @@ def test_ctrl_c_waits_for_imports(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_cache_is_kept_mended_and_left_out_on_demand(trained, tmp_path):
     """Whatever the cache holds, the digests are the same; damage is told in a line."""
     home, expected = tmp_path / "home", dqx.load(trained.folder).digests
@@ -156,6 +157,7 @@ print(before, *result.digests)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_order_of_imports_changes_no_bit(order, trained):
     manifest = dqx.load(trained.folder).manifest

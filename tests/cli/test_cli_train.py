@@ -33,7 +33,8 @@ def test_the_folder_is_that_of_a_study(trained):
         "cartpole"
     ]
     assert set(files(trained.folder)) == {
-        "plan.json", "manifest.json", "progress.json", "lock", "learning_curves.png",
+        "plan.json", "plan-copy.json", "manifest.json", "progress.json", "lock",
+        "learning_curves.png",
         "chunks/00000.json", "metrics/part-00000.parquet", "episodes/part-00000.parquet",
         "params/part-00000.npz", "report/index.html",
     }  # fmt: skip

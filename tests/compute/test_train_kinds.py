@@ -59,7 +59,11 @@ def test_presets_with_another_budget(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "inputs", "actions"),
-    [("Acrobot-v1", 6, 3), ("Breakout-MinAtar", 400, 3), ("FrozenLake-misc", 16, 4)],
+    [
+        pytest.param("Acrobot-v1", 6, 3, marks=pytest.mark.long),
+        ("Breakout-MinAtar", 400, 3),
+        ("FrozenLake-misc", 16, 4),
+    ],
 )
 def test_environments_of_gymnax_train(env, inputs, actions):
     config = dataclasses.replace(

@@ -289,6 +289,7 @@ DEATHS = [
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kill_while_a_file_is_written(reference, launch, tmp_path):
     out = tmp_path / "s"
     arguments = (written(tmp_path, 8), "--out", out)
