@@ -105,7 +105,7 @@ def kill(folder: Path) -> list[dict[str, Any]]:
 
 def gravity(folder: Path) -> list[dict[str, Any]]:
     """As many runs with a traced gravity and with the environment's own, three times in turn."""
-    base = {"preset": "cartpole", "total_steps": 100_000, "eval_period": 0}
+    base = {"preset": "cartpole", "total_steps": 40_000, "eval_period": 0}
     plain = {"name": "plain", "seeds": 192, "base": base}
     grid = {"name": "grid", "seeds": 64, "base": base, "grid": {"env": {"gravity": GRAVITIES}}}
     ratios, rates, segments = [], [], []
@@ -119,7 +119,7 @@ def gravity(folder: Path) -> list[dict[str, Any]]:
         print(text, file=sys.stderr, flush=True)
     return [
         {
-            "study": f"{len(GRAVITIES)} gravities x 64 seeds of cartpole x 100,000 steps",
+            "study": f"{len(GRAVITIES)} gravities x 64 seeds of cartpole x 40,000 steps",
             "steps/s": statistics.median(rates),
             "of the plain preset": statistics.median(ratios),
             "least": min(ratios),
