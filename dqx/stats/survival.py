@@ -58,8 +58,8 @@ def steps_to_threshold(
     if not 1 <= window <= x.size:
         raise ValueError(f"window is {window}: give 1 to {x.size}, the number of points")
     there = np.lib.stride_tricks.sliding_window_view(y >= threshold, window, axis=1).all(axis=2)
-    reached = there.any(axis=1)
-    first = there.argmax(axis=1) + window - 1
+    reached = np.any(there, axis=1)
+    first = np.argmax(there, axis=1) + window - 1
     return Times(np.where(reached, x[first], x[-1]), reached)
 
 

@@ -166,7 +166,7 @@ def test_lanes_are_donated_to_training_and_not_to_evaluation(programs):
 
 @pytest.mark.slow
 def test_time_of_a_step_is_flat_in_capacity():
-    steps = 1_600
+    steps = 240
     runs = {}
     for capacity in (10**3, 10**6):
         programs = make_programs(dataclasses.replace(CONFIG, replay_capacity=capacity), width=2)
@@ -175,7 +175,7 @@ def test_time_of_a_step_is_flat_in_capacity():
         clock = clock.replace(size=jnp.full_like(clock.size, capacity))
         clock, lanes, *_ = programs.segment(clock, lanes, hypers(programs), steps)
         runs[capacity] = [programs, clock, lanes, hypers(programs), []]
-    for _ in range(15):  # taking turns, so that a busy machine slows both
+    for _ in range(60):  # taking turns, so that a busy machine slows both
         for run in runs.values():
             programs, clock, lanes, values, times = run
             jax.block_until_ready(lanes)
@@ -185,8 +185,9 @@ def test_time_of_a_step_is_flat_in_capacity():
             times.append(time.perf_counter() - started)
             run[1:3] = clock, lanes
     best = {capacity: min(run[-1]) for capacity, run in runs.items()}
-    # One copy of the larger replay would cost a thousand steps.
-    assert best[10**6] < 1.5 * best[10**3]
+    # One copy of the larger replay would cost eight segments. Reading from a replay that no cache
+    # holds has cost half a segment where other programs use the memory too.
+    assert best[10**6] < 3 * best[10**3], best
 
 
 # --- What is sampled.
