@@ -5,7 +5,7 @@ Nothing here imports JAX or anything else that takes long to load.
 
 from dqx.settings import environments
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
-from dqx.settings.errors import ConfigError, ConfigWarning, closest
+from dqx.settings.errors import ConfigError, ConfigWarning, brief, closest
 from dqx.settings.field import Setting, declare, own_setting, show
 from dqx.settings.manual import field_help
 from dqx.settings.periods import evaluates_at, notes, rounded, row_steps
@@ -27,6 +27,7 @@ __all__ = [
     "Setting",
     "agent",
     "agent_names",
+    "brief",
     "check_root_seed",
     "check_seeds",
     "closest",

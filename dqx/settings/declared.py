@@ -12,7 +12,7 @@ from typing import Any
 
 from dqx.settings import registry
 from dqx.settings.environments import PREFIX
-from dqx.settings.errors import ConfigError, closest
+from dqx.settings.errors import ConfigError, brief, closest
 from dqx.settings.field import Setting, collect, declare
 
 # Whose a setting is: that of the agents that have one of these.
@@ -389,7 +389,7 @@ def _pairs(extra: Any) -> tuple[tuple[str, Any], ...]:
         values = dict(extra)
     except (TypeError, ValueError):
         raise ConfigError(
-            f"extra must be pairs of a name and a value, got {extra!r}: use override"
+            f"extra must be pairs of a name and a value, got {brief(extra)}: use override"
         ) from None
     return tuple(
         (name, tuple(value) if isinstance(value, list) else value)

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dqx.settings.errors import ConfigError, closest
-from dqx.settings.single import check_single
+from dqx.settings.errors import ConfigError, brief, closest
+from dqx.settings.field import INT_END
+from dqx.settings.single import check_single, is_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ def typed(name: str, value: Any) -> Any:
         return value
     raise ConfigError(
         f"{name} must be a number, true, false, a text, or drawn for every seed, such as "
-        f"{{uniform = [8, 12]}}, got {value!r}"
+        f"{{uniform = [8, 12]}}, got {brief(value)}"
     )
 
 
@@ -113,9 +114,9 @@ def _rule(name: str, value: Mapping[str, Any]) -> Draw:
     pairs: list[tuple[Any, Any]] = list(value.items()) if len(value) == 1 else [("", ())]
     ((rule, given),) = pairs
     bounds = list(given) if isinstance(given, list | tuple) else []
-    numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for x in bounds)
     lowest = 0.0 if rule == "log_uniform" else -math.inf
-    fits = len(bounds) == 2 and numeric and lowest < bounds[0] < bounds[1] < math.inf
+    numeric = len(bounds) == 2 and all(map(is_number, bounds))
+    fits = numeric and lowest < bounds[0] < bounds[1]
     if rule not in _RULES or not fits:
         raise ConfigError(
             f"{name} is drawn by uniform or log_uniform between two rising"
@@ -127,9 +128,10 @@ def _rule(name: str, value: Mapping[str, Any]) -> Draw:
 
 def _brief(value: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(dict(value))
-    except TypeError:
-        return repr(value)
+        text = json.dumps(dict(value))
+    except (TypeError, ValueError, RecursionError):
+        return brief(value)
+    return text if len(text) <= 120 else brief(value)
 
 
 def given(config: "Config", hyper: "Hyper") -> dict[str, Any]:
@@ -196,8 +198,8 @@ def resolved(config: "Config", hyper: "Hyper") -> tuple["Config", "Hyper"]:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool | str) or not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    if not is_number(value):
+        raise ConfigError(f"{name} must be a finite number, got {brief(value)}")
     check_single(name, value)
     return float(value)
 
@@ -205,12 +207,14 @@ def _number(name: str, value: Any) -> float:
 def _of_type(name: str, kind: type, value: Any) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _number(name, value)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        if isinstance(value, int) and not -INT_END <= value < INT_END:
+            raise ConfigError(f"{name} must fit into int32, got {brief(value)}")
         return value
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    raise ConfigError(f"{name} must be {words[kind]}, got {value!r}")
+    raise ConfigError(f"{name} must be {words[kind]}, got {brief(value)}")
 
 
 def defaults(config: "Config") -> dict[str, Any]:

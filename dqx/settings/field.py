@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from dqx.settings.errors import ConfigError, closest
+from dqx.settings.errors import ConfigError, brief, closest
 from dqx.settings.single import check_single, single
 
 # Sizes and steps are counted in int32 on the device.
@@ -90,7 +90,7 @@ class Setting:
         try:
             return kind.parse(text.strip())
         except (KeyError, ValueError):
-            raise ConfigError(f"{self.name} = {text!r} is not {kind.words}") from None
+            raise ConfigError(f"{self.name} = {brief(text)} is not {kind.words}") from None
 
     def typed(self, value: Any) -> Any:
         """The value in its canonical type, whatever its range.
@@ -105,7 +105,7 @@ class Setting:
         try:
             return kind.typed(value)
         except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{self.name} must be {kind.words}, got {value!r}") from None
+            raise ConfigError(f"{self.name} must be {kind.words}, got {brief(value)}") from None
 
     def check(self, value: Any) -> Any:
         """The value in its canonical type, if it is allowed.
@@ -169,26 +169,29 @@ class Setting:
             limits = tuple(None if limit is None else single(limit) for limit in limits)
         low, above, high = limits
         within = (
-            not math.isnan(number)
-            and (self.infinite or not math.isinf(number))
+            number == number  # and no NaN; math.isnan takes no large whole number
+            and (self.infinite or abs(number) != math.inf)
             and (low is None or number >= low)
             and (above is None or number > above)
             and (high is None or number <= high)
         )
         every = "all " if isinstance(value, tuple) else ""
         if not within:
-            raise ConfigError(f"{self.name} must {every}be {self._range_words()}, got {value}")
+            raise ConfigError(
+                f"{self.name} must {every}be {self._range_words()}, got {brief(value)}"
+            )
         if isinstance(number, int) and not -INT_END <= number < INT_END:
             side = "below 2**31" if number > 0 else "at least -2**31"
             raise ConfigError(
-                f"{self.name} must {every}be {side}, got {value}: dqx counts in int32"
+                f"{self.name} must {every}be {side}, got {brief(value)}: dqx counts in int32"
             )
 
     def _check_choice(self, item: str) -> None:
         names = self.names()
         if self.choices is not None and item not in names:
             raise ConfigError(
-                f"{self.name} must be one of {', '.join(names)}, got {item!r}{closest(item, names)}"
+                f"{self.name} must be one of {', '.join(names)}, got {brief(item)}"
+                f"{closest(item, names)}"
             )
 
 

@@ -12,6 +12,9 @@ from dqx.settings.declared import SETTINGS, Config
 from dqx.settings.errors import ConfigError
 from dqx.settings.field import INT_END, Setting
 
+# Rows of metrics that a run has at most.
+MAX_ROWS = 1_000_000
+
 
 def rounded(config: Config) -> tuple[Config, tuple[str, ...]]:
     """Rounds sizes and periods up to the next multiples of what they have to be multiples of.
@@ -50,6 +53,24 @@ def notes(config: Config) -> tuple[str, ...]:
         f"learning_starts {config.learning_starts:,} is not below total_steps "
         f"{config.total_steps:,}: every action is random and nothing is learned",
     )
+
+
+def check_rows(config: Config) -> None:
+    """Refuses periods so short that nobody could hold a run's rows.
+
+    Raises:
+        ConfigError: naming the periods.
+    """
+    period, last = (
+        min(config.log_period, config.eval_period or config.log_period),
+        config.total_steps,
+    )
+    if last // period > MAX_ROWS:
+        name = "log_period" if period == config.log_period else "eval_period"
+        raise ConfigError(
+            f"{name} {period:,} makes {last // period:,} rows of metrics in total_steps {last:,}, "
+            f"at most {MAX_ROWS:,} are allowed: raise it"
+        )
 
 
 def row_steps(config: Config) -> list[int]:

@@ -6,7 +6,7 @@ from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import INT_END, Setting, show, with_trait
-from dqx.settings.periods import rounded
+from dqx.settings.periods import check_rows, rounded
 
 
 def validate(config: Config, hyper: Hyper) -> None:
@@ -24,6 +24,7 @@ def validate(config: Config, hyper: Hyper) -> None:
     config, _ = rounded(config)
     _check_owners(config, hyper)
     _check_sizes(config)
+    check_rows(config)
     _check_sampling(config)
     _check_exact(config, hyper)
     _check_ladder(config)

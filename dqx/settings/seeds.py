@@ -1,10 +1,11 @@
 """Seed numbers as a user gives them, checked."""
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dqx.settings.errors import ConfigError
+from dqx.settings.errors import ConfigError, brief
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,15 +31,17 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
         match = re.fullmatch(r"([0-9]{1,10})(?::([0-9]{1,10}))?", part)
         if match is None:
             raise ConfigError(
-                f"{what} {text!r} is not understood: give how many (32), a range (0:32), or "
+                f"{what} {brief(text)} is not understood: give how many (32), a range (0:32), or "
                 "numbers (3,17)"
             )
         first = int(match[1])
         end = first + 1 if match[2] is None else int(match[2])
         if end <= first:
-            raise ConfigError(f"{what} {text!r} asks for no seed at all: give at least one")
+            raise ConfigError(f"{what} {brief(text)} asks for no seed at all: give at least one")
         if len(seeds) + end - first > MAX_SEEDS:
-            raise ConfigError(f"{what} {text!r} are more than {MAX_SEEDS:,}: train fewer at once")
+            raise ConfigError(
+                f"{what} {brief(text)} are more than {MAX_SEEDS:,}: train fewer at once"
+            )
         seeds.extend(range(first, end))
     return seeds
 
@@ -53,10 +56,15 @@ def check_seeds(seeds: Iterable[int] | int) -> "np.ndarray":
     import numpy as np  # here, so that settings alone load nothing heavy
 
     if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer | Iterable):
-        raise ConfigError(f"seeds must be whole numbers or how many of them, got {seeds!r}")
-    if isinstance(seeds, int | np.integer) and seeds > MAX_SEEDS:
-        raise ConfigError(f"seeds = {seeds:,} are more than {MAX_SEEDS:,}: train fewer at once")
-    given = list(range(seeds)) if isinstance(seeds, int | np.integer) else list(seeds)
+        raise ConfigError(f"seeds must be whole numbers or how many of them, got {brief(seeds)}")
+    if isinstance(seeds, int | np.integer):
+        if seeds > MAX_SEEDS:
+            count = f"{seeds:,}" if seeds < 10**18 else brief(int(seeds))
+            raise ConfigError(f"seeds = {count} are more than {MAX_SEEDS:,}: train fewer at once")
+        seeds = range(seeds)
+    given = list(itertools.islice(seeds, MAX_SEEDS + 1))
+    if len(given) > MAX_SEEDS:
+        raise ConfigError(f"seeds are more than {MAX_SEEDS:,}: train fewer at once")
     if not given:
         raise ConfigError("seeds: none are given; ask for at least one, such as seeds=range(32)")
     for seed in given:
@@ -65,7 +73,7 @@ def check_seeds(seeds: Iterable[int] | int) -> "np.ndarray":
             or not isinstance(seed, int | np.integer)
             or not 0 <= seed < 2**32
         ):
-            raise ConfigError(f"seeds must be whole numbers from 0 to 2**32 - 1, got {seed!r}")
+            raise ConfigError(f"seeds must be whole numbers from 0 to 2**32 - 1, got {brief(seed)}")
     numbers = np.asarray(given, np.int64)
     values, counts = np.unique(numbers, return_counts=True)
     if np.any(counts > 1):
@@ -79,6 +87,6 @@ def check_root_seed(root_seed: int) -> None:
     import numpy as np
 
     if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
-        raise ConfigError(f"root_seed must be a whole number, got {root_seed!r}")
+        raise ConfigError(f"root_seed must be a whole number, got {brief(root_seed)}")
     if not 0 <= root_seed < 2**32:
         raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")

@@ -2,11 +2,21 @@
 
 import math
 import struct
+from typing import Any
 
 from dqx.settings.errors import ConfigError
 
 # Below the least normal number processors may take a number for 0, or not.
 LEAST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float can hold, as not all whole numbers are."""
+    try:
+        is_real = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_real and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def single(number: float) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
-from dqx.settings.errors import ConfigError
+from dqx.settings.errors import ConfigError, brief
 from dqx.settings.field import Setting
 from dqx.settings.rules import lacking
 
@@ -115,7 +115,7 @@ def parse_assignments(texts: Iterable[str], what: str = "--set") -> dict[str, An
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise ConfigError(f"{what} takes field=value, such as gamma=0.98, got {text!r}")
+            raise ConfigError(f"{what} takes field=value, such as gamma=0.98, got {brief(text)}")
         if name in fields:
             raise ConfigError(f"{name} is given twice: give it once")
         own = environments.is_own(name)

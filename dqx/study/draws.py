@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqx.settings import environments, setting, show
+from dqx.settings import brief, environments, setting, show
+from dqx.settings.single import is_number
 from dqx.study.folder import StudyError
 
 MAX_POINTS = 10_000
@@ -61,19 +62,19 @@ def read_rule(where: str, field: str, rule: Any) -> Rule:
     if not isinstance(rule, Mapping) or len(rule) != 1 or next(iter(rule)) not in KINDS:
         raise StudyError(
             f"{where}: {field} must be drawn by one of {', '.join(KINDS)}, such as "
-            f"{field} = {{log_uniform = [1e-5, 1e-2]}}, got {rule!r}"
+            f"{field} = {{log_uniform = [1e-5, 1e-2]}}, got {brief(rule)}"
         )
     ((kind, values),) = rule.items()
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise StudyError(f"{where}: {kind} of {field} takes a list, got {values!r}")
+        raise StudyError(f"{where}: {kind} of {field} takes a list, got {brief(values)}")
     if kind == "choice":
         return Rule(kind, tuple(values), False)
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     lowest = 0.0 if kind == "log_uniform" else -math.inf
-    if len(values) != 2 or not numeric or not lowest < values[0] < values[1] < math.inf:
+    numeric = len(values) == 2 and all(map(is_number, values))
+    if not numeric or not lowest < values[0] < values[1]:
         positive = "positive " if kind == "log_uniform" else ""
         raise StudyError(
-            f"{where}: {kind} of {field} takes two rising {positive}numbers, got {values!r}"
+            f"{where}: {kind} of {field} takes two rising {positive}numbers, got {brief(values)}"
         )
     return Rule(kind, tuple(values), _whole(field))
 
@@ -92,7 +93,7 @@ def random_points(search: dict[str, Any]) -> list[dict[str, Any]]:
     draws, seed = search.pop("draws", None), search.pop("seed", 0)
     for name, value in (("draws", draws), ("seed", seed)):
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-            raise StudyError(f"search: {name} must be a whole number, got {value!r}")
+            raise StudyError(f"search: {name} must be a whole number, got {brief(value)}")
     if not 1 <= draws <= MAX_POINTS:
         raise StudyError(f"search: draws must be from 1 to {MAX_POINTS:,}, got {draws}")
     if not search:

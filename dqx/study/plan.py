@@ -21,6 +21,7 @@ from dqx.settings import (
     ConfigWarning,
     Hyper,
     agent,
+    brief,
     check_root_seed,
     check_seeds,
     closest,
@@ -41,6 +42,8 @@ from dqx.study.folder import StudyError
 
 _KEYS = ("name", "seeds", "root_seed", "snapshot_every", "base", "grid", "case", "search")
 MAX_RUNS = MAX_SEEDS
+MAX_FILE_BYTES = 16 * 2**20
+MAX_LABEL = 4_000
 
 
 class Point(NamedTuple):
@@ -113,11 +116,25 @@ def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         StudyError: if it cannot be read, is no TOML, or is empty.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)  # it may be a device that never ends
+        if len(content) > MAX_FILE_BYTES:
+            raise StudyError(
+                f"{what} {path} is larger than {MAX_FILE_BYTES // 2**20} MiB: give a TOML file of "
+                "fewer lines, such as a range of seeds instead of a list"
+            )
+        table = tomllib.loads(content.decode())
     except OSError as error:
         raise StudyError(f"cannot read {what} {path}: {error.strerror}; give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except StudyError:
+        raise
+    except ValueError as error:  # also of a whole number with more digits than Python reads
         raise StudyError(f"{path} is no TOML: {error}") from None
+    except RecursionError:
+        raise StudyError(
+            f"{path} is nested too deeply for a plan: lists and tables within lists have no place "
+            "in it"
+        ) from None
     if not table:
         raise StudyError(f"{what} {path} is empty: give at least [base], with a preset or fields")
     return {"name": Path(path).stem, **table}
@@ -191,9 +208,7 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
     for line in told:
         warnings.warn(ConfigWarning(line), stacklevel=4)
     plan = dataclasses.replace(plan, points=tuple(points))
-    for name, count in collections.Counter(point.name for point in plan.points).items():
-        if count > 1:
-            raise StudyError(f"two configurations are named {name!r}: every name must differ")
+    _check_labels([point.name for point in plan.points])
     check_seeds(plan.seeds)
     check_root_seed(plan.root_seed)
     _check_snapshots(plan)
@@ -219,7 +234,7 @@ def check_name(name: Any) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name):
         raise StudyError(
             f"name must be letters, digits and any of _ . + = - (at most 100), since it names a "
-            f"folder, got {name!r}: set name in the plan"
+            f"folder, got {brief(name)}: set name in the plan"
         )
 
 
@@ -231,7 +246,7 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
 def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise StudyError(f"{key} must be a table, such as [{key}], got {value!r}")
+        raise StudyError(f"{key} must be a table, such as [{key}], got {brief(value)}")
     return environments.flattened(value)
 
 
@@ -242,7 +257,8 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
     for field, values in grid.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
             raise StudyError(
-                f"grid: {field} must be a list of values, such as {field} = [...], got {values!r}"
+                f"grid: {field} must be a list of values, such as {field} = [...], got "
+                f"{brief(values)}"
             )
     count = math.prod(len(values) for values in grid.values())
     if count > MAX_POINTS:
@@ -252,13 +268,14 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
             settings.append((None, dict(zip(grid, values, strict=True))))
     cases = table.get("case", [])
     if not isinstance(cases, Sequence) or not all(isinstance(case, Mapping) for case in cases):
-        raise StudyError(f"case must be a list of tables, each [[case]], got {cases!r}")
+        raise StudyError(f"case must be a list of tables, each [[case]], got {brief(cases)}")
     for case in cases:
         fields = environments.flattened(case)
         name = fields.pop("name", None)
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise StudyError(
-                f"every [[case]] needs a name, a text in one line such as 'no-target'; got {name!r}"
+                "every [[case]] needs a name, a text in one line such as 'no-target'; got "
+                f"{brief(name)}"
             )
         settings.append((name, fields))
     if "search" in table:
@@ -297,7 +314,9 @@ def _start(chosen: Any) -> tuple[Config, Hyper]:
     if chosen is None:
         return Config(), Hyper()
     if not isinstance(chosen, str):
-        raise ConfigError(f"preset must be the name of one, such as 'cartpole', got {chosen!r}")
+        raise ConfigError(
+            f"preset must be the name of one, such as 'cartpole', got {brief(chosen)}"
+        )
     return preset(chosen)
 
 
@@ -326,10 +345,22 @@ def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
     return getattr(hyper if declared.traced else config, field)
 
 
+def _check_labels(names: Sequence[str]) -> None:
+    """Refuses names of configurations that cannot tell them apart in a line."""
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise StudyError(f"two configurations are named {brief(name)}: every name must differ")
+        if len(name) > MAX_LABEL:
+            raise StudyError(
+                f"the name of a configuration has at most {MAX_LABEL:,} characters, got "
+                f"{brief(name)}: give it a [[case]] with a short one"
+            )
+
+
 def _check_snapshots(plan: Plan) -> None:
     every = plan.snapshot_every
-    if not isinstance(every, int) or isinstance(every, bool) or every < 0:
-        raise StudyError(f"snapshot_every must be a whole number, 0 for none, got {every!r}")
+    if not isinstance(every, int) or isinstance(every, bool) or not 0 <= every < 2**31:
+        raise StudyError(f"snapshot_every must be a whole number, 0 for none, got {brief(every)}")
 
 
 def point_record(point: Point) -> dict[str, Any]:

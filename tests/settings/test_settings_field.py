@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqx.settings import SETTINGS, ConfigError, field_help, own_setting, setting, show
+from dqx.settings import SETTINGS, ConfigError, brief, field_help, own_setting, setting, show
 
 NAMES = tuple(SETTINGS)
 WHOLE = tuple(n for n, s in SETTINGS.items() if s.type in (int, int | None) and s.high is None)
@@ -230,7 +230,7 @@ WRONG_TYPES = [
 
 @pytest.mark.parametrize(("name", "value", "words"), WRONG_TYPES)
 def test_wrong_types_are_refused(name, value, words):
-    message = re.escape(f"{name} must be {words}") + ".*" + re.escape(f"got {value!r}")
+    message = re.escape(f"{name} must be {words}") + ".*" + re.escape(f"got {brief(value)}")
     for use in (SETTINGS[name].typed, SETTINGS[name].check, SETTINGS[name].to_json):
         with pytest.raises(ConfigError, match=message):
             use(value)

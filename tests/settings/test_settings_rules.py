@@ -40,6 +40,11 @@ def test_the_defaults_are_valid():
 
 BAD = [
     ({"batch_size": 97}, ["batch_size 97", "replay_capacity 96", "raise the capacity"]),
+    (
+        {"total_steps": 2**31 - 8, "log_period": 4, "eval_period": 0},
+        ["log_period 4 makes 536,870,910 rows", "total_steps 2,147,483,640", "at most 1,000,000"],
+    ),
+    ({"total_steps": 4_000_004, "eval_period": 4}, ["eval_period 4 makes 1,000,001 rows"]),
     ({"sampling": "newest"}, ["batch_size must be train_period 4", "got 16"]),
     (
         {"sampling": "newest", "batch_size": 4, "updates_per_train": 2},
@@ -96,7 +101,7 @@ def test_what_cannot_work_is_refused_by_name_and_value(fields, words):
 
 
 def test_one_update_less_fits_into_int32():
-    validate(*changed(total_steps=2**30 - 4, updates_per_train=8))
+    validate(*changed(total_steps=2**30 - 4, updates_per_train=8, log_period=2**20, eval_period=0))
 
 
 @pytest.mark.parametrize("name", SETTINGS)

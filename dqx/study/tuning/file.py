@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dqx.settings import (
+    MAX_SEEDS,
     Config,
     ConfigError,
+    brief,
     check_root_seed,
     check_seeds,
     closest,
@@ -19,6 +21,7 @@ from dqx.settings import (
     setting,
 )
 from dqx.settings.declared import Hyper
+from dqx.settings.single import is_number
 from dqx.study.draws import Rule, read_rule
 from dqx.study.folder import StudyError
 from dqx.study.plan import check_name, read_file
@@ -160,7 +163,7 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str, hint
 
 def _fields(table: Any, name: str) -> dict[str, Any]:
     if not isinstance(table, Mapping):
-        raise StudyError(f"{name} must be a table, such as [{name}], got {table!r}")
+        raise StudyError(f"{name} must be a table, such as [{name}], got {brief(table)}")
     return environments.flattened(table)
 
 
@@ -198,7 +201,9 @@ def _check_takes(fields: dict[str, Any]) -> None:
     fields = dict(fields)
     chosen = fields.pop("preset", None)
     if chosen is not None and not isinstance(chosen, str):
-        raise ConfigError(f"preset must be the name of one, such as 'cartpole', got {chosen!r}")
+        raise ConfigError(
+            f"preset must be the name of one, such as 'cartpole', got {brief(chosen)}"
+        )
     start = (Config(), Hyper()) if chosen is None else preset(chosen)
     config, hyper = override(*start, **fields)
     if any(environments.is_own(field) for field in fields):
@@ -208,11 +213,13 @@ def _check_takes(fields: dict[str, Any]) -> None:
 def _rungs(given: Any) -> tuple[int, ...]:
     is_list = isinstance(given, Sequence) and not isinstance(given, str) and bool(given)
     if not is_list or not all(isinstance(n, int) and not isinstance(n, bool) for n in given):
-        raise StudyError(f"[tune] rungs must be a list of numbers of seeds, got {given!r}")
+        raise StudyError(f"[tune] rungs must be a list of numbers of seeds, got {brief(given)}")
     rungs = tuple(given)
     rising = all(a < b for a, b in zip(rungs, rungs[1:], strict=False))
     if rungs[0] < 1 or not rising:
-        raise StudyError(f"[tune] rungs must rise from 1 or more, such as [2, 4, 8], got {given!r}")
+        raise StudyError(
+            f"[tune] rungs must rise from 1 or more, such as [2, 4, 8], got {brief(given)}"
+        )
     return rungs
 
 
@@ -228,7 +235,7 @@ def _fresh(given: Any, seeds: tuple[int, ...]) -> tuple[int, ...]:
     """The fresh seeds: a number of them follows the highest of the search."""
     if isinstance(given, int) and not isinstance(given, bool):
         first = max(seeds) + 1
-        given = range(first, first + max(given, 0))
+        given = range(first, first + min(max(given, 0), MAX_SEEDS + 1))
         if len(given) < 2:
             raise StudyError("[tune] fresh_seeds must be 2 or more: one seed has no interval")
     fresh = _seeds(given, "fresh_seeds")
@@ -250,24 +257,23 @@ def _whole(
     value = given.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise StudyError(
-            f"[tune] {name} must be a whole number from {low} to {high:,}, got {value!r}"
+            f"[tune] {name} must be a whole number from {low} to {high:,}, got {brief(value)}"
         )
     return value
 
 
 def _share(given: Mapping[str, Any], name: str, default: float, below: float = math.inf) -> float:
     value = given.get(name, default)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= 1 or value >= below:
+    if not is_number(value) or not 0 < value <= 1 or value >= below:
         end = "1" if below > 1 else f"below {below:g}"
-        raise StudyError(f"[tune] {name} must be above 0 and {end} at most, got {value!r}")
+        raise StudyError(f"[tune] {name} must be above 0 and {end} at most, got {brief(value)}")
     return float(value)
 
 
 def _check_sampler(tune: Tune) -> None:
     if tune.sampler not in SAMPLERS:
         raise StudyError(
-            f"[tune] sampler must be one of {', '.join(SAMPLERS)}, got {tune.sampler!r}"
+            f"[tune] sampler must be one of {', '.join(SAMPLERS)}, got {brief(tune.sampler)}"
             f"{closest(tune.sampler, SAMPLERS)}"
         )
     if tune.sampler != "cmaes":
@@ -296,4 +302,6 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [jsonable(item) for item in value]
-    raise StudyError(f"{value!r} is no value of a field: give numbers, texts, or lists of them")
+    raise StudyError(
+        f"{brief(value)} is no value of a field: give numbers, texts, or lists of them"
+    )
