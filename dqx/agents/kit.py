@@ -15,6 +15,7 @@ import optax
 from dqx.core import exploration
 from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
+from dqx.core.dense import draw_noise, noise_of, noise_size
 from dqx.core.networks import check_observations, make_network
 from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
 from dqx.settings import Config, Hyper
@@ -47,6 +48,23 @@ class Outputs(NamedTuple):
     next_target: Array | None = None
     next_online: Array | None = None
     now_target: Array | None = None
+
+
+# The fields of `Outputs` that a network computes; their order says which noise is whose.
+_PASSES = ("now", "next_target", "next_online", "now_target")
+
+
+class Noisy(NamedTuple):
+    """Random numbers of one step or update of an agent whose network has noisy layers.
+
+    Attributes:
+        draws: what there is to draw without such layers.
+        noise: of a step float32 ``[E, N]``, independent for each environment; of an update float32
+            ``[N]`` for each network and observation, by its name in `Outputs`.
+    """
+
+    draws: PyTree
+    noise: Any
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
@@ -157,24 +175,26 @@ def value_agent(
     check_observations(config, spec)
     network = make_network(config, spec.num_actions, spec.num_categories)
     policy = make_policy(config, spec)
+    example = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
+    size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
 
-    def forward(params: Params, obs: Array) -> Array:
-        outputs: Array = network.apply(params, obs)  # type: ignore[assignment]
+    def forward(params: Params, obs: Array, noise: Array | None = None) -> Array:
+        variables = params if noise is None else {**params, "noise": noise_of(params, noise)}
+        outputs: Array = network.apply(variables, obs)  # type: ignore[assignment]
         return outputs
 
     def init(key: Key) -> AgentState:
-        obs = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
-        params = network.init(key, obs)
+        params = network.init(key, example)
         opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
         return AgentState(params, jax.tree.map(jnp.copy, params), opt_state, policy.memory())
 
     def q_values(params: Params, obs: Array) -> Array:
         return values(forward(params, obs))
 
-    def act(
-        state: AgentState, obs: Array, draws: exploration.Draw, now: Now
-    ) -> tuple[Array, AgentState]:
-        action, memory = policy.choose(q_values(state.params, obs), state.memory, draws, now)
+    def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
+        choice, noise = _parted(draws)
+        q = values(forward(state.params, obs, noise))
+        action, memory = policy.choose(q, state.memory, choice, now)
         return action, state.replace(memory=memory)
 
     def batch_loss(
@@ -182,12 +202,15 @@ def value_agent(
     ) -> tuple[Array, tuple[Array, Array]]:
         """The mean loss; beside it the TD errors ``[B]`` and the Q-values ``[B, A]``."""
         obs, next_obs = batch.steps.obs, batch.steps.next_obs
+        draws, noise = _parted(draws)
+        noise = noise or dict.fromkeys(_PASSES)
+        fixed = jax.lax.stop_gradient(params)
         others = {
-            "next_target": lambda: forward(target_params, next_obs),
-            "next_online": lambda: forward(jax.lax.stop_gradient(params), next_obs),
-            "now_target": lambda: forward(target_params, obs),
+            "next_target": lambda: forward(target_params, next_obs, noise["next_target"]),
+            "next_online": lambda: forward(fixed, next_obs, noise["next_online"]),
+            "now_target": lambda: forward(target_params, obs, noise["now_target"]),
         }
-        now = forward(params, obs)
+        now = forward(params, obs, noise["now"])
         outputs = Outputs(now, **{name: others[name]() for name in others if name in reads})
         one = functools.partial(_of_one, loss, hyper)
         losses, errors = jax.vmap(one)(outputs, as_learned(batch.steps, hyper), draws)
@@ -215,21 +238,55 @@ def value_agent(
         }
         return state, Learned(metrics, jnp.abs(errors))
 
-    def explore(state: AgentState, draws: exploration.Draw) -> tuple[Array, AgentState]:
-        action, memory = policy.explore(state.memory, draws)
+    def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
+        action, memory = policy.explore(state.memory, _parted(draws)[0])
         return action, state.replace(memory=memory)
 
     return Agent(
         init=init,
-        act_draws=policy.draws,
+        act_draws=_with_rows_of_noise(policy.draws, size, spec.num_envs),
         act=act,
         explore=explore,
-        learn_draws=learn_draws,
+        learn_draws=_with_noise(learn_draws, size, ("now", *reads)),
         learn=learn,
         q_values=q_values,
         status=policy.status,
         metrics=METRICS,
     )
+
+
+Draws = Callable[[Key], PyTree]
+
+
+def _with_rows_of_noise(draws: Draws, size: int, num_envs: int) -> Draws:
+    """Beside what is drawn for a step, noise for each environment, if the layers take any."""
+    if size == 0:
+        return draws
+
+    def both(key: Key) -> Noisy:
+        # The policy folds 0 and 1 into the key of an environment.
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, 2))(jax.random.split(key, num_envs))
+        return Noisy(draws(key), jax.vmap(lambda k: draw_noise(k, size))(keys))
+
+    return both
+
+
+def _with_noise(draws: Draws, size: int, passes: Collection[str]) -> Draws:
+    """Beside what is drawn for an update, noise for each of ``passes``, if layers take any."""
+    if size == 0:
+        return draws
+
+    def both(key: Key) -> Noisy:
+        key, own = jax.random.split(key)
+        keys = dict(zip(_PASSES, jax.random.split(own, len(_PASSES)), strict=True))
+        return Noisy(draws(key), {name: draw_noise(keys[name], size) for name in passes})
+
+    return both
+
+
+def _parted(draws: PyTree) -> tuple[PyTree, Any]:
+    """What is drawn without noisy layers, and the noise, None without such."""
+    return (draws.draws, draws.noise) if isinstance(draws, Noisy) else (draws, None)
 
 
 def _of_one(

@@ -203,9 +203,7 @@ def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock
         return _scan(step, carry, _draw_steps(parts, *carry, count), count)
 
     count = steps // parts.config.num_envs
-    (clock, lane), episodes = _in_blocks(
-        block, (clock, lane), count, block_rounds(parts.config, parts.env)
-    )
+    (clock, lane), episodes = _in_blocks(block, (clock, lane), count, _block_rounds(parts))
     return clock, lane, episodes
 
 
@@ -241,7 +239,7 @@ def _segment(
 
     count = steps // config.train_period
     (clock, lane), (episodes, learned) = _in_blocks(
-        block, (clock, lane), count, block_rounds(config, parts.env)
+        block, (clock, lane), count, _block_rounds(parts)
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
     names = _learned_names(parts.agent)
@@ -392,13 +390,20 @@ def example_transition(env: Environment) -> Transition:
     return Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
 
 
-def block_rounds(config: Config, env: Environment) -> int:
+def _block_rounds(parts: _Parts) -> int:
     """Rounds whose random numbers are drawn at once."""
-    fresh = jax.tree.leaves(jax.eval_shape(env.reset, jax.eval_shape(jax.random.key, 0)))
-    reset_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in fresh)
-    index_bytes = 4 * config.updates_per_train * config.batch_size
-    round_bytes = config.train_period * reset_bytes + index_bytes
+    config = parts.config
+    step_bytes = config.num_envs * _bytes(parts.env.reset) + _bytes(parts.agent.act_draws)
+    update_bytes = _bytes(parts.sampler.draws) + _bytes(parts.agent.learn_draws)
+    steps = config.train_period // config.num_envs
+    round_bytes = steps * step_bytes + config.updates_per_train * update_bytes
     return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))
+
+
+def _bytes(draws: Callable[[Key], PyTree]) -> int:
+    """Bytes of what a function draws from a key."""
+    drawn = jax.tree.leaves(jax.eval_shape(draws, jax.eval_shape(jax.random.key, 0)))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
 
 
 def block_size(count: int, limit: int) -> int:

@@ -1,8 +1,7 @@
 """Networks that map a batch of observations to Q-values."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -11,41 +10,16 @@ import numpy as np
 
 from dqx.core.agent import Spec
 from dqx.core.convolution import TORSOS, Conv, Layer, smallest_frame
+from dqx.core.dense import (
+    ACTIVATIONS,
+    Form,
+    dense_layers,
+    initializers,
+    normalised,
+    symmetric_uniform,
+)
 from dqx.core.types import Array
 from dqx.settings import Config, ConfigError
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
-    "tanh": nn.tanh,
-    "swish": nn.swish,
-}
-
-
-# Batches from this size on are laid out with the batch as the last axis: the widths of Q-networks
-# are seldom multiples of the vector width, batches are. Measured on CartPole with CleanRL's
-# network: 10 % of the whole training step.
-_BATCH_LAST_FROM = 32
-
-
-class Dense(nn.Module):
-    """A dense layer, ``[B, in]`` to ``[B, features]``; both transposed with ``batch_last``.
-
-    The parameters are named and shaped as flax's: ``kernel [in, features]``, ``bias [features]``.
-    """
-
-    features: int
-    batch_last: bool
-    initializer: str = "lecun_normal"
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        fan_in = x.shape[0 if self.batch_last else 1]
-        kernel_init, bias_init = _initializers(self.initializer, fan_in)
-        kernel = self.param("kernel", kernel_init, (fan_in, self.features), jnp.float32)
-        bias = self.param("bias", bias_init, (self.features,), jnp.float32)
-        if self.batch_last:
-            return jax.lax.dot_general(kernel, x, (((0,), (0,)), ((), ()))) + bias[:, None]
-        return x @ kernel + bias
 
 
 class MLP(nn.Module):
@@ -60,6 +34,8 @@ class MLP(nn.Module):
         num_categories: where observations are category numbers (int ``[B]``), how many there are;
             they are then one-hot encoded. None for arrays, which are flattened and cast to float32.
         scale_pixels: divide by 255.
+        dense: what the dense layers have beyond plain ones; its ``shape`` makes the network give
+            ``[B, A, *shape]``.
     """
 
     num_actions: int
@@ -68,6 +44,7 @@ class MLP(nn.Module):
     initializer: str = "lecun_normal"
     num_categories: int | None = None
     scale_pixels: bool = False
+    dense: Form = Form()
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
@@ -75,7 +52,7 @@ class MLP(nn.Module):
             obs = jax.nn.one_hot(obs, self.num_categories)
         x = obs.reshape(obs.shape[0], -1).astype(jnp.float32)
         x = x / 255.0 if self.scale_pixels else x
-        return _dense_layers(self, x)
+        return dense_layers(self, x)
 
 
 class ConvNet(nn.Module):
@@ -96,14 +73,16 @@ class ConvNet(nn.Module):
     initializer: str = "lecun_normal"
     form: str = "blocks"
     scale_pixels: bool = False
+    dense: Form = Form()
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         x = obs.astype(jnp.float32) / 255.0 if self.scale_pixels else obs
         for layer in self.layers:
-            conv = Conv(layer, self.form, functools.partial(_initializers, self.initializer))
-            x = ACTIVATIONS[self.activation](conv(x))
-        return _dense_layers(self, x.reshape(x.shape[0], -1))
+            conv = Conv(layer, self.form, functools.partial(initializers, self.initializer))
+            x = normalised(conv(x), 3) if self.dense.layer_norm else conv(x)
+            x = ACTIVATIONS[self.activation](x)
+        return dense_layers(self, x.reshape(x.shape[0], -1))
 
 
 class Embedding(nn.Module):
@@ -124,30 +103,36 @@ class Embedding(nn.Module):
     embedding_size: int
     activation: str = "relu"
     initializer: str = "lecun_normal"
+    dense: Form = Form()
 
     @nn.compact
     def __call__(self, obs: Array) -> Array:
         starts = {
             "lecun_normal": nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0),
-            "glorot_uniform": _symmetric_uniform(0.05),
+            "glorot_uniform": symmetric_uniform(0.05),
             "torch": nn.initializers.normal(1.0),
         }
         start = starts[self.initializer]
         embed = nn.Embed(self.num_categories, self.embedding_size, embedding_init=start)
-        return _dense_layers(self, embed(obs))
+        return dense_layers(self, embed(obs))
 
 
-def make_network(config: Config, num_actions: int, num_categories: int | None) -> nn.Module:
-    """The Q-network that ``config`` names; the arguments are those of ``MLP``."""
-    name, dense = config.network, (num_actions, config.hidden_sizes)
+def make_network(
+    config: Config, num_actions: int, num_categories: int | None, shape: tuple[int, ...] = ()
+) -> nn.Module:
+    """The Q-network that ``config`` names; the arguments are those of ``MLP`` and its ``Form``."""
+    name, sizes = config.network, (num_actions, config.hidden_sizes)
     style = (config.activation, config.initializer)
+    sigma = config.noisy_sigma if config.dense == "noisy" else None
+    form = Form(config.head, config.stream_sizes, sigma, config.layer_norm, shape)
     if name == "mlp":
-        return MLP(*dense, *style, num_categories, config.scale_pixels)
+        return MLP(*sizes, *style, num_categories, config.scale_pixels, form)
     if name in TORSOS:
-        return ConvNet(*dense, TORSOS[name], *style, config.convolution, config.scale_pixels)
+        torso = TORSOS[name]
+        return ConvNet(*sizes, torso, *style, config.convolution, config.scale_pixels, form)
     if num_categories is None:
         raise ConfigError(f"network {name!r} needs the number of categories that are observed")
-    return Embedding(*dense, num_categories, config.embedding_size, *style)
+    return Embedding(*sizes, num_categories, config.embedding_size, *style, form)
 
 
 def check_observations(config: Config, spec: Spec) -> None:
@@ -187,31 +172,3 @@ def _fitting_networks(spec: Spec) -> list[str]:
         for name, torso in TORSOS.items()
         if len(shape) == 3 and min(shape[:2]) >= smallest_frame(torso)
     ]
-
-
-def _dense_layers(network: Any, x: Array) -> Array:
-    """The dense layers of ``network``, from features ``[B, F]`` to Q-values ``[B, A]``."""
-    batch_last = x.shape[0] >= _BATCH_LAST_FROM
-    if batch_last:
-        # The barrier keeps XLA from folding the transposition into the first layer's products,
-        # which its CPU backend would then compute without vector instructions.
-        x = jax.lax.optimization_barrier(x.T)
-    for size in network.hidden_sizes:
-        x = ACTIVATIONS[network.activation](Dense(size, batch_last, network.initializer)(x))
-    x = Dense(network.num_actions, batch_last, network.initializer)(x)
-    return x.T if batch_last else x
-
-
-def _initializers(name: str, fan_in: int) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """Of kernel and bias."""
-    if name == "torch":
-        start = _symmetric_uniform(fan_in**-0.5)
-        return start, start
-    return getattr(nn.initializers, name)(), nn.initializers.zeros_init()
-
-
-def _symmetric_uniform(bound: float) -> Callable[..., Array]:
-    def init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init

@@ -80,6 +80,44 @@ class Config:
         choices=("lecun_normal", "glorot_uniform", "torch"),
         of=_NETWORK,
     )
+    head: str = declare(
+        "plain",
+        "head of the network; a dueling one adds a state's value and advantages, less their mean "
+        "(dueling_avg), less their maximum (dueling_max) or as they are (dueling_naive)",
+        choices={
+            "plain": (),
+            "dueling_avg": ("streams",),
+            "dueling_max": ("streams",),
+            "dueling_naive": ("streams",),
+        },
+        of=_NETWORK,
+    )
+    stream_sizes: tuple[int, ...] = declare(
+        (),
+        "units of hidden layers that a dueling head's streams each have to themselves; none: both "
+        "come from the last hidden layer of hidden_sizes",
+        low=1,
+        of=("head", "streams"),
+    )
+    dense: str = declare(
+        "plain",
+        "kind of dense layers; noisy ones explore by Gaussian noise on their weights, which "
+        "learning scales, and are evaluated without it",
+        choices={"plain": (), "noisy": ("sigmas",)},
+        of=_NETWORK,
+    )
+    noisy_sigma: float = declare(
+        0.5,
+        "deviation of a noisy weight at the start, times the root of the layer's inputs",
+        above=0,
+        of=("dense", "sigmas"),
+    )
+    layer_norm: bool = declare(
+        False,
+        "layer normalization before the activation of every hidden layer, over channels in "
+        "convolutions",
+        of=_NETWORK,
+    )
     frame_stack: int = declare(
         1,
         "newest observations that are observed side by side along their last axis",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dqx.core import networks, tabular
+from dqx.core import dense, networks, tabular
 from dqx.core.convolution import TORSOS
 from dqx.settings import SETTINGS, Config, ConfigError
 
@@ -79,8 +79,8 @@ def test_start_does_not_depend_on_the_batch():
 
 def layers(initializer, seed=0):
     """Kernel and bias of a wide layer: fan in 300, fan out 200."""
-    dense = networks.Dense(200, False, initializer)
-    params = dense.init(jax.random.key(seed), jnp.zeros((1, 300)))["params"]
+    layer = dense.Dense(200, False, initializer)
+    params = layer.init(jax.random.key(seed), jnp.zeros((1, 300)))["params"]
     return np.asarray(params["kernel"]).ravel(), np.asarray(params["bias"])
 
 
@@ -120,7 +120,7 @@ def test_torch_is_uniform_within_one_by_root_fan_in_biases_too():
 
 @pytest.mark.parametrize("initializer", ["lecun_normal", "glorot_uniform"])
 def test_flaxs_initializers_draw_flaxs_numbers(initializer):
-    ours = networks.Dense(20, False, initializer).init(jax.random.key(2), jnp.zeros((1, 30)))
+    ours = dense.Dense(20, False, initializer).init(jax.random.key(2), jnp.zeros((1, 30)))
     flaxs = nn.Dense(20, kernel_init=getattr(nn.initializers, initializer)())
     jax.tree.map(
         np.testing.assert_array_equal, ours, flaxs.init(jax.random.key(2), jnp.zeros((1, 30)))
@@ -167,12 +167,12 @@ def test_embedding_equals_flaxs_with_its_gradient(batch):
     ours = networks.Embedding(3, (8,), 20, 6, "tanh")
     params = ours.init(jax.random.key(1), obs)["params"]
     params = jax.tree.map(lambda x: x + 0.1, params)
-    embed, dense = nn.Embed(20, 6), Stack((8, 3), "tanh")
+    embed, stack = nn.Embed(20, 6), Stack((8, 3), "tanh")
 
     def flaxs(params, obs):
         layers = {name: params[name] for name in ("Dense_0", "Dense_1")}
         features = embed.apply({"params": params["Embed_0"]}, obs)
-        return dense.apply({"params": layers}, features)
+        return stack.apply({"params": layers}, features)
 
     q_values = ours.apply({"params": params}, obs)
     assert q_values.dtype == jnp.float32 and q_values.shape == (batch, 3)
@@ -256,7 +256,7 @@ def test_make_network_follows_the_configuration():
 
 
 def test_every_name_in_the_configuration_is_built():
-    assert set(ACTIVATIONS) == set(networks.ACTIVATIONS) == set(ORACLE_ACTIVATIONS)
+    assert set(ACTIVATIONS) == set(dense.ACTIVATIONS) == set(ORACLE_ACTIVATIONS)
     for initializer in INITIALIZERS:
         params = networks.MLP(2, (4,), "relu", initializer).init(
             jax.random.key(0), jnp.zeros((1, 3))
