@@ -169,6 +169,15 @@ OWNED = {
         "networks with pixels (mlp, nature_cnn, minatar_cnn, coarse_cnn), and network is embedding",
     ),
     "embedding_size": (3, {}, "networks with an embedding (embedding), and network is mlp"),
+    "head": ("dueling_avg", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "stream_sizes": (
+        (8,),
+        {},
+        "heads with streams (dueling_avg, dueling_max, dueling_naive), and head is plain",
+    ),
+    "dense": ("noisy", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "noisy_sigma": (0.1, {}, "denses with sigmas (noisy), and dense is plain"),
+    "layer_norm": (True, AGENT, "agents with a network (dqn), and agent is tabular"),
     "initial_q": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
     "visit_power": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
     "normalize_observations": (
@@ -212,6 +221,8 @@ def test_a_setting_with_its_owner_passes(name):
         "convolution": {"network": "coarse_cnn"},
         "scale_pixels": {"network": "nature_cnn"},
         "embedding_size": {"network": "embedding"},
+        "stream_sizes": {"head": "dueling_max"},
+        "noisy_sigma": {"dense": "noisy"},
         "initial_q": AGENT,
         "visit_power": AGENT,
     }
