@@ -17,29 +17,29 @@ import jax
 import numpy as np
 
 from dqx.compute import trees
-from dqx.compute.devices import names_of, select_devices
+from dqx.compute.devices import select_devices
 from dqx.compute.limits import resident_bytes
 from dqx.core.types import PyTree
 from dqx.files import Staging
 from dqx.report.picture import Picture
 from dqx.settings import Config, ConfigError, Hyper, environments, from_record, override, preset
 from dqx.study import finish
-from dqx.study.engine import CHECKPOINT_SECONDS, Engine, Stopped
+from dqx.study.background import Stopped
+from dqx.study.engine import CHECKPOINT_SECONDS, Engine
 from dqx.study.entries import is_ours
+from dqx.study.executors import Executor
+from dqx.study.executors.local import Local
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
-from dqx.study.identity import identity
 from dqx.study.plan import Plan, read_plan, single
 from dqx.study.record import (
     check_own,
-    check_same_study,
     mend_plan,
     plan_of,
     plan_record,
     write_plan,
 )
 from dqx.study.results import Study, load
-from dqx.study.schedule import settle
 from dqx.study.sinks import Callback, Progress, Sink, Sinks, opened
 from dqx.study.store import FolderStore, MemoryStore, StudyWarning
 
@@ -152,14 +152,15 @@ def train(
     plan = single("train", config, hyper, seeds, root_seed=root_seed)
     places, store = select_devices(devices), MemoryStore()
     with opened(_watching(sinks, progress), plan) as watching:
-        since = time.perf_counter()
-        plan = settle(plan, places, watching.phase)
-        engine = Engine(plan, store, places, watching, since=since)
+        executor, since = Local(places), time.perf_counter()
+        plan = executor.settle(plan, watching.phase)
+        spent = time.perf_counter() - since
+        engine = Engine(plan, store, executor, watching, settling_seconds=spent)
         try:
             engine.run()
         except Stopped:
             raise KeyboardInterrupt("interrupted; nothing is kept") from None
-    return _result(plan, engine, store)
+    return _result(plan, engine, store, executor)
 
 
 def run(
@@ -167,6 +168,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     *,
     devices: Devices = None,
+    executor: Executor | None = None,
     overwrite: bool = False,
     go_on: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -181,6 +183,7 @@ def run(
         plan: a TOML file, a dictionary of the same form, or a `Plan`.
         out: the folder to write; ``runs/NAME`` if left out. It must not exist, or be empty.
         devices: see ``dqx.compute.devices.select_devices``; all GPUs or CPU cores if left out.
+        executor: who trains, such as `Ray`; the devices of this machine if left out.
         overwrite: replace an older study in that folder.
         go_on: if the folder holds this very study, go on with it, or only load it if it is
             finished.
@@ -208,6 +211,7 @@ def run(
         return resume(
             path,
             devices=devices,
+            executor=executor,
             checkpoint_seconds=checkpoint_seconds,
             replay_checkpoint=replay_checkpoint,
             progress=progress,
@@ -219,20 +223,24 @@ def run(
 
     with Staging(path, replaces):
         pass  # a folder that cannot be written is known before anything compiles
-    with opened(_watching(sinks, progress), plan) as watching:
-        places = select_devices(devices)
+    with (
+        opened(_watching(sinks, progress), plan) as watching,
+        _executor(executor, devices) as trainer,
+    ):
         since = time.perf_counter()
-        plan = settle(plan, places, watching.phase)
-        record = plan_record(plan, identity(places, *_names(plan)), command)
+        plan = trainer.settle(plan, watching.phase)
+        record = plan_record(plan, trainer.identity(plan), command)
         folder = _new_folder(path, replaces, record)
         least = checkpoint_seconds if replay_checkpoint else float("inf")
-        return _train(folder, record, plan, places, watching, least, since)
+        spent = time.perf_counter() - since
+        return _train(folder, record, plan, trainer, watching, least, spent)
 
 
 def resume(
     path: str | os.PathLike[str],
     *,
     devices: Devices = None,
+    executor: Executor | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     replay_checkpoint: bool = True,
     progress: OnProgress = None,
@@ -246,6 +254,7 @@ def resume(
     Args:
         path: the study's folder.
         devices: as of `run`.
+        executor: as of `run`.
         checkpoint_seconds: as of `run`.
         replay_checkpoint: as of `run`.
         progress: as of `run`.
@@ -258,11 +267,25 @@ def resume(
     """
     folder = Folder(path)
     record = read_plan_record(folder)
-    plan, places = plan_of(folder, record), select_devices(devices)
-    check_same_study(folder, record, identity(places, *_names(plan)))
+    plan = plan_of(folder, record)
     least = checkpoint_seconds if replay_checkpoint else float("inf")
-    with opened(_watching(sinks, progress), plan) as watching:
-        return _train(folder, record, plan, places, watching, least)
+    with _executor(executor, devices) as trainer:
+        trainer.check(plan, folder, record)
+        with opened(_watching(sinks, progress), plan) as watching:
+            return _train(folder, record, plan, trainer, watching, least)
+
+
+def _executor(given: Executor | None, devices: Devices) -> Executor:
+    """The executor that was given, or that of this machine's devices.
+
+    Raises:
+        ConfigError: if both are given, or the devices cannot be had.
+    """
+    if given is None:
+        return Local(select_devices(devices))
+    if devices is not None:
+        raise ConfigError("devices and an executor are given: say to the executor which to use")
+    return given
 
 
 def _settings(
@@ -299,20 +322,14 @@ def _new_folder(path: Path, replaces: Callable[[Path], bool], record: Mapping[st
     return Folder(staging.target)
 
 
-def _names(plan: Plan) -> tuple[set[str], set[str]]:
-    """The agents and the environments of a plan."""
-    configs = [point.config for point in plan.points]
-    return {config.agent for config in configs}, {config.env for config in configs}
-
-
 def _train(
     folder: Folder,
     record: Mapping[str, Any],
     plan: Plan,
-    places: Sequence[jax.Device],
+    executor: Executor,
     sinks: Sinks,
     least_seconds: float,
-    since: float | None = None,
+    settling_seconds: float = 0.0,
 ) -> Study:
     """Trains what is missing in a study's folder, and writes its manifest."""
     seal = record["sha256"]
@@ -324,15 +341,18 @@ def _train(
             warnings.warn(StudyWarning(text), stacklevel=3)
         folder.make()
         store = FolderStore(folder, seal)
-        engine = Engine(plan, store, places, sinks, least_seconds, since)
-        if engine.run() or not finish.has_manifest(folder, seal):
-            finish.write_manifest(folder, _facts(engine))
+        engine = Engine(plan, store, executor, sinks, least_seconds, settling_seconds)
+        trained = engine.run()
+        if engine.aside:
+            return load(folder.path)  # its `failures` tell why
+        if trained or not finish.has_manifest(folder, seal):
+            finish.write_manifest(folder, _facts(engine, executor.used))
         study = load(folder.path)
         sinks.complete(study)
     return study
 
 
-def _facts(engine: Engine) -> dict[str, Any]:
+def _facts(engine: Engine, used: tuple[str, ...]) -> dict[str, Any]:
     """What the manifest tells of how a study was trained, by the process that ended it."""
     progress = engine.tally.progress()
     return {
@@ -340,11 +360,11 @@ def _facts(engine: Engine) -> dict[str, Any]:
         "steps_per_second": progress.steps_per_second,
         "compile_seconds": progress.compile_seconds,
         "run_seconds": engine.tally.seconds,
-        "compiled": engine.compiled,
+        "compiled": engine.names,
         "checkpoint_seconds": engine.checkpoint_seconds,
-        "devices": list(names_of(engine.used)),
+        "devices": list(used),
         "peak_memory_bytes": resident_bytes(),
-        "peak_device_memory_bytes": peak_device_bytes(tuple(str(d) for d in engine.used)),
+        "peak_device_memory_bytes": peak_device_bytes(used),
     }
 
 
@@ -370,7 +390,7 @@ def _explained(folder: Folder, least_seconds: float) -> Iterator[None]:
         ) from error
 
 
-def _result(plan: Plan, engine: Engine, store: MemoryStore) -> TrainResult:
+def _result(plan: Plan, engine: Engine, store: MemoryStore, executor: Local) -> TrainResult:
     results = [store.results[index] for index in sorted(store.results)]
     runs = [run for index in sorted(store.runs) for run in store.runs[index]]
     (point,) = plan.points
@@ -387,8 +407,8 @@ def _result(plan: Plan, engine: Engine, store: MemoryStore) -> TrainResult:
         digests=tuple(run["digest"] for run in runs),
         scores=np.array(scores, np.float64),
         root_seed=plan.root_seed,
-        devices=names_of(engine.used),
-        device_kind=f"{engine.used[0].platform}: {engine.used[0].device_kind}",
+        devices=executor.used,
+        device_kind=f"{executor.places[0].platform}: {executor.places[0].device_kind}",
         compile_seconds=engine.tally.progress().compile_seconds,
         run_seconds=seconds,
     )

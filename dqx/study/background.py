@@ -12,6 +12,10 @@ from typing import Any, Self
 CHUNK_THREAD = "dqx-chunk"
 
 
+class Stopped(Exception):
+    """Ctrl-C or a termination signal has asked to stop, and what is under way has been kept."""
+
+
 class Writer:
     """One thread that writes while the devices compute; a failure shows at the next call."""
 

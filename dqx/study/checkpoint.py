@@ -5,10 +5,12 @@ Two files make a checkpoint: ``checkpoints/00012-40000.npz`` with the arrays and
 moment there is a whole one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from dqx.compute import trees
 from dqx.compute.programs import Programs
@@ -28,6 +30,42 @@ _EPISODES = ("lane", "step", "return", "length")
 _ARRAY_BYTES = 250
 
 
+class State(NamedTuple):
+    """The state of a chunk as plain arrays by name, which a process without its programs can keep.
+
+    Attributes:
+        step: environment steps a seed.
+        arrays: of clock, lanes, metrics and episodes.
+    """
+
+    step: int
+    arrays: Mapping[str, np.ndarray]
+
+
+def packed(saved: Saved) -> State:
+    """A session's state as plain arrays."""
+    arrays = {**trees.named("clock", saved.clock), **trees.named("lanes", saved.lanes)}
+    arrays |= {f"metrics/{name}": values for name, values in saved.metrics.items()}
+    arrays |= {f"episodes/{n}": c for n, c in zip(_EPISODES, saved.episodes, strict=True)}
+    return State(int(saved.clock.step), arrays)
+
+
+def unpacked(state: State, programs: Programs) -> Saved:
+    """What `packed` was given.
+
+    Raises:
+        KeyError: with the name of an array that is not there, if it is of another configuration.
+    """
+    arrays = dict(state.arrays)
+    clock, lanes = programs.shapes
+    return Saved(
+        clock=trees.from_named("clock", clock, arrays),
+        lanes=trees.from_named("lanes", lanes, arrays),
+        metrics={name: arrays[f"metrics/{name}"] for name in row_metrics(programs)},
+        episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
+    )
+
+
 class Checkpoint(NamedTuple):
     """What is known about a checkpoint before it is read.
 
@@ -42,7 +80,9 @@ class Checkpoint(NamedTuple):
     snapshots: dict[int, Mark]
 
 
-def write(folder: Folder, seal: str, chunk: int, saved: Saved, snapshots: dict[int, Mark]) -> None:
+def write(
+    folder: Folder, seal: str, chunk: int, saved: Saved | State, snapshots: dict[int, Mark]
+) -> None:
     """Writes the state of a chunk, then deletes the one before.
 
     Args:
@@ -52,11 +92,8 @@ def write(folder: Folder, seal: str, chunk: int, saved: Saved, snapshots: dict[i
         saved: its state.
         snapshots: marks of the snapshots taken so far, by step.
     """
-    step = int(saved.clock.step)
-    arrays = {**trees.named("clock", saved.clock), **trees.named("lanes", saved.lanes)}
-    arrays |= {f"metrics/{name}": values for name, values in saved.metrics.items()}
-    arrays |= {f"episodes/{n}": c for n, c in zip(_EPISODES, saved.episodes, strict=True)}
-    path = folder.checkpoints / f"{chunk:05d}-{step}.npz"
+    step, arrays = saved if isinstance(saved, State) else packed(saved)
+    path = _path(folder, chunk, step)
     mark = write_arrays(path, arrays)
     record = {
         "plan_seal": seal,
@@ -89,7 +126,7 @@ def find(folder: Folder, seal: str, chunk: int) -> Checkpoint | None:
 
 def files(folder: Folder, chunk: int, found: Checkpoint) -> list[tuple[Path, Mark]]:
     """The files that a checkpoint needs: its arrays, and the snapshots taken before it."""
-    arrays = folder.checkpoints / f"{chunk:05d}-{found.step}.npz"
+    arrays = _path(folder, chunk, found.step)
     snapshots = found.snapshots.items()
     return [(arrays, found.mark), *((folder.snapshot(chunk, at), mark) for at, mark in snapshots)]
 
@@ -100,18 +137,25 @@ def read(folder: Folder, chunk: int, checkpoint: Checkpoint, programs: Programs)
     Raises:
         StudyError: naming the file, if it is not as it was written.
     """
-    path = folder.checkpoints / f"{chunk:05d}-{checkpoint.step}.npz"
-    arrays = read_arrays(path, checkpoint.mark)
-    clock, lanes = programs.shapes
     try:
-        return Saved(
-            clock=trees.from_named("clock", clock, arrays),
-            lanes=trees.from_named("lanes", lanes, arrays),
-            metrics={name: arrays[f"metrics/{name}"] for name in row_metrics(programs)},
-            episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
-        )
+        return unpacked(read_state(folder, chunk, checkpoint), programs)
     except KeyError as error:
+        path = _path(folder, chunk, checkpoint.step)
         raise StudyError(f"{path}: it has no array {error}, so it is of another study") from None
+
+
+def read_state(folder: Folder, chunk: int, checkpoint: Checkpoint) -> State:
+    """Reads the state of a chunk as plain arrays.
+
+    Raises:
+        StudyError: naming the file, if it is not as it was written.
+    """
+    path = _path(folder, chunk, checkpoint.step)
+    return State(checkpoint.step, read_arrays(path, checkpoint.mark))
+
+
+def _path(folder: Folder, chunk: int, step: int) -> Path:
+    return folder.checkpoints / f"{chunk:05d}-{step}.npz"
 
 
 def delete(folder: Folder, chunk: int) -> None:

@@ -1,24 +1,25 @@
-"""Training a study: chunk after chunk, as many at a time as there are places, until all are kept.
+"""Training a study: an executor trains its chunks, and what comes out is kept and told of here.
 
-Read from the bottom up: groups that share a program, chunks, rows of metrics. Whatever stops a
-study in a folder, `resume` goes on with the same bits.
+Whatever stops a study in a folder, `resume` goes on with the same bits.
 """
 
 import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import jax
 import numpy as np
 
-from dqx.compute.programs import Programs, programs_for
-from dqx.compute.session import ChunkResult, Session
+from dqx.compute.programs import Programs
+from dqx.compute.session import ChunkResult, Saved
+from dqx.core.types import PyTree
 from dqx.settings import Config
-from dqx.study.background import Writer, over_places, stopping
+from dqx.study.background import Stopped, Writer, stopping
+from dqx.study.checkpoint import State
+from dqx.study.executors import Executor
 from dqx.study.plan import Plan
-from dqx.study.schedule import Group, Task, fitting_places, groups
+from dqx.study.schedule import Task, groups
 from dqx.study.sinks import Row, Sinks
 from dqx.study.store import Store
 from dqx.study.tally import Tally
@@ -31,26 +32,21 @@ _PROGRESS_SECONDS = 2.0
 _SHORT_SECONDS = 1.0
 
 
-class Stopped(Exception):
-    """Ctrl-C or a termination signal has asked to stop, and what is under way has been kept."""
-
-
 class Engine:
-    """Trains what is not finished yet of a plan.
+    """Trains what is not finished yet of a plan; the desk of its executor.
 
     Args:
         plan: settled.
         store: where results go, and what is finished already.
-        places: one for each chunk that may run at a time.
+        executor: who trains.
         sinks: what watches.
         checkpoint_seconds: least time between checkpoints of a chunk; infinite: none at all.
-        since: moment of ``time.perf_counter`` when settling the plan began, which compiles; now if
-            left out.
+        settling_seconds: spent settling the plan, which compiles.
 
     Attributes:
         tally: how far it is.
-        compiled: names of the programs that were compiled.
-        used: the places of the group that used most.
+        names: of the programs that were compiled.
+        aside: numbers of the chunks that were given up for now, and why.
         checkpoint_seconds: spent writing checkpoints.
     """
 
@@ -58,21 +54,23 @@ class Engine:
         self,
         plan: Plan,
         store: Store,
-        places: Sequence[jax.Device],
+        executor: Executor,
         sinks: Sinks,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        since: float | None = None,
+        settling_seconds: float = 0.0,
     ) -> None:
         self.groups = groups(plan)
         self.tasks: Mapping[int, Task] = {t.number: t for g in self.groups for t in g.tasks}
         self.tally = Tally(plan.name, len(self.tasks), plan.num_runs, plan.total_steps)
-        self._since = time.perf_counter() if since is None else since
-        self.tally.settled(time.perf_counter() - self._since)
-        self.compiled: list[str] = []
-        self.used: tuple[jax.Device, ...] = ()
+        self.tally.settled(settling_seconds)
+        self.names: list[str] = []
+        self.aside: dict[int, str] = {}
         self.checkpoint_seconds = 0.0
-        self._plan, self._store, self._places, self._sinks = plan, store, places, sinks
-        self._least_seconds = checkpoint_seconds if store.saves else math.inf
+        self.root_seed, self.snapshot_every = plan.root_seed, plan.snapshot_every
+        self.pause = checkpoint_seconds if store.saves else math.inf
+        self._store, self._executor, self._sinks = store, executor, sinks
+        self._writer: Writer | None = None
+        self._reached: dict[int, int] = {}  # the last row of each chunk under way
         self._reported = -math.inf
         self._saving = threading.Lock()  # one copy of a state at a time
         self._abandoned = False
@@ -89,15 +87,16 @@ class Engine:
             self.tally.finish(runs)
             self.tally.found(_steps(self.tasks[index]))
             self._sinks.finished(runs)
+        work = []
+        for group in self.groups:
+            waiting = [task for task in group.tasks if task.number not in done]
+            if waiting:
+                work.append((group, sorted(waiting, key=self._store.step_of, reverse=True)))
         with stopping() as stop, Writer() as writer:
+            self._writer = writer
             self._report(force=True)
             try:
-                for group in self.groups:
-                    waiting = [task for task in group.tasks if task.number not in done]
-                    if waiting and stop.is_set():
-                        raise Stopped  # before anything compiles
-                    if waiting:
-                        self._run_group(group, waiting, stop, writer)
+                self._executor.train(work, self, stop)
             except KeyboardInterrupt:
                 # A second one leaves threads behind. They begin to write nothing any more; a write
                 # under way may end if it is short, since files are whole or absent in any case.
@@ -108,81 +107,66 @@ class Engine:
             finally:
                 writer.wait()
             self._report(force=True)
-        return len(done) < len(self.tasks)
+        return bool(work)
 
-    def _run_group(
-        self, group: Group, waiting: Sequence[Task], stop: threading.Event, writer: Writer
-    ) -> None:
-        """Trains the chunks of a group, those with a checkpoint first."""
-        config, root_seed = group.config, self._plan.root_seed
-        programs = {d: programs_for(config, d, root_seed) for d in dict.fromkeys(self._places)}
-        if not all(found.compiled for found in programs.values()):
-            self._sinks.phase("compiling...")
-        started = time.perf_counter()
-        places = fitting_places(programs[self._places[0]], config, self._places, len(waiting))
-        self.tally.compiled(time.perf_counter() - started)
-        self._report()
-        self.used = max(self.used, places, key=len)
+    # --- The desk.
 
-        def work(place: jax.Device, task: Task) -> None:
-            self._run_chunk(programs[place], task, stop, writer)
+    def phase(self, text: str) -> None:
+        self._sinks.phase(text)
 
-        ordered = sorted(waiting, key=self._store.step_of, reverse=True)
-        over_places(places, ordered, work, stop)
-        for found in programs.values():
-            self.compiled += found.compiled_since(self._since)
-        self._since = time.perf_counter()
-
-    def _run_chunk(
-        self, programs: Programs, task: Task, stop: threading.Event, writer: Writer
-    ) -> None:
-        """Trains a chunk to its end, or to a checkpoint if asked to stop."""
-        config, every = task.config, self._plan.snapshot_every
-        reached = 0
-
-        def on_row(step: int, metrics: dict[str, np.ndarray]) -> None:
-            nonlocal reached
-            self.tally.advance((step - reached) * len(task.seeds))
-            reached = step
-            self._sinks.row(Row(task.points, task.seeds, step, metrics))
+    def compiled(self, names: Sequence[str], seconds: float) -> None:
+        self.names += names
+        if seconds:
+            self.tally.compiled(seconds)
             self._report()
 
-        saved = self._store.restore(task, programs)
-        session = Session(programs, config, task.chunk, on_row, saved)
-        del saved  # a replay may fill a good part of the memory
-        reached = session.step
-        self.tally.found(reached * len(task.seeds))
-        last = time.monotonic()
-        while True:
-            before = session.step
-            session.advance()
-            if every and session.step // every > before // every:
-                with self._writing():
-                    self._store.snapshot(task, session.step, session.params())
-            if session.finished:
-                break
-            if self._due(stop, last, config):
-                session.settle()  # which is training, no part of the cost
-                last = self._save(task, session)
-            if stop.is_set():
-                raise Stopped
-        writer.submit(self._finish, task, session.result())
+    def restored(self, task: Task, programs: Programs) -> Saved | None:
+        return self._store.restore(task, programs)
 
-    def _due(self, stop: threading.Event, last: float, config: Config) -> bool:
-        """Whether it is time for a checkpoint."""
-        wanted = stop.is_set() and math.isfinite(self._least_seconds)
-        pause = max(self._least_seconds, self._costs.get(config, 0.0) / CHECKPOINT_SHARE)
+    def state(self, task: Task) -> State | None:
+        return self._store.state(task)
+
+    def began(self, task: Task, step: int) -> float:
+        if task.number not in self._reached:
+            self._reached[task.number] = step
+            self.tally.found(step * len(task.seeds))
+        return time.monotonic()
+
+    def row(self, task: Task, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        before = self._reached[task.number]
+        if step <= before:
+            return  # told of before its chunk was lost
+        self._reached[task.number] = step
+        self.tally.advance((step - before) * len(task.seeds))
+        self._sinks.row(Row(task.points, task.seeds, step, metrics))
+        self._report()
+
+    def due(self, stop: threading.Event, last: float, config: Config) -> bool:
+        wanted = stop.is_set() and math.isfinite(self.pause)
+        pause = max(self.pause, self._costs.get(config, 0.0) / CHECKPOINT_SHARE)
         return wanted or time.monotonic() - last >= pause
 
-    def _save(self, task: Task, session: Session) -> float:
-        """Writes a checkpoint; when that was over."""
+    def save(self, task: Task, state: Callable[[], Saved | State]) -> float:
         with self._writing():
             started = time.monotonic()
-            self._store.save(task, session.save())
+            self._store.save(task, state())
             ended = time.monotonic()
             self.checkpoint_seconds += ended - started
             self._costs[task.config] = ended - started
         return ended
+
+    def snapshot(self, task: Task, step: int, params: PyTree) -> None:
+        with self._writing():
+            self._store.snapshot(task, step, params)
+
+    def finish(self, task: Task, result: ChunkResult, machine: str) -> None:
+        assert self._writer is not None
+        self._writer.submit(self._finish, task, result, machine)
+
+    def set_aside(self, task: Task, error: str) -> None:
+        self.aside[task.number] = error
+        with self._writing():
+            self._store.set_aside(task, error)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -191,8 +175,9 @@ class Engine:
                 raise Stopped
             yield
 
-    def _finish(self, task: Task, result: ChunkResult) -> None:
-        runs = self._store.finish(task, result)
+    def _finish(self, task: Task, result: ChunkResult, machine: str) -> None:
+        runs = self._store.finish(task, result, machine)
+        self._reached.pop(task.number, None)
         self.tally.finish(runs)
         self._sinks.finished(runs)
         self._report()

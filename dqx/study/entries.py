@@ -28,6 +28,7 @@ FOLDERS = {
     "params": r"part-[0-9]{5,}\.npz",
     "snapshots": r"part-[0-9]{5,}-[0-9]+\.npz",
     "chunks": r"[0-9]{5,}\.json",
+    "failures": r"[0-9]{5,}\.json",
     "checkpoints": r"[0-9]{5,}(\.json|-[0-9]+\.npz)",
     "report": rf"index\.html|({_FIGURES})(-[A-Za-z0-9.-]+)?\.(png|svg|pdf)",
 }

@@ -7,6 +7,7 @@
     params/part-00012.npz            final parameters, leading axis: the chunk's runs
     snapshots/part-00012-50000.npz   parameters at a step, the same way
     checkpoints/                     the state of chunks under way
+    failures/00012.json              why a chunk was set aside, until it is tried again
     manifest.json, learning_curves.png   the finished study as a whole
     certificate.json                 what `dqx verify` found
     report/                          the page, and the figures of `dqx report`
@@ -97,6 +98,14 @@ class Folder:
 
     def record(self, chunk: int) -> Path:
         return self.path / "chunks" / f"{chunk:05d}.json"
+
+    def failure(self, chunk: int) -> Path:
+        return self.path / "failures" / f"{chunk:05d}.json"
+
+    def failures(self) -> list[Path]:
+        """Records of chunks that were set aside."""
+        found = sorted((self.path / "failures").glob("*.json"))
+        return [path for path in found if re.fullmatch(r"[0-9]{5,}\.json", path.name)]
 
     def records(self) -> list[Path]:
         """Records of finished chunks and of checkpoints that are there."""
@@ -333,6 +342,28 @@ def read_record(folder: Folder, seal: str, chunk: int) -> dict[str, Any] | None:
     if record.get("chunk") != chunk:
         raise StudyError(f"{path}: it belongs to another study, or another chunk of this")
     return record
+
+
+def write_failure(folder: Folder, seal: str, chunk: int, error: str) -> None:
+    """Writes why a chunk was set aside.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    path = folder.failure(chunk)
+    path.parent.mkdir(exist_ok=True)
+    write_sealed(path, {"plan_seal": seal, "chunk": chunk, "error": error})
+
+
+def read_failures(folder: Folder, seal: str) -> dict[int, str]:
+    """Why chunks are set aside, by their number; damaged records tell of no chunk."""
+    found = {}
+    for path in folder.failures():
+        with contextlib.suppress(StudyError):
+            record = read_sealed(path)
+            if record.get("plan_seal") == seal and path == folder.failure(record["chunk"]):
+                found[record["chunk"]] = record["error"]
+    return found
 
 
 def chunk_files(folder: Folder, chunk: int, record: Mapping[str, Any]) -> list[tuple[Path, Mark]]:

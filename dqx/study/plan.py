@@ -90,6 +90,16 @@ class Plan:
         """Environment steps of all runs."""
         return sum(point.config.total_steps for point in self.points) * len(self.seeds)
 
+    @property
+    def agents(self) -> set[str]:
+        """The names of the agents of its configurations."""
+        return {point.config.agent for point in self.points}
+
+    @property
+    def environments(self) -> set[str]:
+        """The names of the environments of its configurations."""
+        return {point.config.env for point in self.points}
+
 
 def read_plan(source: str | os.PathLike[str] | Mapping[str, Any] | Plan) -> Plan:
     """A checked plan, from a TOML file, a dictionary of the same form, or as it is.

@@ -19,6 +19,7 @@ from dqx.study.folder import (
     StudyError,
     read_arrays,
     read_checked,
+    read_failures,
     read_plan_record,
     read_record,
     read_sealed,
@@ -80,6 +81,11 @@ class Study:
     def finished(self) -> bool:
         """Whether every run is on disk."""
         return len(self.runs) == len(self.configs) * len(self.seeds)
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why chunks were set aside, by their number; `dqx.study.resume` tries them again."""
+        return read_failures(self._folder, self.plan["sha256"])
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:

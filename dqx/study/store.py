@@ -13,6 +13,7 @@ from dqx.compute.session import ChunkResult, Saved
 from dqx.core.types import PyTree
 from dqx.settings import environments, setting, show
 from dqx.study import checkpoint, finish
+from dqx.study.checkpoint import State
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -23,6 +24,7 @@ from dqx.study.folder import (
     read_checked,
     read_record,
     write_arrays,
+    write_failure,
     write_sealed,
 )
 from dqx.study.schedule import Task
@@ -47,14 +49,20 @@ class Store(Protocol):
     def restore(self, task: Task, programs: Programs) -> Saved | None:
         """The state that a chunk was last saved in."""
 
-    def save(self, task: Task, state: Saved) -> None:
+    def state(self, task: Task) -> State | None:
+        """The same as plain arrays; also of a chunk that was saved since this store was made."""
+
+    def save(self, task: Task, state: Saved | State) -> None:
         """Keeps the state of a chunk under way."""
 
     def snapshot(self, task: Task, step: int, params: PyTree) -> None:
         """Keeps the parameters of a chunk's runs at a step."""
 
-    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
-        """Keeps the results of a chunk, and gives its runs."""
+    def finish(self, task: Task, result: ChunkResult, machine: str = "") -> list[dict[str, Any]]:
+        """Keeps the results of a chunk and the machine that trained it, and gives its runs."""
+
+    def set_aside(self, task: Task, error: str) -> None:
+        """Keeps why a chunk was given up for now."""
 
     def progress(self, progress: Progress) -> None:
         """Keeps how far the study is."""
@@ -101,13 +109,19 @@ class MemoryStore:
     def restore(self, task: Task, programs: Programs) -> Saved | None:
         return None
 
-    def save(self, task: Task, state: Saved) -> None:
+    def state(self, task: Task) -> State | None:
+        return None
+
+    def save(self, task: Task, state: Saved | State) -> None:
         raise AssertionError("nothing is saved in memory")
 
     def snapshot(self, task: Task, step: int, params: PyTree) -> None:
         self.snapshots[task.number, step] = params
 
-    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+    def set_aside(self, task: Task, error: str) -> None:
+        raise AssertionError(f"nothing is set aside in memory: {error}")
+
+    def finish(self, task: Task, result: ChunkResult, machine: str = "") -> list[dict[str, Any]]:
         self.results[task.number] = result
         self.runs[task.number] = runs_of(task, result)
         return self.runs[task.number]
@@ -133,11 +147,12 @@ class FolderStore:
         self.folder, self.seal = folder, seal
         self._found: dict[int, checkpoint.Checkpoint] = {}
         self._snapshots: dict[int, dict[int, Mark]] = {}
+        self._saved: set[int] = set()  # chunks that have a checkpoint of this process
 
     def finished(self, tasks: Mapping[int, Task]) -> dict[int, list[dict[str, Any]]]:
         """The runs of the chunks that are finished; clears away what a kill has left."""
         folder = self.folder
-        for path in folder.leftovers():
+        for path in (*folder.leftovers(), *folder.failures()):  # which are tried again
             path.unlink(missing_ok=True)
         for path in folder.strangers(len(tasks)):
             _warn(f"{path}: no file of this study; it is left alone and not read")
@@ -185,7 +200,18 @@ class FolderStore:
         self._snapshots[task.number] = dict(found.snapshots)
         return checkpoint.read(self.folder, task.number, found, programs)
 
-    def save(self, task: Task, state: Saved) -> None:
+    def state(self, task: Task) -> State | None:
+        if task.number in self._saved:
+            self._find(task)
+        self._snapshots.pop(task.number, None)
+        found = self._found.pop(task.number, None)
+        if found is None:
+            return None
+        self._snapshots[task.number] = dict(found.snapshots)
+        return checkpoint.read_state(self.folder, task.number, found)
+
+    def save(self, task: Task, state: Saved | State) -> None:
+        self._saved.add(task.number)
         marks = self._snapshots.get(task.number, {})
         checkpoint.write(self.folder, self.seal, task.number, state, marks)
 
@@ -195,7 +221,10 @@ class FolderStore:
         )
         self._snapshots.setdefault(task.number, {})[step] = mark
 
-    def finish(self, task: Task, result: ChunkResult) -> list[dict[str, Any]]:
+    def set_aside(self, task: Task, error: str) -> None:
+        write_failure(self.folder, self.seal, task.number, error)
+
+    def finish(self, task: Task, result: ChunkResult, machine: str = "") -> list[dict[str, Any]]:
         folder, chunk = self.folder, task.number
         marks = {
             "metrics": _write_metrics(folder, task, result),
@@ -212,9 +241,11 @@ class FolderStore:
             "files": {kind: mark._asdict() for kind, mark in marks.items()},
             "snapshots": {str(step): mark._asdict() for step, mark in snapshots.items()},
             "runs": runs,
+            **({"machine": machine} if machine else {}),
         }
         write_sealed(folder.record(chunk), record)
         checkpoint.delete(folder, chunk)
+        self._saved.discard(chunk)
         return runs
 
     def progress(self, progress: Progress) -> None:

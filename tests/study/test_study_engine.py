@@ -26,10 +26,10 @@ class Slow:
     def __init__(self, patch, seconds):
         self.alive, self.refs, self.threads, finish = [], [], set(), FolderStore.finish
 
-        def slowly(store, task, result):
+        def slowly(store, task, result, machine):
             self.threads.add(threading.current_thread())
             time.sleep(seconds)
-            return finish(store, task, result)
+            return finish(store, task, result, machine)
 
         result = Session.result
 

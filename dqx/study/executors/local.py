@@ -1,0 +1,107 @@
+"""The executor of one machine: a thread for each place, all in this process."""
+
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from dqx.compute.devices import names_of
+from dqx.compute.programs import Programs, programs_for
+from dqx.compute.session import Session
+from dqx.study import identity, schedule
+from dqx.study.background import Stopped, over_places
+from dqx.study.executors import Desk, Work
+from dqx.study.folder import Folder
+from dqx.study.plan import Plan
+from dqx.study.record import check_same_study
+from dqx.study.schedule import Group, Task, fitting_places
+
+
+class Local:
+    """Trains group after group, as many chunks at a time as there are places and memory for.
+
+    Args:
+        places: one for each chunk that may run at a time.
+    """
+
+    def __init__(self, places: Sequence[jax.Device]) -> None:
+        self.places = tuple(places)
+        self.used: tuple[str, ...] = ()
+        self._since = time.perf_counter()  # programs compiled later are this study's
+
+    def settle(self, plan: Plan, phase: Callable[[str], None]) -> Plan:
+        return schedule.settle(plan, self.places, phase)
+
+    def identity(self, plan: Plan) -> dict[str, str]:
+        return identity.identity(self.places, plan.agents, plan.environments)
+
+    def check(self, plan: Plan, folder: Folder, record: Mapping[str, Any]) -> None:
+        check_same_study(folder, record, self.identity(plan))
+
+    def train(self, work: Sequence[Work], desk: Desk, stop: threading.Event) -> None:
+        for group, waiting in work:
+            if stop.is_set():
+                raise Stopped  # before anything compiles
+            self._train_group(group, waiting, desk, stop)
+
+    def _train_group(
+        self, group: Group, waiting: Sequence[Task], desk: Desk, stop: threading.Event
+    ) -> None:
+        config, root_seed = group.config, desk.root_seed
+        programs = {d: programs_for(config, d, root_seed) for d in dict.fromkeys(self.places)}
+        if not all(found.compiled for found in programs.values()):
+            desk.phase("compiling...")
+        started = time.perf_counter()
+        places = fitting_places(programs[self.places[0]], config, self.places, len(waiting))
+        desk.compiled((), time.perf_counter() - started)
+        self.used = max(self.used, names_of(places), key=len)
+
+        def work(place: jax.Device, task: Task) -> None:
+            _train_chunk(programs[place], task, desk, stop)
+
+        over_places(places, waiting, work, stop)
+        for found in programs.values():
+            desk.compiled(found.compiled_since(self._since), 0.0)
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass  # its threads end with `train`
+
+
+def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Event) -> None:
+    """Trains a chunk to its end, or to a checkpoint if asked to stop."""
+    config, every = task.config, desk.snapshot_every
+
+    def on_row(step: int, metrics: dict[str, np.ndarray]) -> None:
+        desk.row(task, step, metrics)
+
+    saved = desk.restored(task, programs)
+    session = Session(programs, config, task.chunk, on_row, saved)
+    del saved  # a replay may fill a good part of the memory
+    last = desk.began(task, session.step)
+    while True:
+        before = session.step
+        session.advance()
+        if every and session.step // every > before // every:
+            desk.snapshot(task, session.step, session.params())
+        if session.finished:
+            break
+        if desk.due(stop, last, config):
+            session.settle()  # which is training, no part of the cost
+            last = desk.save(task, session.save)
+        if stop.is_set():
+            raise Stopped
+    desk.finish(task, session.result(), platform.node())
