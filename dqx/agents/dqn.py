@@ -16,12 +16,11 @@ def build(config: Config, spec: Spec) -> Agent:
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
     ) -> tuple[Array, Array]:
-        target = outputs.next_target
-        selecting = outputs.next_online if config.double else target
-        assert target is not None and selecting is not None  # named in `reads`
-        error = losses.double_q_learning(
-            outputs.now, step.action, step.reward, step.discount, target, selecting
-        )
+        assert outputs.next_target is not None and outputs.weight is not None  # named in `reads`
+        error = losses.expected_q_learning(
+            outputs.now, step.action, step.reward, step.discount, outputs.next_target,
+            outputs.weight,
+        )  # fmt: skip
         clipped = losses.clip_td_error(error, hyper.td_error_clip)
         if config.loss == "huber":
             return losses.huber(clipped, hyper.huber_delta), error
@@ -29,8 +28,7 @@ def build(config: Config, spec: Spec) -> Agent:
         # Keras averages over the Q-vector, whose other entries equal their own predictions.
         return (value / spec.num_actions if config.loss == "keras_mse" else value), error
 
-    reads = ("next_target", "next_online") if config.double else ("next_target",)
-    return kit.value_agent(config, spec, loss, reads=reads)
+    return kit.value_agent(config, spec, loss, reads=("next_target", "weight"))
 
 
 register(Variant("dqn", build, about="a network trained by gradients towards a target network"))

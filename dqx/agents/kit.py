@@ -17,6 +17,7 @@ from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
 from dqx.core.dense import draw_noise, noise_of, noise_size
 from dqx.core.networks import check_observations, make_network
+from dqx.core.targets import QValues, make_rule
 from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
 from dqx.settings import Config, Hyper
 
@@ -40,14 +41,17 @@ class Outputs(NamedTuple):
         next_target: the target network of ``next_obs``.
         next_online: the online network of ``next_obs``, without gradient.
         now_target: the target network of ``obs``.
+        weight: float32 ``[A]``, how much each action of ``next_obs`` counts by the target rule;
+            with sum 1.
 
-    Of the last three only those that a variant reads are computed; the others are None.
+    All but the first are computed only where a variant reads them; else they are None.
     """
 
     now: Array
     next_target: Array | None = None
     next_online: Array | None = None
     now_target: Array | None = None
+    weight: Array | None = None
 
 
 # The fields of `Outputs` that a network computes; their order says which noise is whose.
@@ -68,7 +72,8 @@ class Noisy(NamedTuple):
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
-# ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount.
+# ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount; what
+# the target rule adds to the target is in its reward.
 Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
 
 
@@ -174,6 +179,8 @@ def value_agent(
     """
     check_observations(config, spec)
     network = make_network(config, spec.num_actions, spec.num_categories)
+    rule = make_rule(config)
+    needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
     policy = make_policy(config, spec)
     example = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
     size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
@@ -198,7 +205,7 @@ def value_agent(
         return action, state.replace(memory=memory)
 
     def batch_loss(
-        params: Params, target_params: Params, hyper: Hyper, batch: Batch, draws: PyTree
+        params: Params, target_params: Params, now: Now, batch: Batch, draws: PyTree
     ) -> tuple[Array, tuple[Array, Array]]:
         """The mean loss; beside it the TD errors ``[B]`` and the Q-values ``[B, A]``."""
         obs, next_obs = batch.steps.obs, batch.steps.next_obs
@@ -210,12 +217,17 @@ def value_agent(
             "next_online": lambda: forward(fixed, next_obs, noise["next_online"]),
             "now_target": lambda: forward(target_params, obs, noise["now_target"]),
         }
-        now = forward(params, obs, noise["now"])
-        outputs = Outputs(now, **{name: others[name]() for name in others if name in reads})
-        one = functools.partial(_of_one, loss, hyper)
-        losses, errors = jax.vmap(one)(outputs, as_learned(batch.steps, hyper), draws)
+        steps = as_learned(batch.steps, now.hyper)
+        present = forward(params, obs, noise["now"])
+        found = {name: others[name]() for name in others if name in needed}
+        outputs = Outputs(present, **{name: found[name] for name in found if name in reads})
+        if "weight" in reads:
+            q = QValues(**{name: values(found[name]) for name in rule.reads})
+            outputs = outputs._replace(weight=jax.vmap(rule.weigh)(q))
+        one = functools.partial(_of_one, loss, now.hyper)
+        losses, errors = jax.vmap(one)(outputs, steps, draws)
         losses = losses if batch.weight is None else losses * batch.weight
-        return jnp.mean(losses), (errors, values(now))
+        return jnp.mean(losses), (errors, values(present))
 
     def learn(
         state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
@@ -223,9 +235,7 @@ def value_agent(
         gradient = jax.value_and_grad(batch_loss, has_aux=True)
         if config.network in TORSOS and config.convolution == "blocks":
             gradient = seed_by_seed(gradient)
-        (loss, (errors, q)), grads = gradient(
-            state.params, state.target_params, now.hyper, batch, draws
-        )
+        (loss, (errors, q)), grads = gradient(state.params, state.target_params, now, batch, draws)
         state, grad_norm = _follow(config, state, grads, now, sync)
         taken = jnp.take_along_axis(q, batch.steps.action[:, None], axis=1)
         metrics = {
@@ -247,7 +257,7 @@ def value_agent(
         act_draws=_with_rows_of_noise(policy.draws, size, spec.num_envs),
         act=act,
         explore=explore,
-        learn_draws=_with_noise(learn_draws, size, ("now", *reads)),
+        learn_draws=_with_noise(learn_draws, size, {"now", *needed}),
         learn=learn,
         q_values=q_values,
         status=policy.status,

@@ -70,6 +70,49 @@ def double_q_learning(
     return target - _pick(q_values, action)
 
 
+def expected_q_learning(
+    q_values: Array,
+    action: Array,
+    reward: Array,
+    discount: Array,
+    next_q_target: Array,
+    weight: Array,
+) -> Array:
+    """TD error where each action of the next observation counts by its weight.
+
+    Args:
+        q_values: float ``[A]``, online Q-values of the observation.
+        action: int ``[]``, the action taken.
+        reward: float ``[]``.
+        discount: float ``[]``, gamma times the transition's discount (0 where it terminated).
+        next_q_target: float ``[A]``, target-network Q-values of the next observation.
+        weight: float ``[A]``, of each next action, with sum 1; see `targets`.
+
+    Returns:
+        float ``[]``: ``reward + discount * sum(weight * next_q_target) - q_values[action]``.
+
+    Raises:
+        AssertionError: at trace time, on wrong ranks or a non-integer action.
+
+    Source: van Seijen, van Hasselt, Whiteson and Wiering 2009 (expected SARSA).
+    """
+    chex.assert_rank(
+        [q_values, action, reward, discount, next_q_target, weight], [1, 0, 0, 0, 1, 1]
+    )
+    chex.assert_type(action, int)
+    target = jax.lax.stop_gradient(reward + discount * weighted(next_q_target, weight))
+    return target - _pick(q_values, action)
+
+
+def weighted(values: Array, weight: Array) -> Array:
+    """The sum of ``values [A, ...]`` over actions, each times its weight ``[A]``.
+
+    What has no weight is left out even where it is not finite.
+    """
+    weight = weight.reshape(weight.shape + (1,) * (values.ndim - 1))
+    return jnp.sum(jnp.where(weight > 0, weight * values, 0.0), axis=0)
+
+
 def squared(td_error: Array) -> Array:
     """The square of the TD error, float ``[]``; its gradient is twice the error."""
     return jnp.square(td_error)
