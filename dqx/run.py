@@ -16,6 +16,19 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from dqx.arguments import (
+    FLAG,
+    FUNCTION,
+    MAPPING,
+    PATH,
+    SECONDS,
+    TEXT,
+    each,
+    instance,
+    maybe,
+    require,
+    whole,
+)
 from dqx.compute import trees
 from dqx.compute.devices import select_devices
 from dqx.compute.limits import resident_bytes
@@ -47,6 +60,8 @@ if TYPE_CHECKING:
     import pandas
 
     from dqx.compute.trained import TrainedAgent
+
+_SINKS = each(instance("a sink", Sink), "a list of dqx.Sink objects")
 
 Devices = str | Sequence[jax.Device] | None
 OnProgress = Callable[[Progress], None] | None
@@ -105,6 +120,7 @@ class TrainResult:
         """
         from dqx.compute.trained import TrainedAgent
 
+        require(ConfigError, seed=(seed, maybe(whole(0))))
         seed = int(self.seeds[0]) if seed is None else seed
         if seed not in self.seeds:
             raise ConfigError(f"seed {seed} was not trained: see `seeds`")
@@ -144,8 +160,15 @@ def train(
         sinks: that watch, see `Sink`.
 
     Raises:
-        ConfigError: before anything compiles, for a configuration that cannot work.
+        ConfigError: before anything compiles, for a configuration that cannot work, or an argument
+            of the wrong kind.
     """
+    require(
+        ConfigError,
+        env=(env, maybe(MAPPING)),
+        progress=(progress, maybe(FUNCTION)),
+        sinks=(sinks, _SINKS),
+    )
     config, hyper = _settings(config, hyper)
     if env is not None:
         config, hyper = override(config, hyper, env=env)
@@ -187,7 +210,7 @@ def run(
         overwrite: replace an older study in that folder.
         go_on: if the folder holds this very study, go on with it, or only load it if it is
             finished.
-        checkpoint_seconds: least time between checkpoints of the chunks under way.
+        checkpoint_seconds: least time between checkpoints of the chunks under way; 0 or more.
         replay_checkpoint: write such checkpoints at all. They hold the replay and may be large;
             without them an interrupted chunk starts again from its beginning, with the same bits.
         command: the command line, for the record.
@@ -199,10 +222,19 @@ def run(
 
     Raises:
         StudyError: for a plan or folder that cannot be used, or files that cannot be written.
-        ConfigError: for a configuration that cannot work, before anything is written.
+        ConfigError: for a configuration that cannot work or an argument of the wrong kind, before
+            anything is written.
         StudyInterrupted: after Ctrl-C; `resume` goes on.
     """
+    require(
+        ConfigError,
+        overwrite=(overwrite, FLAG),
+        go_on=(go_on, FLAG),
+        command=(command, maybe(TEXT)),
+    )
+    _check_training(checkpoint_seconds, replay_checkpoint, progress, sinks)
     plan = read_plan(plan)
+    require(StudyError, out=(out, maybe(PATH)))
     path = Path(out) if out is not None else Path("runs") / plan.name
     given = plan_record(plan, {}, command)
     if go_on and finish.holds(Folder(path), given):
@@ -263,8 +295,10 @@ def resume(
     Raises:
         StudyError: if there is no study, another process works on it, or it was made by software or
             on a kind of device with which the same bits cannot be expected; shows both sides.
+        ConfigError: for an argument of the wrong kind.
         StudyInterrupted: after Ctrl-C.
     """
+    _check_training(checkpoint_seconds, replay_checkpoint, progress, sinks)
     folder = Folder(path)
     record = read_plan_record(folder)
     plan = plan_of(folder, record)
@@ -288,6 +322,21 @@ def _executor(given: Executor | None, devices: Devices) -> Executor:
     return given
 
 
+def _check_training(
+    checkpoint_seconds: float,
+    replay_checkpoint: bool,
+    progress: OnProgress,
+    sinks: Sequence[Sink] | None,
+) -> None:
+    require(
+        ConfigError,
+        checkpoint_seconds=(checkpoint_seconds, SECONDS),
+        replay_checkpoint=(replay_checkpoint, FLAG),
+        progress=(progress, maybe(FUNCTION)),
+        sinks=(sinks, maybe(_SINKS)),
+    )
+
+
 def _settings(
     config: Config | str | Mapping[str, Any], hyper: Hyper | Mapping[str, Any] | None
 ) -> tuple[Config, Hyper]:
@@ -297,6 +346,11 @@ def _settings(
         config, usual = from_record(config)
     else:
         usual = Hyper()
+    require(
+        ConfigError,
+        config=(config, instance("a Config, a preset's name, or the config of a manifest", Config)),
+        hyper=(hyper, maybe(instance("a Hyper or the hyper of a manifest", Hyper, Mapping))),
+    )
     if isinstance(hyper, Mapping):
         config, hyper = override(config, Hyper(), **hyper)
     return config, usual if hyper is None else hyper

@@ -12,10 +12,12 @@ from typing import Any
 import jax
 
 from dqx import run
+from dqx.arguments import FLAG, FUNCTION, PATH, SECONDS, TEXT, maybe, require
 from dqx.compute.devices import select_devices
 from dqx.files import Staging
 from dqx.report import tune_picture
 from dqx.report.picture import Picture
+from dqx.settings import ConfigError
 from dqx.study.engine import CHECKPOINT_SECONDS
 from dqx.study.folder import Folder, Lock, StudyError, write_sealed
 from dqx.study.identity import differences, identity
@@ -65,7 +67,18 @@ def tune(
         ConfigError: for a field or a value that there is not, or if Optuna is not installed.
         StudyInterrupted: after Ctrl-C; calling again goes on.
     """
+    require(
+        ConfigError,
+        overwrite=(overwrite, FLAG),
+        checkpoint_seconds=(checkpoint_seconds, SECONDS),
+        replay_checkpoint=(replay_checkpoint, FLAG),
+        command=(command, maybe(TEXT)),
+        progress=(progress, FUNCTION),
+        watch=(watch, FUNCTION),
+    )
+    select_devices(devices)  # none that there are not are asked for
     asked = read_tune(source)
+    require(StudyError, out=(out, maybe(PATH)))
     path = Path(out) if out is not None else Path("runs") / asked.name
     folder = TuneFolder(path)
     if folders.is_tune(path) and not overwrite:

@@ -9,7 +9,7 @@ HOUSE = Path(dqx.__file__).resolve().parent
 # From the top floor down; what stands on one floor knows nothing of each other.
 FLOORS = (
     ("cli",), ("run", "tuning"), ("report",), ("study",), ("compute",), ("agents",), ("core",),
-    ("settings", "stats", "files"),
+    ("settings", "stats", "files"), ("arguments",),
 )  # fmt: skip
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # `tuning` trains the studies of a search by `run`.

@@ -1,6 +1,7 @@
 """Agents and trainers as settings describe them."""
 
 from dqx import agents
+from dqx.arguments import instance, require
 from dqx.core.agent import Agent
 from dqx.core.environment import Environment, Wrappers, make_environment
 from dqx.core.loop import Trainer, example_transition
@@ -9,6 +10,9 @@ from dqx.core.replay import Store, make_stacked_store, make_store
 from dqx.core.sampling import SAMPLERS
 from dqx.core.wrappers import wrapped
 from dqx.settings import Config, ConfigError
+from dqx.settings.rules import A_CONFIG
+
+_ENVIRONMENT = instance("an Environment, as dqx.environment_of makes it", Environment)
 
 
 def environment_of(config: Config) -> Environment:
@@ -17,6 +21,8 @@ def environment_of(config: Config) -> Environment:
     Raises:
         ConfigError: if there is no such environment, or it cannot have that around it.
     """
+
+    require(ConfigError, config=(config, A_CONFIG))
 
     def around(env: Environment) -> Environment:
         return wrapped(env, config)._replace(at=lambda inputs: around(env.at(inputs)))
@@ -31,6 +37,7 @@ def make_agent(config: Config, env: Environment) -> Agent:
         ConfigError: if there is no such agent, it cannot take the observations, or ``env`` has
             other things around it than ``config`` says.
     """
+    require(ConfigError, config=(config, A_CONFIG), env=(env, _ENVIRONMENT))
     _check_wrappers(config, env)
     return agents.make_agent(config, env.spec(config.num_envs)._replace(name=config.env))
 

@@ -21,7 +21,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from dqx.arguments import PATH, maybe, require
 from dqx.files import whole_file
+from dqx.settings import ConfigError
 
 # Programs that compile faster than this, in seconds, are not worth a file.
 _LEAST_SECONDS = 0.5
@@ -54,7 +56,7 @@ def cache_folder() -> Path:
     return caches / "dqx" / "xla" / f"{version}-{_processor()}"
 
 
-def enable(folder: Path | None = None) -> Path | None:
+def enable(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Has JAX keep compiled programs in a folder, from now on; it may have been used before.
 
     Results are the same with and without. Programs are machine code, so the folder is made for its
@@ -67,14 +69,18 @@ def enable(folder: Path | None = None) -> Path | None:
     Returns:
         The folder; None where no cache is in use, also because the user has turned JAX's off with
         ``JAX_ENABLE_COMPILATION_CACHE=0``.
+
+    Raises:
+        ConfigError: for a folder that is no path.
     """
     import jax
 
+    require(ConfigError, folder=(folder, maybe(PATH)))
     disable()
     if not jax.config.values["jax_enable_compilation_cache"]:
         return None
     try:
-        folder = _prepare(cache_folder() if folder is None else folder)
+        folder = _prepare(cache_folder() if folder is None else Path(folder))
         _install(_Entries(folder))
     except (OSError, RuntimeError) as error:
         warnings.warn(f"compiled programs are not kept: {error}", stacklevel=2)

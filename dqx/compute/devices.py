@@ -10,8 +10,14 @@ from collections.abc import Sequence
 
 import jax
 
+from dqx.arguments import each, instance, require
 from dqx.compute.limits import Limit, free_memory
 from dqx.settings import ConfigError
+
+_DEVICES = each(
+    instance("a JAX device", jax.Device),
+    "cpu, gpu or tpu, a number of them such as cpu:2, or a list of JAX devices",
+)
 
 Places = tuple[jax.Device, ...]
 
@@ -27,7 +33,8 @@ def select_devices(spec: str | Sequence[jax.Device] | None = None) -> Places:
         ConfigError: if the spec cannot be read, or asks for more than there is.
     """
     if spec is not None and not isinstance(spec, str):
-        if not spec:
+        require(ConfigError, devices=(spec, _DEVICES))
+        if not len(spec):
             raise ConfigError("devices: none are given; leave them out for every device there is")
         return tuple(spec)
     if spec is None:

@@ -8,12 +8,19 @@ import jax
 import jax.numpy as jnp
 
 import envs
+from dqx.arguments import TEXT, Kind, instance, require
 from dqx.core.agent import Spec
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import ConfigError
 from dqx.settings.field import INT_END
 from envs import spaces
 from envs.tabular import Model, build_model, is_enumerable
+
+_METHODS = ("reset_env", "step_env", "is_truncated", "action_space", "observation_space")
+_GYMNAX = Kind(
+    f"a gymnax 1.0 environment, with {', '.join(_METHODS)}",
+    lambda env: all(callable(getattr(env, name, None)) for name in _METHODS),
+)
 
 
 class Step(NamedTuple):
@@ -103,6 +110,8 @@ def make_environment(name: str, **settings: Any) -> Environment:
             or observations are none that DQN can use.
     """
 
+    require(ConfigError, name=(name, TEXT))
+
     def at(inputs: Mapping[str, Any]) -> Environment:
         try:
             if not inputs:
@@ -149,9 +158,12 @@ def adapt(env: Any, params: Any) -> Environment:
     """Adapts a gymnax 1.0 environment and its parameters.
 
     Raises:
-        ConfigError: if the actions are not discrete or the observations neither an array nor
-            category numbers.
+        ConfigError: if it is none, the parameters are another's, the actions are not discrete, or
+            the observations neither an array nor category numbers.
     """
+    require(ConfigError, env=(env, _GYMNAX))
+    usual = type(getattr(env, "default_params", params))
+    require(ConfigError, params=(params, instance(f"parameters of it, a {usual.__name__}", usual)))
     action_space, obs_space = env.action_space(params), env.observation_space(params)
     if not isinstance(action_space, spaces.Discrete):
         raise ConfigError(

@@ -15,7 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from dqx.arguments import is_number, require, shown, whole
 from dqx.core.types import Array, Key, PyTree, Transition
+
+# Rows are counted in int32.
+_COUNT = whole(1, 2**31 - 1)
 
 Rows = dict[str, Array]
 
@@ -229,6 +233,14 @@ class _Table(NamedTuple):
 
 def _make_table(example: PyTree, num_rows: int, num_envs: int) -> _Table:
     _check_capacity(num_rows, num_envs)
+    leaves = jax.tree.leaves(example)
+    if not leaves or not all(
+        hasattr(x, "dtype") or is_number(x) or isinstance(x, bool) for x in leaves
+    ):
+        raise ValueError(
+            "example must be a transition of arrays, numbers or jax.ShapeDtypeStruct, at least "
+            f"one, got {shown(example)}"
+        )
     example = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), example
     )
@@ -255,10 +267,11 @@ def _make_table(example: PyTree, num_rows: int, num_envs: int) -> _Table:
 
 
 def _check_capacity(capacity: int, num_envs: int) -> None:
-    if capacity < 1 or num_envs < 1 or capacity % num_envs:
+    require(ValueError, capacity=(capacity, _COUNT), num_envs=(num_envs, _COUNT))
+    if capacity % num_envs:
         raise ValueError(
-            "replay capacity must be a positive multiple of num_envs, "
-            f"got {capacity} and {num_envs}"
+            f"replay capacity must be a multiple of num_envs, got {capacity} and {num_envs}: "
+            f"{capacity - capacity % num_envs + num_envs} is the next"
         )
 
 

@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dqx.arguments import instance, require
 from dqx.settings.declared import Config, Hyper
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.values import override
+
+_NAME = instance("a preset's name, such as 'cartpole'", str)
 
 
 class PresetAbout(NamedTuple):
@@ -53,6 +56,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def _table(name: str) -> dict[str, Any]:
+    require(ConfigError, name=(name, _NAME))
     tables = _tables()
     if name not in tables:
         raise ConfigError(

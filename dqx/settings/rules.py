@@ -2,11 +2,15 @@
 
 import math
 
+from dqx.arguments import instance, require
 from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import INT_END, Setting, show, with_trait
 from dqx.settings.periods import check_rows, rounded
+
+A_CONFIG = instance("a dqx.Config", Config)
+A_HYPER = instance("a dqx.Hyper", Hyper)
 
 
 def validate(config: Config, hyper: Hyper) -> None:
@@ -18,6 +22,7 @@ def validate(config: Config, hyper: Hyper) -> None:
         ConfigError: on the first thing that is wrong, naming the field, the value, what is allowed,
             and what to do.
     """
+    require(ConfigError, config=(config, A_CONFIG), hyper=(hyper, A_HYPER))
     for declared in SETTINGS.values():
         declared.check(getattr(hyper if declared.traced else config, declared.name))
     _check_extra(config, hyper)

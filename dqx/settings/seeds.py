@@ -55,7 +55,8 @@ def check_seeds(seeds: Iterable[int] | int) -> "np.ndarray":
     """
     import numpy as np  # here, so that settings alone load nothing heavy
 
-    if isinstance(seeds, bool) or not isinstance(seeds, int | np.integer | Iterable):
+    of_numbers = isinstance(seeds, int | np.integer | Iterable)
+    if isinstance(seeds, bool | str | bytes) or not of_numbers:
         raise ConfigError(f"seeds must be whole numbers or how many of them, got {brief(seeds)}")
     if isinstance(seeds, int | np.integer):
         if seeds > MAX_SEEDS:

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dqx.arguments import require
 from dqx.settings import environments, registry
 from dqx.settings.declared import SETTINGS, Config, Hyper, setting
 from dqx.settings.errors import ConfigError, brief
 from dqx.settings.field import Setting
-from dqx.settings.rules import lacking
+from dqx.settings.rules import A_CONFIG, A_HYPER, lacking
 
 
 def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hyper]:
@@ -23,6 +24,7 @@ def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hy
         ConfigError: for a name that there is not, or a value of the wrong type. Ranges are checked
             by `validate`.
     """
+    require(ConfigError, config=(config, A_CONFIG), hyper=(hyper, A_HYPER))
     fields = environments.flattened(fields)
     config, hyper = _with_environment(config, hyper, fields)
     fields = {name: value for name, value in fields.items() if not environments.is_own(name)}
@@ -54,7 +56,7 @@ def _with_environment(
 ) -> tuple[Config, Hyper]:
     """Both with what ``fields`` set of the environment; another one forgets what was set before."""
     new = {name: value for name, value in fields.items() if environments.is_own(name)}
-    other = "env" in fields and fields["env"] != config.env
+    other = "env" in fields and SETTINGS["env"].typed(fields["env"]) != config.env
     if not new and not (other and (config.env_options or config.env_inputs)):
         return config, hyper
     kept = {} if other else environments.given(config, hyper)

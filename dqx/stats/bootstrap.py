@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import applied_to, public
 from dqx.stats.samples import (
     FloatArray,
     Interval,
@@ -20,6 +21,7 @@ from dqx.stats.samples import (
 _BLOCK = 4_000_000
 
 
+@public
 def bootstrap_interval(
     values: npt.ArrayLike,
     statistic: Statistic = iqm,
@@ -117,5 +119,5 @@ def _apply(statistic: Statistic, present: FloatArray, ranks: npt.NDArray[np.int3
     for left in range(0, k, columns):
         for start in range(0, ranks.shape[0], rows):
             sample = present[ranks[start : start + rows], left : left + columns]
-            out[start : start + rows, left : left + columns] = statistic(sample, axis=1)
+            out[start : start + rows, left : left + columns] = applied_to(statistic, sample, 1)
     return out

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.bootstrap import draw_ranks, percentiles, rank_counts, resampled
 from dqx.stats.intervals import (
     ends,
@@ -31,6 +32,7 @@ from dqx.stats.samples import (
 from dqx.stats.tasks import improvement_over_tasks
 
 
+@public
 def difference(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -116,6 +118,7 @@ def hull(one: Interval, other: Interval) -> Interval:
     return Interval(np.minimum(one.low, other.low), np.maximum(one.high, other.high))
 
 
+@public
 def probability_of_improvement(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -202,6 +205,7 @@ def _newcombe_ends(share: float, m: int, n: int, level: float) -> Interval:
     return Interval(low, high)
 
 
+@public
 def performance_profile(
     values: npt.ArrayLike,
     thresholds: npt.ArrayLike,

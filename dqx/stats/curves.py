@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.bootstrap import draw_ranks, rank_counts
 from dqx.stats.intervals import interval, normal_quantile
 from dqx.stats.samples import FloatArray, NanPolicy, Statistic, check, clean, generator, iqm
@@ -29,6 +30,7 @@ class Band(NamedTuple):
     point_level: float
 
 
+@public
 def area_under_curve(
     steps: npt.ArrayLike, values: npt.ArrayLike, *, nan: NanPolicy = "raise"
 ) -> FloatArray:
@@ -55,6 +57,7 @@ def area_under_curve(
     return found
 
 
+@public
 def simultaneous_band(
     values: npt.ArrayLike,
     statistic: Statistic = iqm,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.bootstrap import percentiles, resampled
 from dqx.stats.samples import (
     Estimate,
@@ -24,6 +25,7 @@ from dqx.stats.samples import (
     applied,
     by_count,
     check,
+    checked_bounds,
     clean,
     finite_of,
     generator,
@@ -66,6 +68,7 @@ class Summary(NamedTuple):
         return self.note or f"{self.low:.{digits}f} to {self.high:.{digits}f}"
 
 
+@public
 def interval(
     values: npt.ArrayLike,
     statistic: Statistic = iqm,
@@ -108,13 +111,14 @@ def interval(
     check(level, resamples)
     _check_statistic(statistic)
     array = clean(values, nan)
-    bounds = _checked_bounds(bounds, array)
+    bounds = _bounds_of(bounds, array)
     low, high = ends(array, statistic, level, resamples, seed)
     value = applied(array, statistic)
     low, high = without_width(np.clip(low, *bounds), np.clip(high, *bounds), scale_of(array))
     return Estimate(value, low, high)
 
 
+@public
 def summarize(
     values: npt.ArrayLike,
     *,
@@ -147,6 +151,7 @@ def summarize(
     )
 
 
+@public
 def why_none(n: int, low: float) -> str:
     """Say why an interval over `n` seeds has no ends; "" if `low` is a number."""
     if not math.isnan(low):
@@ -262,10 +267,8 @@ def _check_statistic(statistic: Statistic) -> None:
         )
 
 
-def _checked_bounds(bounds: tuple[float, float], array: FloatArray) -> tuple[float, float]:
-    low, high = (float(end) for end in bounds)
-    if not low < high:
-        raise ValueError(f"bounds are {low:g} and {high:g}: the lower must come first")
+def _bounds_of(bounds: tuple[float, float], array: FloatArray) -> tuple[float, float]:
+    low, high = checked_bounds(bounds)
     there = array[np.isfinite(array)]
     if there.size and (there.min() < low or there.max() > high):
         raise ValueError(

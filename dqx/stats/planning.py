@@ -12,10 +12,12 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import MOST_SEEDS, public
 from dqx.stats.intervals import center_and_error, normal_quantile, student_quantile
 from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
+    check,
     check_pairs,
     finite_of,
     generator,
@@ -25,6 +27,7 @@ from dqx.stats.samples import (
 )
 
 
+@public
 def wrong_winner(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -55,13 +58,14 @@ def wrong_winner(
     Raises:
         ValueError: as `iqm`, for sizes below 1, and where "drop" leaves no seed.
     """
+    check(0.95, resamples)
     x, y = _sides(a, b, paired, nan)
     right = np.sign(iqm(x) - iqm(y))
     rng = generator(seed)
     rates = []
     for n in seeds:
-        if n < 1:
-            raise ValueError(f"seeds hold {n}: a study has at least 1")
+        if not 1 <= n <= MOST_SEEDS:
+            raise ValueError(f"seeds hold {n}: a study has at least 1, here {MOST_SEEDS:,} at most")
         left, other = _studies(x, y, n, paired, resamples, rng)
         named = np.sign(trimmed_mean(left, axis=0) - trimmed_mean(other, axis=0))
         rates.append(np.mean((1 - right * named) / 2))
@@ -69,6 +73,7 @@ def wrong_winner(
     return found
 
 
+@public
 def seeds_needed(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -112,6 +117,9 @@ def seeds_needed(
     for name, share in (("power", power), ("level", level)):
         if not 0 < share < 1:
             raise ValueError(f"{name} is {share}: give a probability between 0 and 1")
+    check(level, resamples)
+    if not 2 <= most <= MOST_SEEDS:
+        raise ValueError(f"most is {most}: give 2 to {MOST_SEEDS:,} seeds")
     x, y = _sides(a, b, paired, nan)
     if min(x.size, y.size) < 2:
         raise ValueError("one seed tells nothing about spread: give at least two a side")

@@ -1,15 +1,20 @@
 """What all statistics stand on: seeds as arrays, checks, the NaN policy, the interquartile mean."""
 
-import operator
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-NanPolicy = Literal["raise", "drop"] | float
-Statistic = Callable[..., Any]
+from dqx.stats.arguments import (
+    MOST_DRAWS,
+    FloatArray,
+    NanPolicy,
+    Statistic,
+    applied_to,
+    public,
+)
 
 
 class Interval(NamedTuple):
@@ -27,6 +32,7 @@ class Estimate(NamedTuple):
     high: FloatArray
 
 
+@public
 def iqm(values: npt.ArrayLike, axis: int = 0, *, nan: NanPolicy = "raise") -> FloatArray:
     """Interquartile mean: the mean of the middle half of the seeds.
 
@@ -47,15 +53,41 @@ def iqm(values: npt.ArrayLike, axis: int = 0, *, nan: NanPolicy = "raise") -> Fl
 
     Source: Agarwal et al. 2021, section 4.3.
     """
-    return applied(clean(np.moveaxis(np.asarray(values), axis, 0), nan), trimmed_mean)
+    return applied(clean(seeds_first(values, axis), nan), trimmed_mean)
 
 
 def check(level: float, resamples: int) -> None:
     """Raise ValueError for a level or a number of resamples that makes no sense."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: give a probability between 0 and 1, such as 0.95")
-    if operator.index(resamples) < 1:
-        raise ValueError(f"resamples is {resamples}: give at least 1; 2000 suits 95 % intervals")
+    if not 1 <= resamples <= MOST_DRAWS:
+        raise ValueError(
+            f"resamples is {resamples}: give at least 1 and at most {MOST_DRAWS:,}; 2000 suits "
+            "95 % intervals"
+        )
+
+
+def check_finite(**numbers: float) -> None:
+    """Raise ValueError for a number that is NaN or infinite."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{name} is {number}: give a finite number")
+
+
+def checked_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    """The least and the greatest value that there can be; raise ValueError if out of order."""
+    low, high = (float(end) for end in bounds)
+    if not low < high:
+        raise ValueError(f"bounds are {low:g} and {high:g}: the lower must come first")
+    return low, high
+
+
+def seeds_first(values: npt.ArrayLike, axis: int) -> npt.NDArray[Any]:
+    """The array with `axis` in the first place."""
+    array = np.asarray(values)
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(f"axis is {axis}: values of shape {list(array.shape)} have no such axis")
+    return np.moveaxis(array, axis, 0)
 
 
 def check_pairs(x: FloatArray, y: FloatArray) -> None:
@@ -68,10 +100,9 @@ def check_pairs(x: FloatArray, y: FloatArray) -> None:
 
 def generator(seed: int) -> np.random.Generator:
     """Make the random generator that `seed` decides alone."""
-    # operator.index turns None away, which NumPy would take as leave to use system entropy.
-    if operator.index(seed) < 0:
+    if seed < 0:
         raise ValueError(f"seed is {seed}: give an integer of at least 0")
-    return np.random.default_rng(operator.index(seed))
+    return np.random.default_rng(int(seed))
 
 
 def clean(values: npt.ArrayLike, nan: NanPolicy) -> FloatArray:
@@ -141,6 +172,6 @@ def applied(values: FloatArray, statistic: Statistic) -> FloatArray:
     out = np.full(num_columns(values), np.nan)
     for chosen, present in by_count(values):
         if present.shape[0] > 0:
-            out[chosen] = statistic(present, axis=0)
+            out[chosen] = applied_to(statistic, present, 0)
     result: FloatArray = out.reshape(values.shape[1:])[()]
     return result

@@ -5,18 +5,22 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.samples import (
     Estimate,
     FloatArray,
     NanPolicy,
     applied,
     check,
+    check_finite,
     clean,
     finite_of,
+    seeds_first,
     vector,
 )
 
 
+@public
 def median(values: npt.ArrayLike, axis: int = 0, *, nan: NanPolicy = "raise") -> FloatArray:
     """Median over seeds.
 
@@ -31,9 +35,10 @@ def median(values: npt.ArrayLike, axis: int = 0, *, nan: NanPolicy = "raise") ->
     Raises:
         ValueError: no seeds, or non-finite values under "raise".
     """
-    return applied(clean(np.moveaxis(np.asarray(values), axis, 0), nan), np.median)
+    return applied(clean(seeds_first(values, axis), nan), np.median)
 
 
+@public
 def quantile(
     values: npt.ArrayLike, share: float, *, level: float = 0.95, nan: NanPolicy = "raise"
 ) -> Estimate:
@@ -72,6 +77,7 @@ def quantile(
     return Estimate(*ends)
 
 
+@public
 def cvar(values: npt.ArrayLike, share: float = 0.25, *, nan: NanPolicy = "raise") -> FloatArray:
     """Mean of the worst share of the seeds (conditional value at risk): how bad a bad seed is.
 
@@ -102,6 +108,7 @@ def cvar(values: npt.ArrayLike, share: float = 0.25, *, nan: NanPolicy = "raise"
     return applied(clean(values, nan), worst)
 
 
+@public
 def optimality_gap(
     values: npt.ArrayLike, target: float = 1.0, axis: int = 0, *, nan: NanPolicy = "raise"
 ) -> FloatArray:
@@ -121,7 +128,8 @@ def optimality_gap(
 
     Source: Agarwal et al. 2021, section 4.3.
     """
-    array = clean(np.moveaxis(np.asarray(values), axis, 0), nan)
+    check_finite(target=target)
+    array = clean(seeds_first(values, axis), nan)
     return applied((target - array).clip(min=0.0), np.mean)
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dqx.stats.samples import FloatArray, check, check_pairs, vector
+from dqx.stats.arguments import public
+from dqx.stats.samples import FloatArray, check, check_finite, check_pairs, checked_bounds, vector
 
 _GRID = 2001
 
@@ -36,6 +37,7 @@ class Decision(NamedTuple):
     sign: int
 
 
+@public
 def confidence_sequence(
     values: npt.ArrayLike, bounds: tuple[float, float], *, level: float = 0.95
 ) -> Sequence:
@@ -63,9 +65,7 @@ def confidence_sequence(
     """
     check(level, 1)
     scores = vector(values, "raise", "values")
-    least, most = (float(end) for end in bounds)
-    if not least < most:
-        raise ValueError(f"bounds are {least:g} and {most:g}: the lower must come first")
+    least, most = _checked(bounds)
     if scores.min() < least or scores.max() > most:
         raise ValueError(
             f"values reach from {scores.min():g} to {scores.max():g}, beyond the bounds {least:g} "
@@ -96,6 +96,7 @@ def confidence_sequence(
     return Sequence(value_so_far, low, high)
 
 
+@public
 def sequential_difference(
     x: npt.ArrayLike, y: npt.ArrayLike, bounds: tuple[float, float], *, level: float = 0.95
 ) -> Sequence:
@@ -112,13 +113,15 @@ def sequential_difference(
     """
     a, b = vector(x, "raise", "x"), vector(y, "raise", "y")
     check_pairs(a, b)
+    least, most = _checked(bounds)
     for side in (a, b):
-        if side.min() < bounds[0] or side.max() > bounds[1]:
-            raise ValueError(f"a score lies beyond the bounds {bounds[0]:g} to {bounds[1]:g}")
-    span = bounds[1] - bounds[0]
+        if side.min() < least or side.max() > most:
+            raise ValueError(f"a score lies beyond the bounds {least:g} to {most:g}")
+    span = most - least
     return confidence_sequence(a - b, (-span, span), level=level)
 
 
+@public
 def decide(
     x: npt.ArrayLike, y: npt.ArrayLike, bounds: tuple[float, float], *, level: float = 0.95
 ) -> Decision:
@@ -138,6 +141,12 @@ def decide(
     if not out.size:
         return Decision(None, 0)
     return Decision(int(out[0]) + 1, 1 if found.low[out[0]] > 0 else -1)
+
+
+def _checked(bounds: tuple[float, float]) -> tuple[float, float]:
+    least, most = checked_bounds(bounds)
+    check_finite(bounds=most - least)
+    return least, most
 
 
 def _bets(x: FloatArray, error: float) -> FloatArray:

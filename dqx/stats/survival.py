@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.curves import curves_of
 from dqx.stats.intervals import interval, normal_quantile
-from dqx.stats.samples import Estimate, FloatArray, check
+from dqx.stats.samples import Estimate, FloatArray, check, check_finite
 
 
 class Times(NamedTuple):
@@ -36,6 +37,7 @@ class Survival(NamedTuple):
     at_risk: FloatArray
 
 
+@public
 def steps_to_threshold(
     steps: npt.ArrayLike, values: npt.ArrayLike, threshold: float, *, window: int = 1
 ) -> Times:
@@ -53,6 +55,7 @@ def steps_to_threshold(
     Raises:
         ValueError: shapes that do not fit, steps that do not rise, or a window out of range.
     """
+    check_finite(threshold=threshold)
     below = np.asarray(values, np.float64)
     x, y = curves_of(steps, np.where(np.isfinite(below), below, -np.finfo(np.float64).max), "raise")
     if not 1 <= window <= x.size:
@@ -63,6 +66,7 @@ def steps_to_threshold(
     return Times(np.where(reached, x[first], x[-1]), reached)
 
 
+@public
 def survival_curve(
     steps: npt.ArrayLike, reached: npt.ArrayLike, *, level: float = 0.95
 ) -> Survival:
@@ -101,6 +105,7 @@ def survival_curve(
     return Survival(events, value, low, high, at_risk)
 
 
+@public
 def median_steps(steps: npt.ArrayLike, reached: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
     """Steps after which half of the seeds have reached the threshold; infinite where fewer do.
 
@@ -124,6 +129,7 @@ def median_steps(steps: npt.ArrayLike, reached: npt.ArrayLike, *, level: float =
     return Estimate(*ends)
 
 
+@public
 def restricted_mean_steps(
     steps: npt.ArrayLike,
     reached: npt.ArrayLike,
@@ -176,7 +182,10 @@ def _area(times: FloatArray, done: npt.NDArray[np.bool_], until: float) -> float
 def _times(
     steps: npt.ArrayLike, reached: npt.ArrayLike
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    times, done = np.asarray(steps, np.float64), np.asarray(reached, bool)
+    times, given = np.asarray(steps, np.float64), np.asarray(reached, np.float64)
+    if not np.isin(given, (0, 1)).all():
+        raise ValueError("reached must be True or False for each seed")
+    done = given == 1
     if times.ndim != 1 or times.shape != done.shape or not times.size:
         raise ValueError(
             f"steps have shape {list(times.shape)}, reached {list(done.shape)}: give one of each a "

@@ -16,8 +16,19 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import public
 from dqx.stats.bootstrap import percentiles
-from dqx.stats.samples import Estimate, FloatArray, Interval, NanPolicy, check, clean, generator
+from dqx.stats.samples import (
+    Estimate,
+    FloatArray,
+    Interval,
+    NanPolicy,
+    check,
+    check_finite,
+    clean,
+    generator,
+    vector,
+)
 
 Aggregate = Callable[[FloatArray], npt.ArrayLike]
 Method = Literal["scaled", "percentile"]
@@ -35,6 +46,7 @@ class IntervalEstimates(NamedTuple):
     interval_estimates: dict[str, FloatArray]
 
 
+@public
 def normalize(scores: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) -> FloatArray:
     """Put scores on a common scale: 0 at `low`, 1 at `high`.
 
@@ -56,6 +68,8 @@ def normalize(scores: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) ->
     array = np.asarray(scores, np.float64)
     least, most = np.asarray(low, np.float64), np.asarray(high, np.float64)
     for name, end in (("low", least), ("high", most)):
+        if not np.isfinite(end).all():
+            raise ValueError(f"{name} must be finite, got {end.tolist()}")
         if end.ndim > 1 or (end.ndim == 1 and array.shape[1:] != end.shape):
             raise ValueError(
                 f"{name} has shape {list(end.shape)}, scores {list(array.shape)}: give a number, "
@@ -67,6 +81,7 @@ def normalize(scores: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike) ->
     return found
 
 
+@public
 def min_max_normalize(scores: Mapping[str, npt.ArrayLike]) -> dict[str, FloatArray]:
     """Put all algorithms on the scale from the lowest to the highest score seen, task by task.
 
@@ -88,16 +103,19 @@ def min_max_normalize(scores: Mapping[str, npt.ArrayLike]) -> dict[str, FloatArr
     return {name: normalize(values, low, high) for name, values in arrays.items()}
 
 
+@public
 def aggregate_mean(scores: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     """Mean over tasks of the mean over seeds: [S, T] -> a number."""
     return float(_task_means(scores, nan).mean())
 
 
+@public
 def aggregate_median(scores: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     """Median over tasks of the mean over seeds: [S, T] -> a number."""
     return float(np.median(_task_means(scores, nan)))
 
 
+@public
 def aggregate_iqm(scores: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     """Mean of the middle half of all runs, of all tasks together: [S, T] -> a number.
 
@@ -108,6 +126,7 @@ def aggregate_iqm(scores: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     return float(rising[cut : rising.size - cut].mean())
 
 
+@public
 def aggregate_optimality_gap(
     scores: npt.ArrayLike, gamma: float = 1.0, *, nan: NanPolicy = "raise"
 ) -> float:
@@ -115,9 +134,11 @@ def aggregate_optimality_gap(
 
     Source: Agarwal et al. 2021, section 4.3.
     """
+    check_finite(gamma=gamma)
     return float(gamma - np.minimum(_runs(scores, nan), gamma).mean())
 
 
+@public
 def stratified(
     scores: npt.ArrayLike, resamples: int, seed: int = 0, *, task_bootstrap: bool = False
 ) -> FloatArray:
@@ -130,11 +151,13 @@ def stratified(
         task_bootstrap: whether tasks are drawn with replacement too, which asks how much the answer
             hangs on the choice of tasks.
     """
+    check(0.95, resamples)
     array = _matrix(scores, "raise")
     rng = generator(seed)
     return array[_draws(rng, array.shape, resamples, task_bootstrap)]
 
 
+@public
 def get_interval_estimates(
     score_dict: Mapping[str, npt.ArrayLike],
     func: Aggregate,
@@ -171,7 +194,7 @@ def get_interval_estimates(
     points, intervals = {}, {}
     for name, scores in score_dict.items():
         array = _matrix(scores, nan)
-        point = np.atleast_1d(np.asarray(func(array), np.float64))
+        point = _of_tasks(func, array)
         points[name] = point
         if array.shape[0] < 2:
             intervals[name] = np.full((2, *point.shape), np.nan)
@@ -182,13 +205,14 @@ def get_interval_estimates(
         for start in range(0, resamples, rows):
             count = min(rows, resamples - start)
             for sample in array[_draws(rng, array.shape, count, task_bootstrap)]:
-                replicates.append(np.atleast_1d(np.asarray(func(sample), np.float64)))
+                replicates.append(_of_tasks(func, sample))
         ends = np.stack(percentiles(np.stack(replicates), level))
         widened = math.sqrt(array.shape[0] / (array.shape[0] - 1)) if method == "scaled" else 1.0
         intervals[name] = point + widened * (ends - point)
     return IntervalEstimates(points, intervals)
 
 
+@public
 def create_performance_profile(
     score_dict: Mapping[str, npt.ArrayLike],
     tau_list: npt.ArrayLike,
@@ -214,7 +238,7 @@ def create_performance_profile(
 
     Source: Agarwal et al. 2021, section 4.2.
     """
-    taus = np.asarray(tau_list, np.float64)
+    taus = vector(tau_list, "raise", "tau_list")
 
     def above(scores: FloatArray) -> FloatArray:
         counted = scores if use_score_distribution else scores.mean(axis=0, keepdims=True)
@@ -230,6 +254,7 @@ def create_performance_profile(
     return found._replace(interval_estimates=clipped)
 
 
+@public
 def improvement_over_tasks(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -265,6 +290,23 @@ def improvement_over_tasks(
         for _ in range(resamples)
     ]
     return Estimate(value, *Interval(*percentiles(np.array(replicates), level)))
+
+
+def _of_tasks(func: Aggregate, scores: FloatArray) -> FloatArray:
+    """What a user's aggregate makes of scores [S, T], checked: a number, or [M]."""
+    name = getattr(func, "__name__", "it")
+    try:
+        found = np.atleast_1d(np.asarray(func(scores)))
+    except Exception as error:
+        raise ValueError(
+            f"func must take [seeds, tasks]: {name} raised {type(error).__name__}: {error}"
+        ) from error
+    if found.dtype.kind not in "biuf" or found.ndim != 1:
+        raise ValueError(
+            f"func must give a number or a list of them: {name} gave {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    return found.astype(np.float64)
 
 
 def _draws(
@@ -313,6 +355,7 @@ def _task_means(scores: npt.ArrayLike, nan: NanPolicy) -> FloatArray:
 
 
 def _check_tasks(arrays: Mapping[str, FloatArray]) -> None:
+    """Refuses arrays that are not of the same tasks, or hold no seed."""
     shapes = {name: array.shape for name, array in arrays.items()}
     if len({shape[1:] for shape in shapes.values()}) != 1 or any(
         len(shape) != 2 for shape in shapes.values()

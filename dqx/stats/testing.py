@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dqx.stats.arguments import MOST_DRAWS, applied_to, public
 from dqx.stats.intervals import center_and_error
 from dqx.stats.samples import (
     FloatArray,
@@ -42,6 +43,7 @@ class Permutation(NamedTuple):
     least: float
 
 
+@public
 def permutation_test(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
@@ -80,8 +82,11 @@ def permutation_test(
     Smyth 2010, "Permutation p-values should never be zero"; Chung and Romano 2013, "Exact and
     asymptotically robust permutation tests" (the standard errors).
     """
-    if permutations < 1:
-        raise ValueError(f"permutations is {permutations}: give at least 1; 10000 suits most")
+    if not 1 <= permutations <= MOST_DRAWS:
+        raise ValueError(
+            f"permutations is {permutations}: give at least 1 and at most {MOST_DRAWS:,}; 10000 "
+            "suits most"
+        )
     rng = generator(seed)
     a, b = vector(x, nan, "x"), vector(y, nan, "y")
     if paired:
@@ -114,6 +119,7 @@ def permutation_test(
     return Permutation(value, p, exact, least)
 
 
+@public
 def cliffs_delta(x: npt.ArrayLike, y: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     """How much more often a seed of `x` beats one of `y` than the other way: -1 to 1.
 
@@ -134,6 +140,7 @@ def cliffs_delta(x: npt.ArrayLike, y: npt.ArrayLike, *, nan: NanPolicy = "raise"
     return float(np.sign(a[:, None] - b).mean())
 
 
+@public
 def robust_effect(x: npt.ArrayLike, y: npt.ArrayLike, *, nan: NanPolicy = "raise") -> float:
     """Difference of IQMs in standard deviations of a seed: Cohen's d for trimmed means.
 
@@ -172,6 +179,7 @@ def robust_effect(x: npt.ArrayLike, y: npt.ArrayLike, *, nan: NanPolicy = "raise
     return gap / math.sqrt(squares / free) if squares > 0 else math.copysign(math.inf, gap)
 
 
+@public
 def holm(p_values: npt.ArrayLike) -> FloatArray:
     """Adjust p-values of several tests, so that one wrong finding among all is as rare as asked.
 
@@ -196,14 +204,14 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
 
 
 def _value(values: FloatArray, statistic: Statistic) -> float:
-    return float(np.asarray(statistic(values[None], axis=1))[0])
+    return float(applied_to(statistic, values[None], 1)[0])
 
 
 def _distance(left: FloatArray, right: FloatArray | None, statistic: Statistic) -> FloatArray:
     """How far the sides of each row are apart: [B, n] and [B, m], or differences [B, n] -> [B]."""
     sides = [left] if right is None else [left, right]
     if statistic is not iqm and statistic is not np.mean:
-        middles = [np.asarray(statistic(side, axis=1), np.float64) for side in sides]
+        middles = [applied_to(statistic, side, 1) for side in sides]
         gap = np.abs(middles[0] - (middles[1] if len(sides) > 1 else 0.0))
         return np.where(gap > 1e-12 * np.abs(left).max(), gap, 0.0)
     gap, squares = np.zeros(left.shape[0]), np.zeros(left.shape[0])

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from dqx import stats
+from dqx.arguments import FUNCTION, maybe, require, whole
 from dqx.compute.devices import select_devices
 from dqx.compute.digest import digest, flatten
 from dqx.compute.programs import programs_for
@@ -93,18 +94,23 @@ def verify(
     Args:
         path: the study's folder.
         sample: how many runs, drawn at random; None for all of them.
-        pick: seed of that draw; another one each time if left out.
+        pick: seed of that draw, 0 or more; another one each time if left out.
         devices: as of ``dqx.study.run``.
         progress: ``progress(done, total)`` is called after every run.
 
     Raises:
         StudyError: if there is no finished run, or the folder cannot be used.
+        ConfigError: for an argument of the wrong kind.
     """
+    require(
+        ConfigError,
+        sample=(sample, maybe(whole(1))),
+        pick=(pick, maybe(whole(0))),
+        progress=(progress, maybe(FUNCTION)),
+    )
     study = load(path)
     if not study.runs:
         raise StudyError(f"no run of {study.path} is finished: there is nothing to verify")
-    if sample is not None and sample < 1:
-        raise ConfigError(f"sample must be at least 1, got {sample}")
     plan = plan_of(Folder(study.path), study.plan)
     places = select_devices(devices)
     configs = [point.config for point in plan.points]

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dqx.arguments import FLAG, FUNCTION, maybe, require
 from dqx.compute import trees
 from dqx.compute.devices import free_bytes, select_devices
 from dqx.compute.footprint import measure, state_of
 from dqx.compute.programs import Programs, programs_for
 from dqx.compute.session import intervals, row_metrics
 from dqx.compute.solution import exact_metrics
-from dqx.settings import row_steps
+from dqx.settings import ConfigError, row_steps
 from dqx.study import checkpoint
 from dqx.study.background import over_places
 from dqx.study.plan import Plan, read_plan
@@ -97,6 +98,12 @@ def dry_run(
         StudyError: for a plan that cannot be used.
         ConfigError: for a configuration that cannot work or does not fit in memory.
     """
+    require(
+        ConfigError,
+        timed=(timed, FLAG),
+        progress=(progress, maybe(FUNCTION)),
+        phase=(phase, FUNCTION),
+    )
     places = select_devices(devices)
     settled = settle(read_plan(plan), places, phase, compiles=timed)
     together = groups(settled)

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
+from dqx.arguments import PATH, require
 from dqx.files import whole_file, write_json
 from dqx.study import entries
 from dqx.study.entries import StudyError, open_plain, read_plain
@@ -62,6 +63,7 @@ class Folder:
     """The names within a study's folder. All are made of numbers: none comes from a file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        require(StudyError, path=(path, PATH))
         self.path = Path(path)
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dqx.arguments import PATH, shown
 from dqx.settings import (
     MAX_SEEDS,
     SETTINGS,
@@ -125,6 +126,8 @@ def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
     Raises:
         StudyError: if it cannot be read, is no TOML, or is empty.
     """
+    if not PATH.holds(path):
+        raise StudyError(f"{what} must be a TOML file's path or a dictionary, got {shown(path)}")
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)  # it may be a device that never ends
@@ -146,11 +149,13 @@ def read_file(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
             "in it"
         ) from None
     if not table:
-        raise StudyError(f"{what} {path} is empty: give at least [base], with a preset or fields")
+        raise StudyError(f"{path} is empty: give at least [base], with a preset or fields")
     return {"name": Path(path).stem, **table}
 
 
 def _plan(table: Mapping[str, Any], where: str) -> Plan:
+    if not table:
+        raise StudyError(f"{where} is empty: give at least [base], with a preset or fields")
     for key in table:
         if key not in _KEYS:
             raise StudyError(

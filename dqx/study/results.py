@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqx.arguments import TEXT, maybe, require, whole
 from dqx.compute.digest import nested
 from dqx.settings import Config, Hyper, environments, from_record, row_steps
 from dqx.study.folder import (
@@ -119,6 +120,7 @@ class Study:
         Raises:
             StudyError: if there is no such metric.
         """
+        require(StudyError, metric=(metric, TEXT))
         shape = (len(self.configs), len(self.seeds), len(self.steps))
         values = np.full(shape, np.nan, np.float32)
         known: dict[str, None] = {}
@@ -148,6 +150,7 @@ class Study:
         Raises:
             StudyError: if there is no such run, it is not finished, or there is no such snapshot.
         """
+        require(StudyError, step=(step, maybe(whole(0))))
         chunk, index = self._find(config, seed)
         record = self._records[chunk]
         if step is None:
@@ -229,6 +232,7 @@ class Study:
     def _name(self, config: str | None) -> str:
         if config is None and len(self.configs) == 1:
             config = self.configs[0]
+        require(StudyError, config=(config, maybe(TEXT)))
         if config not in self._rank:
             raise StudyError(
                 f"there is no configuration {config!r} in {self.path}; there are: "
@@ -238,6 +242,7 @@ class Study:
 
     def _find(self, config: str | None, seed: int) -> tuple[int, int]:
         config = self._name(config)
+        require(StudyError, seed=(seed, whole(0)))
         if seed not in self._place:
             raise StudyError(f"there is no seed {seed!r} in {self.path}: see its `seeds`")
         for chunk, record in self._records.items():

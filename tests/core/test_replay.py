@@ -182,10 +182,27 @@ def test_lanes_have_rows_of_their_own_at_one_position():
         np.testing.assert_array_equal(replay.gather(one, jnp.arange(4)), [0, 0, *new[lane]])
 
 
-@pytest.mark.parametrize(("capacity", "num_envs"), [(0, 1), (4, 0), (10, 3), (2, 4), (-4, 2)])
-def test_a_capacity_that_cannot_be_filled_evenly_is_refused(capacity, num_envs):
-    with pytest.raises(ValueError, match=rf"multiple of num_envs, got {capacity} and {num_envs}"):
+@pytest.mark.parametrize(
+    ("capacity", "num_envs", "words"),
+    [
+        (0, 1, "capacity must be a whole number from 1 to 2,147,483,647, got 0"),
+        (4, 0, "num_envs must be a whole number from 1 .*, got 0"),
+        (-4, 2, "capacity must be .*, got -4"),
+        (4.0, 2, r"capacity must be .*, got 4\.0"),
+        (2**31, 2, "capacity must be .*, got 2147483648"),
+        (10, 3, "capacity must be a multiple of num_envs, got 10 and 3: 12 is the next"),
+        (2, 4, "got 2 and 4: 4 is the next"),
+    ],
+)
+def test_a_capacity_that_cannot_be_filled_evenly_is_refused(capacity, num_envs, words):
+    with pytest.raises(ValueError, match=words):
         make_replay(jnp.float32(0), capacity, num_envs)
+
+
+@pytest.mark.parametrize("example", [None, (), "text", ["text"], object()])
+def test_an_example_of_nothing_is_refused(example):
+    with pytest.raises(ValueError, match="example must be a transition of arrays, numbers or jax"):
+        make_replay(example, 4)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_counts_and_lists(given, expected):
         ([1.0], "got 1.0"),
         (np.array([1.0]), r"got np.float64\(1.0\)"),
         (["1"], "got '1'"),
-        ("12", "got '1'"),
+        ("12", "got '12'"),
         ([3, 1, 3, 1], "must differ, but these are there more than once: 1, 3"),
         (MAX_SEEDS + 1, "seeds = 1,000,001 are more than 1,000,000"),
         (10**15, "seeds = 1,000,000,000,000,000 are more than 1,000,000"),

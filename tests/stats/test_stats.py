@@ -203,7 +203,7 @@ def test_the_seed_decides_the_interval():
     np.random.seed(0)  # global state must not matter
     np.testing.assert_array_equal(stats.bootstrap_interval(values, seed=1), first)
     assert (np.asarray(stats.bootstrap_interval(values, seed=2)) != np.asarray(first)).all()
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="seed must be a whole number, got None"):
         stats.bootstrap_interval(values, seed=None)  # type: ignore[arg-type]
     x, y = values[:, 0], values[:, 1]
     for function in (stats.difference, stats.probability_of_improvement):
@@ -422,11 +422,11 @@ def test_statistics_and_pictures_import_without_jax_or_matplotlib():
     assert done.returncode == 0, done.stderr
 
 
-def test_statistics_stand_on_nothing_else_of_dqx():
+def test_statistics_stand_on_nothing_else_of_dqx_but_checks_of_arguments():
     code = (
         "import sys, dqx.stats; "
         "sys.exit([m for m in sys.modules if m.startswith('dqx.') and "
-        "not m.startswith('dqx.stats')] or 0)"
+        "not m.startswith(('dqx.stats', 'dqx.arguments'))] or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from dqx import stats
+from dqx.arguments import PATH, require
 from dqx.study import entries
 from dqx.study.entries import refuse_unless
 from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
@@ -43,6 +44,7 @@ class TuneFolder:
     """The names within a search's folder. All are made of numbers: none comes from a file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        require(StudyError, path=(path, PATH))
         self.path = Path(path)
 
     @property
