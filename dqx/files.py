@@ -35,17 +35,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_dir():
         check_file(path)
     beside = _beside(path, "tmp")
-    file = open(beside, "xb")  # noqa: SIM115 (closed below; before the try, as it may be another's)
+    try:
+        # Closed below; before the other try, as what is there already may be another's.
+        file = open(beside, "xb")  # noqa: SIM115
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary file's
+        raise
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.replace(beside, path)
-        except IsADirectoryError as error:  # name what is in the way, not the temporary file
-            raise IsADirectoryError(error.errno, error.strerror, str(path)) from None
-    except BaseException:
+        os.replace(beside, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(beside), beside):
+            error.filename, error.filename2 = str(path), None
         beside.unlink(missing_ok=True)
         raise
 

@@ -4,17 +4,14 @@ All three are one road: a plan is settled, an engine trains it, a store keeps wh
 sinks watch.
 """
 
-import contextlib
-import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import numpy as np
 
 from dqx.arguments import (
     FLAG,
@@ -23,19 +20,15 @@ from dqx.arguments import (
     PATH,
     SECONDS,
     TEXT,
-    each,
     instance,
     maybe,
     require,
-    whole,
 )
-from dqx.compute import trees
 from dqx.compute.devices import select_devices
 from dqx.compute.limits import resident_bytes
-from dqx.core.types import PyTree
 from dqx.files import Staging
 from dqx.report.picture import Picture
-from dqx.settings import Config, ConfigError, Hyper, environments, from_record, override, preset
+from dqx.settings import Config, ConfigError, Hyper, from_record, override, preset
 from dqx.study import finish
 from dqx.study.background import Stopped
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine
@@ -44,6 +37,7 @@ from dqx.study.executors import Executor
 from dqx.study.executors.local import Local
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
+from dqx.study.in_memory import TrainResult, result_of
 from dqx.study.plan import Plan, read_plan, single
 from dqx.study.record import (
     check_own,
@@ -53,82 +47,14 @@ from dqx.study.record import (
     write_plan,
 )
 from dqx.study.results import Study, load
-from dqx.study.sinks import Callback, Progress, Sink, Sinks, opened
+from dqx.study.sinks import SINKS, Callback, Progress, Sink, Sinks, opened
+from dqx.study.stops import StudyInterrupted, explained
 from dqx.study.store import FolderStore, MemoryStore, StudyWarning
 
-if TYPE_CHECKING:
-    import pandas
-
-    from dqx.compute.trained import TrainedAgent
-
-_SINKS = each(instance("a sink", Sink), "a list of dqx.Sink objects")
+__all__ = ["StudyInterrupted", "TrainResult", "resume", "run", "train"]
 
 Devices = str | Sequence[jax.Device] | None
 OnProgress = Callable[[Progress], None] | None
-
-
-class StudyInterrupted(KeyboardInterrupt):
-    """Ctrl-C or a termination signal; says what is kept and how to go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What training gives.
-
-    Attributes:
-        config: as trained: rounded, with ``chunk_width`` filled in.
-        hyper: as trained.
-        seeds: int64 ``[S]``.
-        metrics: ``"step"`` int64 ``[K]``, and for every other name an array ``[S, K]``: NaN where
-            an interval has no such number (no finished episode, no update, no evaluation).
-        episodes: every finished training episode: columns seed, step (environment step of the seed
-            at its end), return and length; ordered by seed (as in ``seeds``) and step.
-        params: the final online parameters, NumPy arrays with leading axis S.
-        diverged_at: int64 ``[S]``, the step at which loss or parameters became non-finite, -1 if
-            never.
-        digests: S times the SHA-256 of a seed's metrics and final parameters: equal digests mean
-            equal bits.
-        scores: float64 ``[S]``: the last exact return where it is measured, else the last greedy
-            one, else that of training.
-        root_seed: of the key that every seed's key is folded from.
-        devices: the places where chunks ran, in words.
-        device_kind: platform and kind of the devices.
-        compile_seconds: wall time spent compiling, and solving for exact metrics.
-        run_seconds: wall time of everything else.
-    """
-
-    config: Config
-    hyper: Hyper
-    seeds: np.ndarray
-    metrics: dict[str, np.ndarray]
-    episodes: "pandas.DataFrame"
-    params: PyTree
-    diverged_at: np.ndarray
-    digests: tuple[str, ...]
-    scores: np.ndarray
-    root_seed: int
-    devices: tuple[str, ...]
-    device_kind: str
-    compile_seconds: float
-    run_seconds: float
-
-    def agent(self, seed: int | None = None) -> "TrainedAgent":
-        """The trained agent of a seed, of the first if left out.
-
-        Raises:
-            ConfigError: if the seed was not trained.
-        """
-        from dqx.compute.trained import TrainedAgent
-
-        require(ConfigError, seed=(seed, maybe(whole(0))))
-        seed = int(self.seeds[0]) if seed is None else seed
-        if seed not in self.seeds:
-            raise ConfigError(f"seed {seed} was not trained: see `seeds`")
-        index = int(np.flatnonzero(self.seeds == seed)[0])
-        drawn = environments.drawn(self.config, self.root_seed, [seed])
-        numbers = {**self.hyper.extra, **{name: values[0] for name, values in drawn.items()}}
-        params = jax.tree.map(lambda x: x[index], self.params)
-        return TrainedAgent(self.config, params, environments.inputs(self.config, numbers))
 
 
 def train(
@@ -167,7 +93,7 @@ def train(
         ConfigError,
         env=(env, maybe(MAPPING)),
         progress=(progress, maybe(FUNCTION)),
-        sinks=(sinks, _SINKS),
+        sinks=(sinks, SINKS),
     )
     config, hyper = _settings(config, hyper)
     if env is not None:
@@ -183,7 +109,7 @@ def train(
             engine.run()
         except Stopped:
             raise KeyboardInterrupt("interrupted; nothing is kept") from None
-    return _result(plan, engine, store, executor)
+    return result_of(plan, engine, store, executor)
 
 
 def run(
@@ -333,7 +259,7 @@ def _check_training(
         checkpoint_seconds=(checkpoint_seconds, SECONDS),
         replay_checkpoint=(replay_checkpoint, FLAG),
         progress=(progress, maybe(FUNCTION)),
-        sinks=(sinks, maybe(_SINKS)),
+        sinks=(sinks, maybe(SINKS)),
     )
 
 
@@ -387,7 +313,7 @@ def _train(
 ) -> Study:
     """Trains what is missing in a study's folder, and writes its manifest."""
     seal = record["sha256"]
-    with _explained(folder, least_seconds), Lock(folder):
+    with explained(folder, least_seconds), Lock(folder):
         if read_plan_record(folder)["sha256"] != seal:
             raise StudyError(f"{folder.path} was replaced by another process: start again")
         check_own(folder, record)
@@ -420,58 +346,3 @@ def _facts(engine: Engine, used: tuple[str, ...]) -> dict[str, Any]:
         "peak_memory_bytes": resident_bytes(),
         "peak_device_memory_bytes": peak_device_bytes(used),
     }
-
-
-@contextlib.contextmanager
-def _explained(folder: Folder, least_seconds: float) -> Iterator[None]:
-    """Says of what stops a study what is kept and how to go on."""
-    again = f"dqx study resume {folder.path}"
-    try:
-        yield
-    except Stopped:
-        kept = "what is finished" if least_seconds == float("inf") else "everything so far"
-        raise StudyInterrupted(
-            f"interrupted; {kept} is in {folder.path}. Go on with: {again}"
-        ) from None
-    except KeyboardInterrupt:
-        raise StudyInterrupted(
-            f"interrupted at once; {again} goes on from what was last written"
-        ) from None
-    except OSError as error:
-        raise StudyError(
-            f"cannot write {error.filename or folder.path}: {error.strerror or error}; nothing "
-            f"that was finished is lost. When that is mended: {again}"
-        ) from error
-
-
-def _result(plan: Plan, engine: Engine, store: MemoryStore, executor: Local) -> TrainResult:
-    results = [store.results[index] for index in sorted(store.results)]
-    runs = [run for index in sorted(store.runs) for run in store.runs[index]]
-    (point,) = plan.points
-    seconds = engine.tally.seconds
-    scores = [np.nan if run["score"] is None else run["score"] for run in runs]
-    return TrainResult(
-        config=point.config,
-        hyper=point.hyper,
-        seeds=np.array(plan.seeds, np.int64),
-        metrics={"step": results[0].steps, **trees.joined([r.metrics for r in results])},
-        episodes=_episode_frame([(r.seeds, r.episodes) for r in results]),
-        params=trees.joined([r.params for r in results]),
-        diverged_at=trees.joined([r.diverged_at for r in results]),
-        digests=tuple(run["digest"] for run in runs),
-        scores=np.array(scores, np.float64),
-        root_seed=plan.root_seed,
-        devices=executor.used,
-        device_kind=f"{executor.places[0].platform}: {executor.places[0].device_kind}",
-        compile_seconds=engine.tally.progress().compile_seconds,
-        run_seconds=seconds,
-    )
-
-
-def _episode_frame(chunks: Sequence[tuple[np.ndarray, Any]]) -> "pandas.DataFrame":
-    import pandas  # here, because it takes half a second and only results need it
-
-    columns = [(seeds[lane], *rest) for seeds, (lane, *rest) in chunks]
-    names = ("seed", "step", "return", "length")
-    joined = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return pandas.DataFrame(dict(zip(names, joined, strict=True)))

@@ -33,13 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    from dqx.cli.arguments import make_parser
+    from dqx.cli.arguments import given_options, make_parser
+    from dqx.cli.shared import UsageError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _Warnings()
-            options = make_parser().parse_args(arguments)
+            parser = make_parser()
+            options = parser.parse_args(arguments)
+            options.given = given_options(arguments)
+            if options.run is not parser.get_default("run") and arguments[0].startswith("-"):
+                raise UsageError(f"{arguments[0]} goes without a command (see dqx --help)")
             options.command_line = shlex.join(["dqx", *arguments])
             status = options.run(options)
             sys.stdout.flush()
@@ -61,7 +66,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _mistakes() -> tuple[type[BaseException], ...]:
     """What a user may have caused; anything else is a defect and shows where it came from."""
-    from dqx.cli.arguments import UsageError
+    from dqx.cli.shared import UsageError
 
     known: list[type[BaseException]] = [UsageError, OSError]
     # Their modules are not imported for this: what raised one has imported it.

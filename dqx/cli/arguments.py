@@ -1,16 +1,14 @@
 """The parser of the command: each of its commands adds its own."""
 
 import argparse
+import itertools
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from dqx.cli import compare, lists, play, report, study, tune, verify, watch
-
-
-class UsageError(ValueError):
-    """Arguments that cannot be understood."""
+from dqx.cli.shared import UsageError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,6 +30,12 @@ class _Parser(argparse.ArgumentParser):
         if self.make_epilog is not None:
             self.epilog = self.make_epilog()
         return super().format_help()
+
+
+def given_options(arguments: Sequence[str]) -> frozenset[str]:
+    """The names of the options that are given: each is a word of its own, and none is shortened."""
+    words = itertools.takewhile(lambda word: word != "--", arguments)
+    return frozenset(word.partition("=")[0] for word in words if word.startswith("-"))
 
 
 def make_parser() -> argparse.ArgumentParser:

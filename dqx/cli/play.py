@@ -64,6 +64,7 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plays, and shows or writes what was played."""
+    _check(options)
     from dqx.files import check_file
     from dqx.report import reel, screen
 
@@ -95,6 +96,19 @@ def run(options: argparse.Namespace) -> int:
         count = reel.write_pngs(film, options.png, **size)
         print(f"{options.png}: {count:,} pictures")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that have no effect on what is asked for."""
+    if not (options.gif or options.mp4 or options.png):
+        shared.refuse(
+            options,
+            "--width",
+            by="a film on the terminal",
+            why="give --gif, --mp4 or --png too",
+        )
+    elif options.png and not (options.gif or options.mp4):
+        shared.refuse(options, "--fps", by="--png", why="pictures of their own have no speed")
 
 
 def _played(options: argparse.Namespace) -> "Film":

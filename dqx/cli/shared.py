@@ -5,6 +5,34 @@ import contextlib
 import math
 
 
+class UsageError(ValueError):
+    """Arguments that cannot be understood, or have no effect together."""
+
+
+def refuse(options: argparse.Namespace, *names: str, by: str, why: str) -> None:
+    """Refuses options that have no effect, rather than to do something else than was asked.
+
+    Args:
+        options: as parsed.
+        names: of the options, such as ``--out``.
+        by: what takes none of them.
+        why: it does not, or what takes them.
+
+    Raises:
+        UsageError: naming the first one that is given.
+    """
+    for name in names:
+        if name in options.given:
+            raise UsageError(f"{by} takes no {name}: {why}")
+
+
+def refuse_all(options: argparse.Namespace, *, by: str, but: tuple[str, ...] = ()) -> None:
+    """Refuses every option but some; raises as `refuse` does."""
+    names = sorted(options.given - set(but))
+    words = f"it takes {' and '.join(but)} alone" if but else "it takes no options"
+    refuse(options, *names, by=by, why=words)
+
+
 def add_folder(parser: argparse.ArgumentParser, default: str) -> None:
     """The folder that a command writes, and whether it only says what it would take."""
     add = parser.add_argument

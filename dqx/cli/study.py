@@ -80,6 +80,7 @@ def add(subparsers: Any) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """`dqx train PRESET`: a study of one configuration."""
+    check(options)
     loading.load("dqx.settings", *options.modules)
     from dqx import settings
     from dqx.study.plan import single
@@ -105,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
             raise StudyError(f"`dqx study {first}` takes one folder, such as runs/mine")
         refuse(options, first)
         return _status(rest[0]) if first == "status" else _resume(options, rest[0])
+    check(options)
     if rest:
         raise StudyError(
             f"`dqx study` takes a plan, or resume DIR, or status DIR; got {' '.join(options.what)}"
@@ -198,16 +200,25 @@ def _watched(
 
 
 def refuse(options: argparse.Namespace, word: str, command: str = "study") -> None:
-    """Refuses options that only a plan takes, rather than to do something else than was asked."""
-    from dqx.study.folder import StudyError
+    """Refuses options that have no effect on what goes on, or is only looked at."""
+    by = f"`dqx {command} {word}`"
+    if word == "status":
+        shared.refuse_all(options, by=by, but=("--import",))
+    shared.refuse(options, "--dry-run", "--overwrite", "--out", by=by, why="it goes with a plan")
+    check(options)
 
-    given = {
-        "--dry-run": options.dry_run,
-        "--overwrite": options.overwrite,
-        "--out": options.out is not None,
-    }
-    for name in (name for name, is_given in given.items() if is_given):
-        raise StudyError(f"`dqx {command} {word}` takes no {name}: it goes with a plan")
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses options of a training that have no effect together."""
+    if options.no_replay_checkpoint:
+        shared.refuse(
+            options, "--checkpoint-seconds", by="--no-replay-checkpoint", why="none are written"
+        )
+    if getattr(options, "tensorboard", None) is None and getattr(options, "wandb", None) is None:
+        shared.refuse(
+            options, "--tracker-runs", by="a training without trackers",
+            why="it goes with --tensorboard or --wandb",
+        )  # fmt: skip
 
 
 def _status(path: str) -> int:
@@ -234,10 +245,19 @@ def _status(path: str) -> int:
     elif not found.finished:
         state += f"; nobody works on it: `dqx study resume {found.path}` goes on"
     lines.insert(1, state)
+    absent = found.absent()
+    if absent:
+        lines.insert(-1, f"missing: {_listed(absent)}; `dqx study resume {found.path}` trains the "
+                     "runs again whose files they are")  # fmt: skip
     if folder.certificate.exists():
         lines.insert(-1, f"certificate: {_certificate_words(found)}")
     print("\n".join(lines))
     return 0
+
+
+def _listed(names: "Sequence[str]") -> str:
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _certificate_words(found: "Study") -> str:

@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
             "`dqx tune` takes a tune file, or resume DIR, or status DIR; got "
             f"{' '.join(options.what)}"
         )
+    study.check(options)
     if Path(first).is_dir():
         raise StudyError(
             f"{first} is a folder: give a tune file, or `dqx tune resume {first}` to go on with it"

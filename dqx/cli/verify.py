@@ -41,6 +41,8 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """`dqx verify DIR`; status 1 if a run has other bits or cannot be compared."""
+    if options.all:
+        shared.refuse(options, "--pick", by="--all", why="it is the seed of a draw of some runs")
     from dqx.study.folder import Folder, read_plan_record
     from dqx.study.tuning.folder import TuneFolder, is_tune
 

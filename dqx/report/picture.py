@@ -1,5 +1,6 @@
 """The picture of a study: the learning curves of its configurations."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from dqx.report import plots
 from dqx.study.folder import Folder
 from dqx.study.results import Study
 from dqx.study.sinks import Sink
+from dqx.study.store import StudyWarning
 
 _YLABELS = {
     "exact_return": "exact greedy return over all starts (sum of rewards an episode)",
@@ -18,10 +20,23 @@ _YLABELS = {
 
 
 class Picture(Sink):
-    """Draws the learning curves into the study's folder once all runs are finished."""
+    """Draws the learning curves into the study's folder once all runs are finished.
+
+    A file that dqx has not drawn stays as it is, with a `StudyWarning`.
+    """
 
     def complete(self, study: Study) -> None:
-        draw(Folder(study.path).picture, study)
+        path = Folder(study.path).picture
+        if path.exists() and not plots.is_drawn(path):
+            warnings.warn(
+                StudyWarning(
+                    f"{path} was not drawn by dqx, so it stays as it is: move it away, and "
+                    f"`dqx study resume {study.path}` draws the learning curves"
+                ),
+                stacklevel=2,
+            )
+            return
+        draw(path, study)
 
 
 def draw(path: Path, study: Study) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS_LABEL = "environment steps"
+_SOFTWARE = "dqx"  # as a picture names what has drawn it
 RETURN_LABEL = "greedy return (sum of rewards an episode)"
 
 DPI = canvas.DPI
@@ -271,8 +272,15 @@ def write(figure: "Figure", path: Path) -> Path:
     """Writes a figure as a PNG, whole or not at all; the same picture is the same bytes."""
     with whole_file(path) as file:
         # No software version inside: the same picture is then the same bytes.
-        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": _SOFTWARE})
     return path
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a picture that `write` has written, or empty; nobody else's is one."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    return not start or b"tEXtSoftware\0" + _SOFTWARE.encode() in start
 
 
 def comparison(

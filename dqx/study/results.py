@@ -18,6 +18,7 @@ from dqx.study.folder import (
     ForeignRecord,
     Mark,
     StudyError,
+    chunk_files,
     read_arrays,
     read_checked,
     read_failures,
@@ -113,6 +114,22 @@ class Study:
     def digests(self) -> dict[tuple[str, int], str]:
         """The SHA-256 over metrics and parameters of each finished run, by (config, seed)."""
         return {(run["config"], run["seed"]): run["digest"] for run in self.runs}
+
+    def absent(self) -> list[str]:
+        """Data files of finished runs that are not there, or not as long as they were written.
+
+        Their content is not read: `dqx verify` and `dqx study resume` do that.
+        """
+        wrong = []
+        for chunk, record in self._records.items():
+            for path, mark in chunk_files(self._folder, chunk, record):
+                try:
+                    whole = path.stat().st_size == mark.bytes
+                except OSError:
+                    whole = False
+                if not whole:
+                    wrong.append(str(path.relative_to(self.path)))
+        return wrong
 
     def to_arrays(self, metric: str) -> np.ndarray:
         """A metric as float32 ``[configs, seeds, K]`` on ``steps``, NaN where there is no number.

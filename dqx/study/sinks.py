@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dqx.arguments import each, instance
+
 if TYPE_CHECKING:
     from dqx.study.plan import Plan, Point
     from dqx.study.results import Study
@@ -89,6 +91,9 @@ class Sink:
 
     def close(self) -> None:
         """The study ends, for whatever reason."""
+
+
+SINKS = each(instance("a sink", Sink), "a list of dqx.Sink objects")
 
 
 class Callback(Sink):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from dqx.cli import main
+from dqx.cli.arguments import make_parser
 from tests.cli.kit import run
 from tests.report.kit import Terminal, shown
 from tests.study.kit import BASE, call, make_study, toml
@@ -18,6 +19,8 @@ COMMANDS = {
     "verbose alone": ("-v", "required: COMMAND"),
     "presets of": ("presets cartpole", "unrecognized arguments: cartpole"),
     "envs option": ("envs --quiet", "unrecognized arguments: --quiet"),
+    "version of a command": ("--version presets", "--version goes without a command"),
+    "verbose command": ("-v presets", "-v goes without a command"),
 }
 TRAIN = {
     "option": ("--sed 3", "--sed"),
@@ -76,6 +79,12 @@ TRAIN = {
     "module file": ("--import mine.py", "no module 'mine.py'.*without .py"),
     "module path": ("--import ./mine", "no module './mine'"),
     "seconds": ("--checkpoint-seconds -1", "must be seconds, 0 or more, got '-1'"),
+    "checkpoints of none": (
+        "--no-replay-checkpoint --checkpoint-seconds 9", "takes no --checkpoint-seconds: none are"
+    ),
+    "runs of no tracker": ("--tracker-runs seed", "without trackers takes no --tracker-runs: it g"),
+    "width": ("--set chunk_width=1000000000", r"10+ seeds side by side need .*chunk_width=\d+ tr"),
+    "dry width": ("--dry-run --set chunk_width=1000000000", r"10+ seeds side by side need"),
     "memory": ("--set replay_capacity=2000000000 chunk_width=64", r"replay_capacity=\d+ would fit"),
     "file": ("--out file", "file is a file: choose another folder"),
     "below a file": ("--out file/below", "cannot write in .*Not a directory"),
@@ -120,6 +129,12 @@ STUDIES = {
     "overwrite status": ("study status study --overwrite", "takes no --overwrite"),
     "resume devices": ("study resume study --devices gpu", "JAX finds no gpu here"),
     "other software": ("study resume study", "device_kind was 'abacus' and is 'cpu: .*jax was '0'"),
+    "a search's checkpoints": (
+        "tune plan.toml --no-replay-checkpoint --checkpoint-seconds 9", "none are written"
+    ),
+    "pick of all": ("verify study --all --pick 3", "--all takes no --pick: it is the seed of a"),
+    "width of a terminal": ("play study --width 99", "on the terminal takes no --width: give --g"),
+    "speed of pictures": ("play study --png new --fps 9", "--png takes no --fps: pictures of th"),
     "verify nothing": ("verify", "DIR"),
     "verify no study": ("verify folder", "folder holds no study"),
     "verify unfinished": ("verify begun", "no run of begun is finished: .*nothing to verify"),
@@ -132,6 +147,10 @@ STUDIES = {
 }  # fmt: skip
 
 
+# What is only looked at takes nothing of a training.
+STATUS = {"study": "study status study", "tune": "tune status study"}
+
+
 def typed(line):
     """A line of `TRAIN` as the arguments of the command."""
     if line is None:
@@ -140,12 +159,29 @@ def typed(line):
     return ["train", *first, *line.split()]
 
 
+def subparser(command):
+    """The parser of a command, such as ``"study"``."""
+    (commands,) = (a for a in make_parser()._actions if isinstance(a.choices, dict))
+    return commands.choices[command]
+
+
 LINES = {name: (line.split(), words) for name, (line, words) in COMMANDS.items()}
 LINES |= {f"train, {name}": (typed(line), words) for name, (line, words) in TRAIN.items()}
 LINES |= {name: (line.split(), words) for name, (line, words) in STUDIES.items()}
 LINES["train, no name of a module"] = (["train", "cartpole", "--import", ""], "no module ''")
 LINES["train, nothing to set"] = (["train", "cartpole", "--set", ""], "field=value.*''")
 LINES["train, no folder"] = (["train", "cartpole", "--out", ""], "choose another folder")
+
+
+for command, line in STATUS.items():
+    for action in subparser(command)._actions:
+        name = action.option_strings[-1] if action.option_strings else ""
+        if name not in ("", "--help", "--import"):
+            value = "config" if action.choices else "1"
+            LINES[f"{command} status {name}"] = (
+                [*line.split(), name, *([] if action.nargs in (0, "?") else [value])],
+                f"`dqx {command} status` takes no {name}: it takes --import alone",
+            )
 
 
 @pytest.fixture(scope="module")
