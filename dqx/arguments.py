@@ -13,6 +13,29 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class _Brief(reprlib.Repr):
+    """Short texts of values, however large or deep they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict, self.maxset = 3, 12, 12, 8, 8
+        self.maxstring = self.maxother = 120
+
+    def repr_int(self, x: int, level: int) -> str:
+        del level
+        # Python refuses to write whole numbers of thousands of digits.
+        digits = int(x.bit_length() * math.log10(2)) + 1
+        return f"a whole number of about {digits:,} digits" if digits > 40 else repr(x)
+
+
+_BRIEF = _Brief()
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: in one line, its ``repr`` where that is short, else some."""
+    return " ".join(_BRIEF.repr(value).split())
+
+
 class Kind(NamedTuple):
     """What an argument has to be.
 
@@ -62,12 +85,6 @@ def checked(
         return call
 
     return decorate
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it: in one short line."""
-    text = " ".join(reprlib.repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def scalar(value: Any) -> Any:

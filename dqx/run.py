@@ -33,7 +33,7 @@ from dqx.study import finish
 from dqx.study.background import Stopped
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine
 from dqx.study.entries import is_ours
-from dqx.study.executors import Executor
+from dqx.study.executors import EXECUTOR, Executor
 from dqx.study.executors.local import Local
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
@@ -155,6 +155,7 @@ def run(
     require(
         ConfigError,
         overwrite=(overwrite, FLAG),
+        executor=(executor, maybe(EXECUTOR)),
         go_on=(go_on, FLAG),
         command=(command, maybe(TEXT)),
     )
@@ -224,6 +225,7 @@ def resume(
         ConfigError: for an argument of the wrong kind.
         StudyInterrupted: after Ctrl-C.
     """
+    require(ConfigError, executor=(executor, maybe(EXECUTOR)))
     _check_training(checkpoint_seconds, replay_checkpoint, progress, sinks)
     folder = Folder(path)
     record = read_plan_record(folder)

@@ -8,9 +8,9 @@ import pytest
 
 import dqx
 import envs
-from dqx import run as training
 from dqx import study
 from dqx.study import StudyError, certify, estimate
+from dqx.study.executors.local import Local
 from tests.study.kit import BASE, make_study
 from tests.wrong_calls import Accepted, refusals
 
@@ -18,7 +18,7 @@ CONFIG, HYPER = dqx.preset("cartpole")
 ENV = dqx.make_environment("CartPole-v1")
 GYM, PARAMS = envs.make("CartPole-v1")
 TRAINING = {
-    "devices": "cpu:1", "checkpoint_seconds": 15.0, "replay_checkpoint": True, "progress": None,
+    "devices": "cpu:1", "executor": None, "checkpoint_seconds": 15.0, "replay_checkpoint": True, "progress": None,
     "sinks": (),
 }  # fmt: skip
 FOLDER = "the folder"  # is put in its place where a test runs
@@ -85,8 +85,8 @@ def no_training(monkeypatch, tmp_path):
         raise Accepted
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "settle", accepted)
-    monkeypatch.setattr(training, "check_same_study", accepted)
+    for name in ("settle", "check"):
+        monkeypatch.setattr(Local, name, accepted)
     monkeypatch.setattr(certify, "_trained", accepted)
     monkeypatch.setattr(estimate, "settle", accepted)
     monkeypatch.setattr("dqx.tuning.Search", accepted)

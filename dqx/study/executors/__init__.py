@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from dqx.arguments import Kind
 from dqx.compute.programs import Programs
 from dqx.compute.session import ChunkResult, Saved
 from dqx.core.types import PyTree
@@ -110,3 +111,12 @@ class Executor(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+EXECUTOR = Kind(
+    "one that trains chunks, such as dqx.study.Ray()",
+    lambda value: all(
+        callable(getattr(value, name, None))
+        for name in ("settle", "identity", "check", "train", "__enter__", "__exit__")
+    ),
+)
