@@ -39,8 +39,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         # Closed below; before the other try, as what is there already may be another's.
         file = open(beside, "xb")  # noqa: SIM115
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary file's
-        raise
+        raise _renamed(error, path) from None
     try:
         with file:
             yield file
@@ -48,10 +47,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename in (None, str(beside), beside):
-            error.filename, error.filename2 = str(path), None
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename is None:  # as of a full disk
+                error.filename = str(path)
+            elif str(error.filename) == str(beside):
+                raise _renamed(error, path) from None
         raise
+
+
+def _renamed(error: OSError, path: Path) -> OSError:
+    """The same error of the file itself, not of the temporary one beside it."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def check_file(path: Path) -> None:

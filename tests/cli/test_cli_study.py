@@ -276,7 +276,7 @@ def test_the_options_reach_the_training(place, monkeypatch):
     (place / "new.toml").write_text(toml({**PLAN, "name": "new"}))
     call("study", "new.toml", "--quiet")
     call("study", "plan.toml", "--out", "x", "--overwrite", "--devices", "cpu:2",
-         "--checkpoint-seconds", "0.5", "--no-replay-checkpoint", "--quiet")  # fmt: skip
+         "--no-replay-checkpoint", "--quiet")  # fmt: skip
     call("study", "resume", "runs/tiny", "--devices", "cpu:1", "--checkpoint-seconds", "0",
          "--quiet")  # fmt: skip
     given = [named for _, _, named in calls]
@@ -291,7 +291,7 @@ def test_the_options_reach_the_training(place, monkeypatch):
         {"overwrite": False, "replay_checkpoint": True, "devices": None,
          "command": "dqx study new.toml --quiet"},
         {"overwrite": True, "replay_checkpoint": False, "devices": "cpu:2",
-         "checkpoint_seconds": 0.5, "command": "dqx study plan.toml --out x --overwrite --devices "
-         "cpu:2 --checkpoint-seconds 0.5 --no-replay-checkpoint --quiet"},
+         "command": "dqx study plan.toml --out x --overwrite --devices cpu:2 "
+         "--no-replay-checkpoint --quiet"},
         {"replay_checkpoint": True, "devices": "cpu:1", "checkpoint_seconds": 0.0},
     ]  # fmt: skip

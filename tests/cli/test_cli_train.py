@@ -135,14 +135,14 @@ def test_defaults(runs):
 def test_every_option_reaches_the_training(runs):
     status, *_ = call(
         "train", "cartpole", "--out", "a", "--devices", "cpu:2", "--root-seed", "5",
-        "--checkpoint-seconds", "0.5", "--no-replay-checkpoint", "--overwrite", "--seeds", "8:10",
+        "--checkpoint-seconds", "0.5", "--overwrite", "--seeds", "8:10",
         "--set", "gamma=0.5", "--set", "max_grad_norm=inf", "tau=0.5", "--quiet",
     )  # fmt: skip
     assert status == 0
     (given,) = runs
     assert (given.out, given.devices, given.plan.root_seed) == ("a", "cpu:2", 5)
     assert (given.overwrite, given.replay_checkpoint, given.checkpoint_seconds) == (
-        True, False, 0.5
+        True, True, 0.5
     )  # fmt: skip
     hyper = given.plan.points[0].hyper
     assert (hyper.gamma, hyper.max_grad_norm, hyper.tau) == (0.5, float("inf"), 0.5)

@@ -18,8 +18,8 @@ CONFIG, HYPER = dqx.preset("cartpole")
 ENV = dqx.make_environment("CartPole-v1")
 GYM, PARAMS = envs.make("CartPole-v1")
 TRAINING = {
-    "devices": "cpu:1", "executor": None, "checkpoint_seconds": 15.0, "replay_checkpoint": True, "progress": None,
-    "sinks": (),
+    "devices": "cpu:1", "executor": None, "checkpoint_seconds": 15.0, "replay_checkpoint": True,
+    "progress": None, "sinks": (),
 }  # fmt: skip
 FOLDER = "the folder"  # is put in its place where a test runs
 CALLS = {
