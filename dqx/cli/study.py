@@ -261,10 +261,11 @@ def _listed(names: "Sequence[str]") -> str:
 
 
 def _certificate_words(found: "Study") -> str:
+    from dqx.study import forms
     from dqx.study.folder import Folder, StudyError, read_sealed
 
     try:
-        record = read_sealed(Folder(found.path).certificate)
+        record = read_sealed(Folder(found.path).certificate, forms.CERTIFICATE)
     except StudyError as error:
         return f"{error}; `dqx verify {found.path}` writes a new one"
     if record.get("plan_seal") != found.plan["sha256"]:

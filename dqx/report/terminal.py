@@ -146,10 +146,11 @@ def _counted(study: "Study", name: str) -> np.ndarray:
 def _time(study: "Study") -> list[str]:
     """How long it took, where the manifest tells."""
     facts = study.manifest
-    if facts.get("steps_per_second") is None:
+    wanted = ("steps_per_second", "devices", "compile_seconds", "run_seconds")
+    if any(facts.get(name) is None for name in wanted):
         return []
     places = facts["devices"]
-    kind = study.plan["identity"]["device_kind"].partition(": ")[2].partition(" (")[0]
+    kind = study.plan["identity"].get("device_kind", "").partition(": ")[2].partition(" (")[0]
     return [
         f"time: {facts['compile_seconds']:.1f} s to compile, {facts['run_seconds']:.1f} s to run "
         f"({facts['steps_per_second']:,.0f} environment steps/s on {len(places)} x {kind})"

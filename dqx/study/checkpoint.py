@@ -15,6 +15,7 @@ import numpy as np
 from dqx.compute import trees
 from dqx.compute.programs import Programs
 from dqx.compute.session import Saved, row_metrics
+from dqx.study import forms
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -117,11 +118,11 @@ def find(folder: Folder, seal: str, chunk: int) -> Checkpoint | None:
     path = folder.checkpoints / f"{chunk:05d}.json"
     if not path.exists():
         return None
-    record = read_sealed(path)
-    if record.get("plan_seal") != seal or record.get("chunk") != chunk:
+    record = read_sealed(path, forms.CHECKPOINT)
+    if record["plan_seal"] != seal or record["chunk"] != chunk:
         raise StudyError(f"{path}: it belongs to another study")
-    snapshots = {int(step): Mark(**mark) for step, mark in record["snapshots"].items()}
-    return Checkpoint(record["step"], Mark(**record["arrays"]), snapshots)
+    snapshots = {int(step): Mark.of(mark) for step, mark in record["snapshots"].items()}
+    return Checkpoint(record["step"], Mark.of(record["arrays"]), snapshots)
 
 
 def files(folder: Folder, chunk: int, found: Checkpoint) -> list[tuple[Path, Mark]]:

@@ -120,9 +120,21 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     raise _wrong(path, kind, "a file")
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a plain file; raises as `open_plain` does."""
+def read_plain(path: Path, most: int | None = None) -> bytes:
+    """The content of a plain file.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have; nothing is read of a larger one.
+
+    Raises:
+        StudyError: naming it, if it is anything else, or larger.
+        OSError: if it cannot be read.
+    """
     with open(open_plain(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise StudyError(f"{path}: {size:,} bytes, and at most {most:,} are expected of it")
         return file.read()
 
 

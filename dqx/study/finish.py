@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqx.files import whole_file
-from dqx.study.entries import read_plain
+from dqx.study import forms
 from dqx.study.folder import (
     Folder,
     StudyError,
@@ -21,6 +21,7 @@ from dqx.study.folder import (
     read_sealed,
     write_sealed,
 )
+from dqx.study.plan import MAX_RUNS
 from dqx.study.record import plan_differences
 from dqx.study.sinks import Progress
 
@@ -83,7 +84,7 @@ def _is_ours(folder: Folder) -> bool:
     marks = [(path, plan) for path in (folder.plan, folder.plan_copy, folder.manifest)]
     for path, keys in (*marks, (folder.manifest, {"versions"})):  # the last is of dqx 0.1
         with contextlib.suppress(OSError, ValueError):
-            content = json.loads(read_plain(path))
+            content = forms.parse(path, MAX_RUNS)
             if isinstance(content, dict) and keys <= set(content):
                 return True
     return False
@@ -99,11 +100,12 @@ def write_progress(folder: Folder, progress: Progress) -> None:
 
 def read_progress(folder: Folder) -> dict[str, Any]:
     """What `write_progress` wrote; empty if there is nothing, since no result depends on it."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(read_plain(folder.progress))
-        if isinstance(content, dict):
-            return content
-    return {}
+    try:
+        content = forms.parse(folder.progress)
+        forms.check(folder.progress, content, forms.PROGRESS)
+    except (OSError, StudyError):
+        return {}
+    return dict(content)
 
 
 def write_manifest(folder: Folder, facts: Mapping[str, Any]) -> None:
@@ -130,5 +132,6 @@ def has_manifest(folder: Folder, seal: str | None = None) -> bool:
     """Whether ``manifest.json`` is there, undamaged and of this plan."""
     with contextlib.suppress(StudyError):
         seal = read_plan_record(folder)["sha256"] if seal is None else seal
-        return bool(read_sealed(folder.manifest).get("plan_seal") == seal)
+        manifest = read_sealed(folder.manifest, forms.MANIFEST, MAX_RUNS)
+        return bool(manifest["plan_seal"] == seal)
     return False

@@ -35,8 +35,11 @@ import numpy as np
 
 from dqx.arguments import PATH, require
 from dqx.files import whole_file, write_json
-from dqx.study import entries
-from dqx.study.entries import StudyError, open_plain, read_plain
+from dqx.settings import MAX_SEEDS, brief
+from dqx.study import contents, entries, forms
+from dqx.study.entries import StudyError, open_plain
+from dqx.study.forms import Form
+from dqx.study.planned import check_plan
 
 FORMAT = 2
 # The entries of a plan, which a manifest has among its own.
@@ -57,6 +60,11 @@ class Mark(NamedTuple):
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """The mark in a record."""
+        return cls(record["bytes"], record["sha256"])
 
 
 class Folder:
@@ -114,6 +122,13 @@ class Folder:
         folders = [self.path / "chunks", self.checkpoints]
         found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
         return [path for path in found if re.fullmatch(r"[0-9]{5,}\.json", path.name)]
+
+    def finished(self) -> list[int]:
+        """The numbers of the chunks that have a record, rising."""
+        found = (self.path / "chunks").glob("[0-9]*.json")
+        return sorted(
+            int(p.stem) for p in found if re.fullmatch("[0-9]{5}|[1-9][0-9]{5,8}", p.stem)
+        )
 
     def part(self, kind: str, chunk: int) -> Path:
         return self.path / kind / f"part-{chunk:05d}.{_SUFFIX[kind]}"
@@ -196,8 +211,7 @@ def read_arrays(path: Path, mark: Mark) -> dict[str, np.ndarray]:
     Raises:
         StudyError: if the file is not as it was written.
     """
-    with np.load(io.BytesIO(read_checked(path, mark)), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return contents.arrays(path, read_checked(path, mark))
 
 
 def read_checked(path: Path, mark: Mark) -> bytes:
@@ -207,11 +221,14 @@ def read_checked(path: Path, mark: Mark) -> bytes:
         StudyError: naming the file, if it is missing or is not what was written.
     """
     try:
-        content = read_plain(path)
+        with open(open_plain(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != mark.bytes:
+                raise StudyError(f"{path}: {size:,} bytes instead of {mark.bytes:,}")
+            contents.check_room(path, size)
+            content = file.read()
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}") from None
-    if len(content) != mark.bytes:
-        raise StudyError(f"{path}: {len(content):,} bytes instead of {mark.bytes:,}")
     if hashlib.sha256(content).hexdigest() != mark.sha256:
         raise StudyError(f"{path}: its content is not what was written (checksum differs)")
     return content
@@ -226,24 +243,29 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     write_json(path, {**content, "sha256": seal(content)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path, form: Form = forms.anything, runs: int = 0) -> dict[str, Any]:
     """Reads what `write_sealed` wrote, with its checksum under ``sha256``.
 
+    Args:
+        path: of the file.
+        form: that its content must have.
+        runs: how many it may list, if it lists those of the whole study.
+
     Raises:
-        StudyError: naming the file, if it is missing, or not as it was written.
+        StudyError: naming the file, if it is missing, not as it was written, or of another form.
     """
     try:
-        content = json.loads(read_plain(path).decode())
-        intact = isinstance(content, dict) and seal(content) == content.get("sha256")
+        content = forms.parse(path, runs)
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}") from None
-    except StudyError:
-        raise
-    except (ValueError, RecursionError):
+    try:
+        intact = isinstance(content, dict) and seal(content) == content.get("sha256")
+    except (ValueError, RecursionError):  # of an infinite number, and of lists in lists in lists
         raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
     if not intact:
         raise StudyError(f"{path}: its content is not what was written (checksum differs)")
-    return content
+    forms.check(path, content, form)
+    return dict(content)
 
 
 def plain(value: Any) -> Any:
@@ -269,13 +291,32 @@ def intact_plans(folder: Folder) -> dict[Path, dict[str, Any]]:
     found = {}
     for path in (folder.plan, folder.plan_copy):
         with contextlib.suppress(StudyError):
-            found[path] = read_sealed(path)
+            found[path] = read_plan_file(path)
     with contextlib.suppress(StudyError):
-        manifest = read_sealed(folder.manifest)
+        manifest = read_sealed(folder.manifest, forms.MANIFEST, MAX_SEEDS)
         record = {key: manifest[key] for key in PLAN_KEYS if key in manifest}
-        if seal(record) == manifest.get("plan_seal"):
-            found[folder.manifest] = {**record, "sha256": manifest["plan_seal"]}
+        if seal(record) == manifest["plan_seal"]:
+            record["sha256"] = manifest["plan_seal"]
+            _check_plan(folder.manifest, record)
+            found[folder.manifest] = record
     return found
+
+
+def read_plan_file(path: Path) -> dict[str, Any]:
+    """The plan in one file, checked like a new one unless it is of another version's form.
+
+    Raises:
+        StudyError: naming the file, if it is missing, damaged, or no plan.
+    """
+    record = read_sealed(path)
+    _check_plan(path, record)
+    return record
+
+
+def _check_plan(path: Path, record: Mapping[str, Any]) -> None:
+    if record.get("format") == FORMAT:
+        forms.check(path, record, forms.PLAN)
+        check_plan(path, record)
 
 
 def read_plan_record(folder: Folder) -> dict[str, Any]:
@@ -287,7 +328,7 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
     """
     entries.check(folder.path)
     try:
-        record = read_sealed(folder.plan)
+        record = read_plan_file(folder.plan)
     except StudyError:
         others = list(intact_plans(folder).values())
         if not others and folder.plan.exists():
@@ -297,8 +338,8 @@ def read_plan_record(folder: Folder) -> dict[str, Any]:
         record = others[0]
     if record.get("format") != FORMAT:
         raise StudyError(
-            f"{folder.plan} has format {record.get('format')!r}, and this version of dqx reads "
-            f"{FORMAT}: use the version that wrote it"
+            f"{folder.plan} has format {brief(record.get('format'))}, and this version of dqx "
+            f"reads {FORMAT}: use the version that wrote it"
         )
     return record
 
@@ -334,14 +375,14 @@ def read_record(folder: Folder, seal: str, chunk: int) -> dict[str, Any] | None:
     path = folder.record(chunk)
     if not path.exists():
         return None
-    record = read_sealed(path)
-    if record.get("plan_seal") != seal:
+    record = read_sealed(path, forms.RECORD)
+    if record["plan_seal"] != seal:
         raise ForeignRecord(
-            f"{path}: it belongs to another study, of plan {str(record.get('plan_seal'))[:12]}, "
+            f"{path}: it belongs to another study, of plan {record['plan_seal'][:12]}, "
             f"and {folder.plan.name} is plan {seal[:12]}: put the study's own plan back, or move "
             "the records of others away"
         )
-    if record.get("chunk") != chunk:
+    if record["chunk"] != chunk:
         raise StudyError(f"{path}: it belongs to another study, or another chunk of this")
     return record
 
@@ -370,9 +411,9 @@ def read_failures(folder: Folder, seal: str) -> dict[int, str]:
 
 def chunk_files(folder: Folder, chunk: int, record: Mapping[str, Any]) -> list[tuple[Path, Mark]]:
     """The files of a finished chunk, and what they were when they were written."""
-    parts = [(folder.part(kind, chunk), Mark(**record["files"][kind])) for kind in KINDS]
+    parts = [(folder.part(kind, chunk), Mark.of(record["files"][kind])) for kind in KINDS]
     taken = record["snapshots"].items()
-    return [*parts, *((folder.snapshot(chunk, int(at)), Mark(**mark)) for at, mark in taken)]
+    return [*parts, *((folder.snapshot(chunk, int(at)), Mark.of(mark)) for at, mark in taken)]
 
 
 def is_free(target: Path) -> bool:

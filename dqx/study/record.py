@@ -1,23 +1,26 @@
 """``plan.json``: what a study trains and on what, as written, read back and compared."""
 
+import dataclasses
 import datetime
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from dqx.settings import SETTINGS, ConfigError, agent, environments, show
+from dqx.settings import SETTINGS, ConfigError, ConfigWarning, agent, brief, environments, show
 from dqx.study import identity
 from dqx.study.folder import (
     FORMAT,
     Folder,
     StudyError,
     intact_plans,
+    read_plan_file,
     read_sealed,
     seal,
     write_sealed,
 )
 from dqx.study.host import checkout
-from dqx.study.plan import Plan, point_of, point_record
+from dqx.study.plan import Plan, point_of, point_record, read_plan
 
 # What makes two studies the same; the rest says when and on what they were trained.
 _SAME = ("name", "seeds", "root_seed", "snapshot_every")
@@ -56,8 +59,10 @@ def write_plan(folder: Folder, record: Mapping[str, Any]) -> None:
 def plan_of(folder: Folder, record: Mapping[str, Any]) -> Plan:
     """The plan that was written.
 
+    It is checked as a new one is: the values, how they fit, and what the environments say to them.
+
     Raises:
-        StudyError: if it has fields that this version of dqx does not know.
+        StudyError: if it has fields that this version of dqx does not know, or cannot be trained.
         ConfigError: if an agent or an environment of a module of one's own is not known here.
     """
     for point in record["points"]:
@@ -65,15 +70,36 @@ def plan_of(folder: Folder, record: Mapping[str, Any]) -> Plan:
         environments.check_loaded(point["config"].get("env", SETTINGS["env"].default))
     try:
         points = tuple(point_of(point) for point in record["points"])
+        found = Plan(
+            name=record["name"],
+            points=points,
+            seeds=tuple(record["seeds"]),
+            root_seed=record["root_seed"],
+            snapshot_every=record["snapshot_every"],
+        )
+        anew = _made_anew(found)
     except ConfigError as error:
         raise StudyError(f"{folder.plan} is of another version of dqx: {error}") from None
-    return Plan(
-        name=record["name"],
-        points=points,
-        seeds=tuple(record["seeds"]),
-        root_seed=record["root_seed"],
-        snapshot_every=record["snapshot_every"],
+    for old, new in zip(found.points, anew.points, strict=True):
+        if (old.config, old.hyper) != (new.config, new.hyper):
+            raise StudyError(
+                f"{folder.plan} is of another version of dqx, in which configuration "
+                f"{brief(old.name)} would be another: use the version that wrote it"
+            )
+    return found
+
+
+def _made_anew(plan: Plan) -> Plan:
+    """A plan as `read_plan` makes it of what was given: nothing sorted yet, nothing rounded."""
+    points = tuple(
+        point._replace(config=config, hyper=hyper)
+        for point in plan.points
+        for given in [environments.given(point.config, point.hyper)]
+        for config, hyper in [environments.replaced(point.config, point.hyper, given)]
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConfigWarning)  # of what is rounded, told when it was
+        return read_plan(dataclasses.replace(plan, points=points))
 
 
 def check_same_study(folder: Folder, record: Mapping[str, Any], present: Mapping[str, str]) -> None:
@@ -128,7 +154,7 @@ def mend_plan(folder: Folder, record: Mapping[str, Any]) -> list[str]:
     texts = []
     for path in (folder.plan, folder.plan_copy):
         try:
-            intact = read_sealed(path)["sha256"] == record["sha256"]
+            intact = read_plan_file(path)["sha256"] == record["sha256"]
             text = f"{path}: it is of another plan"
         except StudyError as error:
             intact, text = False, str(error)

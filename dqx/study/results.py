@@ -1,11 +1,9 @@
 """Reading a study: tables, arrays, parameters and digests. Needs no accelerator and no JAX."""
 
-import collections
 import contextlib
 import functools
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,19 +11,20 @@ import numpy as np
 from dqx.arguments import TEXT, maybe, require, whole
 from dqx.compute.digest import nested
 from dqx.settings import Config, Hyper, environments, from_record, row_steps
+from dqx.study import contents, forms
 from dqx.study.folder import (
     Folder,
     ForeignRecord,
     Mark,
     StudyError,
     chunk_files,
-    read_arrays,
     read_checked,
     read_failures,
     read_plan_record,
     read_record,
     read_sealed,
 )
+from dqx.study.planned import Planned, check_record
 
 if TYPE_CHECKING:
     import pandas
@@ -63,12 +62,16 @@ class Study:
         self.plan = read_plan_record(folder)
         self.configs: tuple[str, ...] = tuple(point["name"] for point in self.plan["points"])
         self.seeds: tuple[int, ...] = tuple(self.plan["seeds"])
+        self._planned = Planned(self.plan)
         self._records = {}
-        for chunk in range(_num_chunks(self.plan)):
+        for chunk in folder.finished():
+            if chunk >= self._planned.count:
+                break  # none of the study's
             with self._repair():
                 record = read_record(folder, self.plan["sha256"], chunk)
-            if record is not None:
-                self._records[chunk] = record
+                if record is not None:
+                    check_record(folder.record(chunk), record, self._planned.chunk(chunk))
+                    self._records[chunk] = record
         self.runs: list[dict[str, Any]] = [
             {**run, "chunk": chunk}
             for chunk, record in self._records.items()
@@ -92,7 +95,11 @@ class Study:
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """``manifest.json`` of a finished study; of an unfinished one, its plan."""
-        return read_sealed(self._folder.manifest) if self._folder.manifest.exists() else self.plan
+        if not self._folder.manifest.exists():
+            return self.plan
+        runs = len(self.configs) * len(self.seeds)
+        with self._repair():
+            return read_sealed(self._folder.manifest, forms.MANIFEST, runs)
 
     @functools.cached_property
     def metrics(self) -> "pandas.DataFrame":
@@ -178,8 +185,8 @@ class Study:
             taken = ", ".join(record["snapshots"]) or "none (snapshot_every of the plan is 0)"
             raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
         with self._repair():
-            arrays = read_arrays(path, Mark(**mark))
-        del arrays["config"], arrays["seed"]
+            content = read_checked(path, Mark.of(mark))
+            arrays = contents.params(path, content, self._planned.chunk(chunk))
         return nested({name: values[index] for name, values in arrays.items()})
 
     def point(self, config: str | None = None) -> tuple[Config, Hyper]:
@@ -290,14 +297,11 @@ class Study:
             yield record, self._table(kind, chunk)
 
     def _table(self, kind: str, chunk: int) -> "pyarrow.Table":
-        import pyarrow.parquet
-
-        mark = Mark(**self._records[chunk]["files"][kind])
+        mark, path = Mark.of(self._records[chunk]["files"][kind]), self._folder.part(kind, chunk)
         with self._repair():
-            content = read_checked(self._folder.part(kind, chunk), mark)
-        # For files of this size threads, and `read_table`, take longer than the reading itself.
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-        return file.read(use_threads=False)
+            content, planned = read_checked(path, mark), self._planned.chunk(chunk)
+            table: pyarrow.Table = contents.READERS[kind](path, content, planned)
+        return table
 
     @contextlib.contextmanager
     def _repair(self) -> Iterator[None]:
@@ -310,10 +314,3 @@ class Study:
             raise StudyError(
                 f"{error}. `dqx study resume {self.path}` trains its runs again"
             ) from None
-
-
-def _num_chunks(plan: Mapping[str, Any]) -> int:
-    """How many chunks a plan has; files of other numbers are none of the study's."""
-    points = collections.Counter(json.dumps(point["config"]) for point in plan["points"])
-    runs = {config: count * len(plan["seeds"]) for config, count in points.items()}
-    return sum(-(-n // json.loads(config)["chunk_width"]) for config, n in runs.items())

@@ -13,8 +13,9 @@ from dqx.compute.footprint import Footprint, chunks_that_fit, measure, refusal, 
 from dqx.compute.programs import Programs, chunk_width, programs_for
 from dqx.compute.session import Chunk
 from dqx.compute.solution import check_listable, check_solvable
-from dqx.settings import Config, environments
+from dqx.settings import Config, environments, row_steps
 from dqx.study.plan import Plan, Point
+from dqx.study.planned import PlannedChunk
 
 
 class Task(NamedTuple):
@@ -39,6 +40,13 @@ class Task(NamedTuple):
         stacked = jax.tree.map(lambda *xs: np.array(xs, np.float32), *hypers)
         drawn = {name: values.astype(np.float32) for name, values in self.drawn.items()}
         return Chunk(self.seeds, stacked.replace(extra={**stacked.extra, **drawn}))
+
+    @property
+    def planned(self) -> PlannedChunk:
+        """Its runs and their rows, as its files have to hold them."""
+        names = [point.name for point in self.points]
+        steps = np.array(row_steps(self.config), np.int64)
+        return PlannedChunk(list(zip(names, self.seeds.tolist(), strict=True)), steps)
 
     @property
     def drawn(self) -> dict[str, np.ndarray]:

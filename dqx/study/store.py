@@ -12,13 +12,12 @@ from dqx.compute.score import score
 from dqx.compute.session import ChunkResult, Saved
 from dqx.core.types import PyTree
 from dqx.settings import environments, setting, show
-from dqx.study import checkpoint, finish
+from dqx.study import checkpoint, contents, finish
 from dqx.study.checkpoint import State
 from dqx.study.folder import (
     Folder,
     Mark,
     StudyError,
-    chunk_files,
     marked_file,
     plain,
     read_checked,
@@ -27,6 +26,7 @@ from dqx.study.folder import (
     write_failure,
     write_sealed,
 )
+from dqx.study.planned import check_record
 from dqx.study.schedule import Task
 from dqx.study.sinks import Progress
 
@@ -162,8 +162,8 @@ class FolderStore:
                 record = read_record(folder, self.seal, index)
                 if record is None and folder.manifest.exists():
                     raise StudyError(f"{folder.record(index)}: it is missing")
-                for path, mark in chunk_files(folder, index, record) if record else ():
-                    read_checked(path, mark)
+                if record is not None:
+                    _check_chunk(folder, record, task)
             except StudyError as error:
                 _warn(f"{error}. The runs of chunk {index} are trained again")
                 record = None
@@ -185,7 +185,7 @@ class FolderStore:
             for path, mark in checkpoint.files(self.folder, task.number, found):
                 read_checked(path, mark)
         except StudyError as error:
-            _warn(f"{error}. Chunk {task.number} starts again from its beginning")
+            _warn_of_restart(error, task)
             return
         self._found[task.number] = found
 
@@ -197,8 +197,13 @@ class FolderStore:
         found = self._found.pop(task.number, None)
         if found is None:
             return None
+        try:
+            saved = checkpoint.read(self.folder, task.number, found, programs)
+        except StudyError as error:
+            _warn_of_restart(error, task)
+            return None
         self._snapshots[task.number] = dict(found.snapshots)
-        return checkpoint.read(self.folder, task.number, found, programs)
+        return saved
 
     def state(self, task: Task) -> State | None:
         if task.number in self._saved:
@@ -310,6 +315,26 @@ def _labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[st
         # A varied field keeps its name, unless a metric has it.
         columns[f"{field}_field" if field in metrics else field] = column(values, kind)
     return columns
+
+
+def _check_chunk(folder: Folder, record: Mapping[str, Any], task: Task) -> None:
+    """Reads every file of a finished chunk as `Study` does, so that what it refuses is mended.
+
+    Raises:
+        StudyError: naming the file.
+    """
+    planned, chunk, files = task.planned, task.number, record["files"]
+    check_record(folder.record(chunk), record, planned)
+    for kind, read in contents.READERS.items():
+        path = folder.part(kind, chunk)
+        read(path, read_checked(path, Mark.of(files[kind])), planned)
+    for step, mark in record["snapshots"].items():
+        path = folder.snapshot(chunk, int(step))
+        contents.params(path, read_checked(path, Mark.of(mark)), planned)
+
+
+def _warn_of_restart(error: StudyError, task: Task) -> None:
+    _warn(f"{error}. Chunk {task.number} starts again from its beginning")
 
 
 def _warn(text: str) -> None:

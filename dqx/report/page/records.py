@@ -4,6 +4,7 @@ from typing import Any
 
 from dqx.report.terminal import clock, counted, size
 from dqx.settings import show
+from dqx.study import forms
 from dqx.study.finish import read_progress
 from dqx.study.folder import Folder, StudyError, holder, read_sealed
 from dqx.study.results import Study
@@ -125,10 +126,10 @@ def _certificate(found: Study) -> dict[str, Any]:
     if not path.exists():
         return {"words": f"Not verified yet: {how} trains runs again and compares every bit."}
     try:
-        record = read_sealed(path)
+        record = read_sealed(path, forms.CERTIFICATE)
     except StudyError as error:
         return {"words": f"{error}; {how} writes a new one."}
-    if record.get("plan_seal") != found.plan["sha256"]:
+    if record["plan_seal"] != found.plan["sha256"]:
         return {"words": f"The certificate is of another study: {how} writes one of this."}
     checks = record["checks"]
     return {

@@ -1,0 +1,363 @@
+"""What the JSON files of studies and searches may hold: their forms, declared, and one reader.
+
+A seal tells damage, and anybody can seal anything. So a file is held against its form before
+anything is made of it: which entries there are, of which types, in which ranges. What has no form
+here is never looked at. Sizes are bounded before a file is read, and counts before it is parsed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dqx.settings import MAX_SEEDS, brief
+from dqx.settings.single import is_number
+from dqx.study.entries import StudyError, read_plain
+
+# Bytes and values of a file at most; a value takes up to a hundred bytes once it is parsed. The
+# largest plan that is allowed has less than half of either.
+MAX_BYTES = 64 * 2**20
+MAX_VALUES = 4_000_000
+# What each run may add to a manifest, which lists them all.
+_RUN_BYTES, _RUN_VALUES = 512, 8
+MAX_POINTS = 10_000
+
+# A form raises `Wrong` for a value that does not fit it.
+Form = Callable[[Any], None]
+
+
+class Wrong(Exception):
+    """A value that does not fit a form.
+
+    Args:
+        wanted: what it must be, in words.
+        value: what it is.
+
+    Attributes:
+        where: the names and numbers that lead to it, such as ``points[2].name``.
+    """
+
+    def __init__(self, wanted: str, value: Any) -> None:
+        super().__init__(wanted)
+        self.wanted, self.value, self.where = wanted, value, ""
+
+    def __str__(self) -> str:
+        return f"{self.where or 'its content'} must be {self.wanted}, got {brief(self.value)}"
+
+    def within(self, place: str) -> "Wrong":
+        """The same, seen from outside."""
+        self.where = place + (f".{self.where}" if self.where[:1] not in ("", "[") else self.where)
+        return self
+
+
+def whole(low: int = 0, high: int = 2**63 - 1) -> Form:
+    """A whole number in a range."""
+    end = f"{high:,}" if high < 2**33 else "what fits into 64 bits"
+
+    def check(value: Any) -> None:
+        if type(value) is not int or not low <= value <= high:
+            raise Wrong(f"a whole number from {low:,} to {end}", value)
+
+    return check
+
+
+def number(low: float = -1e308, high: float = 1e308) -> Form:
+    """A finite number in a range."""
+    words = "a number" if low == -1e308 else f"a number from {low:g} on"
+
+    def check(value: Any) -> None:
+        if not is_number(value) or not low <= value <= high:
+            raise Wrong(words, value)
+
+    return check
+
+
+def text(pattern: str = "", words: str = "a text in one line", most: int = 100_000) -> Form:
+    """A text that matches a pattern as a whole; without one, that can be shown in a line."""
+    known = re.compile(pattern).fullmatch if pattern else str.isprintable
+
+    def check(value: Any) -> None:
+        if not isinstance(value, str) or len(value) > most or not known(value):
+            raise Wrong(words, value)
+
+    return check
+
+
+def free_text(value: Any) -> None:
+    """A text of any characters that can be written as UTF-8."""
+    if not isinstance(value, str) or not value.isascii() and _is_broken(value):
+        raise Wrong("a text", value)
+
+
+def flag(value: Any) -> None:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise Wrong("true or false", value)
+
+
+def maybe(form: Form) -> Form:
+    """What fits another form, or null."""
+
+    def check(value: Any) -> None:
+        if value is not None:
+            form(value)
+
+    return check
+
+
+def items(form: Form, least: int = 0, most: int = MAX_SEEDS) -> Form:
+    """A list of what fits another form."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise Wrong(f"a list of {least:,} to {most:,} entries", value)
+        for place, item in enumerate(value):
+            try:
+                form(item)
+            except Wrong as wrong:
+                raise wrong.within(f"[{place}]") from None
+
+    return check
+
+
+def table(known: Mapping[str, Form], optional: Mapping[str, Form] | None = None) -> Form:
+    """A table with these entries; of others, which a later version may add, nothing is asked."""
+    every = {**known, **(optional or {})}
+
+    def check(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise Wrong("a table", value)
+        for name, form in every.items():
+            if name in value:
+                try:
+                    form(value[name])
+                except Wrong as wrong:
+                    raise wrong.within(name) from None
+            elif name in known:
+                raise Wrong(f"a table with an entry {name!r}", value)
+
+    return check
+
+
+def entries(names: str, form: Form, words: str = "a table") -> Form:
+    """A table whose names all match a pattern, of what fits another form."""
+    known = re.compile(names).fullmatch
+
+    def check(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise Wrong(words, value)
+        for name, item in value.items():
+            if not known(name):
+                raise Wrong(words, value)
+            try:
+                form(item)
+            except Wrong as wrong:
+                raise wrong.within(brief(name)) from None
+
+    return check
+
+
+def anything(value: Any) -> None:
+    """Any JSON; for what is not looked at."""
+
+
+def setting_value(value: Any) -> None:
+    """A number, a text, true, false, null, a list of these, or a rule such as uniform: [8, 12]."""
+    parts = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) and len(value) == 1:
+        ((rule, ends),) = value.items()
+        parts = [rule, *ends] if isinstance(ends, list) else [None, ends]
+    for part in parts:
+        if isinstance(part, dict | list) or isinstance(part, str) and _is_broken(part):
+            raise Wrong("the value of a setting", value)
+
+
+def _is_broken(value: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in value)
+
+
+# --- The files of a study.
+
+SHA256 = text("[0-9a-f]{64}", "a SHA-256 of 64 hexadecimal digits")
+LABEL = text(most=4_000, words="a text in one line of at most 4,000 characters")
+SEED = whole(0, 2**32 - 1)
+_NAME = text("[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", "a name that a folder can have")
+_STEP = "0|[1-9][0-9]{0,9}"
+_FIELD = ".{1,200}"
+_SETTINGS = entries(_FIELD, setting_value)
+MARK = table({"bytes": whole(), "sha256": SHA256})
+_MARKS = entries(_STEP, MARK, "a table whose names are steps")
+_MADE = {
+    "git_commit": maybe(text()), "git_modified": maybe(flag), "command": maybe(free_text),
+    "created": text(),
+}  # fmt: skip
+
+PLAN = table(
+    {
+        "name": _NAME,
+        "seeds": items(SEED, least=1),
+        "root_seed": SEED,
+        "snapshot_every": whole(0, 2**31 - 1),
+        "points": items(
+            table({"name": LABEL, "config": _SETTINGS, "hyper": _SETTINGS, "varied": _SETTINGS}),
+            least=1,
+        ),
+        "identity": entries(_FIELD, free_text),
+        "sha256": SHA256,
+    },
+    _MADE,
+)
+RUN = table(
+    {
+        "config": LABEL,
+        "seed": SEED,
+        "digest": SHA256,
+        "diverged_at": whole(-1, 2**31 - 1),
+        "score": maybe(number()),
+    }
+)
+RECORD = table(
+    {
+        "plan_seal": SHA256,
+        "chunk": whole(),
+        "files": table({"metrics": MARK, "episodes": MARK, "params": MARK}),
+        "snapshots": _MARKS,
+        "runs": items(RUN, least=1),
+    }
+)
+CHECKPOINT = table(
+    {"plan_seal": SHA256, "chunk": whole(), "step": whole(0, 2**31 - 1), "arrays": MARK,
+     "snapshots": _MARKS}
+)  # fmt: skip
+MANIFEST = table(
+    {"plan_seal": SHA256},
+    {
+        **_MADE,
+        "steps": maybe(whole()),
+        "steps_per_second": maybe(number(0)),
+        "compile_seconds": number(0),
+        "run_seconds": number(0),
+        "checkpoint_seconds": number(0),
+        "devices": items(free_text),
+        "peak_memory_bytes": maybe(number(0)),
+        "peak_device_memory_bytes": anything,
+        "finished": text(),
+        "config": _SETTINGS,
+        "hyper": _SETTINGS,
+    },
+)
+CERTIFICATE = table(
+    {
+        "plan_seal": maybe(SHA256),
+        "verdict": text(),
+        "checked": whole(),
+        "runs": whole(),
+        "differences": items(free_text),
+        "statistics": free_text,
+        "checks": items(
+            table({"config": text(), "seed": SEED, "stored": text(), "found": text(),
+                   "verdict": text(), "detail": free_text})
+        ),
+        "written": text(),
+    },
+    {
+        "problems": items(free_text), "planned": whole(), "digest": maybe(text()),
+        "expected": maybe(text()),
+    },
+)  # fmt: skip
+PROGRESS = table(
+    {
+        "steps": whole(), "total_steps": whole(1), "steps_per_second": maybe(number(0)),
+        "seconds_left": maybe(number(0, 8e13)), "time": number(0),
+    }
+)  # fmt: skip
+# What names of Weights & Biases' runs are kept in.
+TRACKED = entries(".{1,5000}", text("[0-9a-f]{12}"))
+
+# --- The files of a search.
+
+_JUDGED = table(
+    {"seeds": whole(), **dict.fromkeys(("value", "low", "high", "mean", "least", "most"),
+                                       maybe(number())), "diverged": whole()}
+)  # fmt: skip
+_SCORES = items(maybe(number()))
+_PLACES = "generation-[0-9]{2,4}/seeds-[0-9]{1,7}|fresh"
+_SPACE = entries(
+    _FIELD, entries("log_uniform|uniform|choice", items(setting_value, most=MAX_POINTS))
+)
+SEARCH = table(
+    {
+        "search": table(
+            {"name": _NAME, "base": _SETTINGS, "tune": table({"space": _SPACE}), "proposer": text()}
+        ),
+        "search_seal": SHA256,
+    },
+    _MADE,
+)
+CANDIDATES = table({"search_seal": SHA256, "generation": whole(), "candidates": items(_SETTINGS)})
+RESULT = table(
+    {
+        "search_seal": SHA256,
+        "candidates": items(
+            table(
+                {
+                    "number": whole(),
+                    "generation": whole(),
+                    "values": _SETTINGS,
+                    "state": text("racing|finished|dropped|repeated|refused", "a known state"),
+                    "scores": _SCORES,
+                    "history": items(_JUDGED),
+                    "dropped": maybe(
+                        table({"rule": text("interval|share", "a rule"), "bar": maybe(number())})
+                    ),
+                    "same_as": maybe(whole()),
+                    "why": text(),
+                }
+            ),
+            least=1,
+        ),
+        "winner": whole(),
+        "score": _JUDGED,
+        "fresh_scores": _SCORES,
+        "optimism": table(dict.fromkeys(("value", "low", "high"), maybe(number()))),
+        "studies": items(
+            table({"place": text(_PLACES, "the place of a study"), "runs": whole(),
+                   "digest": SHA256}),
+            least=1,
+        ),
+    }
+)  # fmt: skip
+
+
+def check(path: Path, content: Any, form: Form) -> None:
+    """Refuses content that does not fit its form.
+
+    Raises:
+        StudyError: naming the file, the entry, what is allowed and what it is.
+    """
+    try:
+        form(content)
+    except Wrong as wrong:
+        raise StudyError(f"{path}: {wrong}; dqx has not written it like this") from None
+
+
+def parse(path: Path, runs: int = 0) -> Any:
+    """The JSON in a plain file.
+
+    Args:
+        path: of the file.
+        runs: how many it may list.
+
+    Raises:
+        StudyError: naming the file, if it is too large, no JSON, or nested too deeply.
+        OSError: if it cannot be read.
+    """
+    most, values = MAX_BYTES + _RUN_BYTES * runs, MAX_VALUES + _RUN_VALUES * runs
+    content = read_plain(path, most)
+    if sum(map(content.count, (b",", b"[", b"{"))) > values:
+        raise StudyError(f"{path}: more than {values:,} values, which dqx writes into no such file")
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError):
+        raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
