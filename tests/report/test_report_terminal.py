@@ -138,7 +138,9 @@ def test_several_configurations_are_ranked(tmp_path):
         run["diverged_at"] = 1000 if (name, seed) == ("c", 1) else -1
 
     cases = [{"name": "a"}, {"name": "b", "gamma": 0.5}, {"name": "c", "gamma": 0.9}]
-    made, head, lines = summary(tmp_path / "s", {"seeds": 3, "case": cases}, change=change)
+    made, head, lines = summary(
+        tmp_path / "s", {"seeds": 3, "case": cases, "base": {"total_steps": 1000}}, change=change
+    )
     assert head == "study: 9 runs (3 configurations x 3 seeds)"
     scores = {name: [made.runs[name, s]["metrics"]["eval_return"][-1] for s in range(3)]
               for name in "bca"}  # fmt: skip

@@ -32,6 +32,8 @@ from tests.study.kit import (
     run,
 )
 
+SEAL = "5ea1" * 16
+
 
 @struct.dataclass
 class OddState(environment.EnvState):
@@ -114,8 +116,8 @@ def assert_same_result(one, two):
 def back(folder, odd, number):
     """What a file gives of a chunk's state that was written to it."""
     folder.make()
-    checkpoint.write(folder, "seal", number, odd.saved[number], {})
-    found = checkpoint.find(folder, "seal", number)
+    checkpoint.write(folder, SEAL, number, odd.saved[number], {})
+    found = checkpoint.find(folder, SEAL, number)
     assert found.step == int(odd.saved[number].clock.step) == 4 * TINY.log_period
     return checkpoint.read(folder, number, found, odd.programs)
 
@@ -131,7 +133,7 @@ def test_a_checkpoint_comes_back_leaf_by_leaf(odd, tmp_path):
         assert all(values.shape == (2, 4) for values in found.metrics.values())
     assert len(odd.saved[0].episodes[0]) > 0
     # Two chunks at the same step hold different numbers, and say nothing of one another.
-    one, two = (read_arrays(*checkpoint.files(folder, i, checkpoint.find(folder, "seal", i))[0])
+    one, two = (read_arrays(*checkpoint.files(folder, i, checkpoint.find(folder, SEAL, i))[0])
                 for i in (0, 1))  # fmt: skip
     assert one.keys() == two.keys()
     assert not np.array_equal(one["lanes.env_state.key"], two["lanes.env_state.key"])
@@ -149,7 +151,7 @@ def test_a_restored_session_goes_on_as_if_nothing_had_been(odd, tmp_path):
 def test_what_is_no_array_of_this_state_is_refused(odd, tmp_path):
     folder = Folder(tmp_path)
     back(folder, odd, 0)
-    found = checkpoint.find(folder, "seal", 0)
+    found = checkpoint.find(folder, SEAL, 0)
     other = Programs(
         dataclasses.replace(odd.config, optimizer="sgd", hidden_sizes=(16, 8)),
         odd.programs.env, odd.programs.device, 0,
