@@ -249,6 +249,8 @@ def _status(path: str) -> int:
     if absent:
         lines.insert(-1, f"missing: {_listed(absent)}; `dqx study resume {found.path}` trains the "
                      "runs again whose files they are")  # fmt: skip
+    if found.finished and found.manifest.get("digest"):
+        lines.insert(-1, f"digest: {found.manifest['digest']}")
     if folder.certificate.exists():
         lines.insert(-1, f"certificate: {_certificate_words(found)}")
     print("\n".join(lines))

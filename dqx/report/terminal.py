@@ -193,7 +193,7 @@ def estimate_lines(found: "Estimate") -> list[str]:
 def certificate_lines(certificate: "Certificate", folder: str, quiet: bool) -> list[str]:
     """What `dqx verify` has found, a row a run unless ``quiet``."""
     lines = []
-    if not quiet:
+    if not quiet and certificate.checks:
         rows = [("CONFIGURATION", "SEED", "DIGEST", "AGAIN", "VERDICT")]
         for check in certificate.checks:
             verdict = f"{check.verdict}: {check.detail}" if check.detail else check.verdict
@@ -201,16 +201,29 @@ def certificate_lines(certificate: "Certificate", folder: str, quiet: bool) -> l
                 (check.config, f"{check.seed}", check.stored[:12], check.found[:12], verdict)
             )
         lines += aligned(rows)
+    lines += problem_lines(certificate.problems)
     lines += [f"note: {text}" for text in certificate.differences]
     if certificate.statistics:
         lines.append(certificate.statistics)
     count = len(certificate.checks)
     same = sum(check.verdict == "identical" for check in certificate.checks)
-    lines.append(
-        f"verdict: {certificate.verdict} ({same} of {count} runs trained again have the same bits; "
-        f"the study has {certificate.runs:,})"
-    )
+    has = f"the study has {certificate.runs:,}"
+    if certificate.runs < certificate.planned:
+        has = f"{certificate.runs:,} of the {certificate.planned:,} planned are there"
+    words = f"{same} of {count} runs trained again have the same bits; {has}"
+    if not count:
+        words = "no run could be trained again"
+    lines.append(f"verdict: {certificate.verdict} ({words})")
+    if certificate.digest:
+        lines.append(f"digest: {certificate.digest}")
     return [*lines, f"certificate: {Path(folder) / 'certificate.json'}"]
+
+
+def problem_lines(problems: Sequence[str]) -> list[str]:
+    """What is wrong with a study's folder, a line each; the rest is only counted."""
+    lines = [f"differs: {text}" for text in problems[:MAX_ROWS]]
+    more = len(problems) - MAX_ROWS
+    return [*lines, *([f"... and {more:,} more"] if more > 0 else [])]
 
 
 def interval_words(scores: np.ndarray, digits: int = 1, worst: float = math.nan) -> str:

@@ -1,11 +1,12 @@
-"""`verify`: runs of a study trained again, alone, and compared bit by bit."""
+"""`verify`: a study's folder held against its plan, and runs of it trained again, bit by bit."""
 
 import dataclasses
 import datetime
 import platform
+import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +14,34 @@ import jax
 import numpy as np
 
 from dqx import stats
-from dqx.arguments import FUNCTION, maybe, require, whole
+from dqx.arguments import FUNCTION, PATH, TEXT, maybe, require, whole
 from dqx.compute.devices import select_devices
 from dqx.compute.digest import digest, flatten
 from dqx.compute.programs import programs_for
 from dqx.compute.score import score
-from dqx.compute.session import ChunkResult, Session
+from dqx.compute.session import Session
+from dqx.core.types import PyTree
 from dqx.settings import ConfigError
+from dqx.study import differing, signature
+from dqx.study.audit import Audit, audit
+from dqx.study.audit_runs import snapshot_steps
 from dqx.study.background import over_places, stopping
-from dqx.study.folder import Folder, StudyError, plain, write_sealed
+from dqx.study.folder import (
+    Folder,
+    StudyError,
+    plain,
+    read_plan_record,
+    write_sealed,
+)
 from dqx.study.identity import differences, identity
 from dqx.study.plan import Plan, Point
 from dqx.study.record import plan_of
-from dqx.study.results import Study, load
+from dqx.study.results import Study
 from dqx.study.schedule import Task, fitting_places
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
+INCOMPLETE = "incomplete"
+Progress = Callable[[int, int], None] | None
 
 
 class Check(NamedTuple):
@@ -60,11 +73,16 @@ class Certificate:
     """What `verify` found, as written to ``certificate.json``.
 
     Attributes:
-        verdict: ``"identical"`` if every run checked is, bit by bit; ``"different"`` if one is not;
-            ``"not comparable"`` on another kind of device or with other software, where
-            bits may differ for good reason.
-        checks: the runs, one by one.
+        verdict: ``"identical"`` if the folder is sound and whole and every run checked is the same,
+            bit by bit; ``"different"`` if anything is not; ``"not comparable"`` on another kind of
+            device or with other software, where bits may differ for good reason; ``"incomplete"``
+            if nothing differs, but runs of the plan are not finished.
+        checks: the runs trained again, one by one.
         runs: finished runs of the study.
+        planned: runs of its plan.
+        problems: what in the folder does not agree with the plan or with itself, in words.
+        digest: of the whole study, see ``Study.digest``; empty where it has none.
+        expected: the digest that was asked for, if one was.
         differences: how software and device differ from the study's, in words.
         statistics: in words, where not comparable: how far the scores lie apart.
     """
@@ -72,12 +90,16 @@ class Certificate:
     verdict: str
     checks: tuple[Check, ...]
     runs: int
+    planned: int
+    problems: tuple[str, ...]
+    digest: str
+    expected: str | None
     differences: tuple[str, ...]
     statistics: str
 
     @property
     def passed(self) -> bool:
-        """Whether every bit was the same."""
+        """Whether everything is there and every bit was the same."""
         return self.verdict == IDENTICAL
 
 
@@ -87,55 +109,124 @@ def verify(
     sample: int | None = 5,
     pick: int | None = None,
     devices: str | Sequence[jax.Device] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    expect: str | None = None,
+    sign: str | Path | None = None,
+    progress: Progress = None,
+    reading: Progress = None,
 ) -> Certificate:
-    """Trains finished runs of a study again, each alone, compares every bit, writes a certificate.
+    """Checks all that a folder says of a study, trains runs of it again, writes a certificate.
+
+    Every file is held against the plan and against the others; of the runs that are trained again,
+    each alone, every bit is compared. ``docs/verify.md`` says what a certificate means.
 
     Args:
         path: the study's folder.
         sample: how many runs, drawn at random; None for all of them.
         pick: seed of that draw, 0 or more; another one each time if left out.
         devices: as of ``dqx.study.run``.
+        expect: the digest that the study has to have, 64 hexadecimal digits.
+        sign: a private key of OpenSSH to sign the certificate with.
         progress: ``progress(done, total)`` is called after every run.
+        reading: ``reading(done, total)`` is called after every chunk whose files were checked.
 
     Raises:
-        StudyError: if there is no finished run, or the folder cannot be used.
+        StudyError: if there is no finished run, the folder cannot be used, or the key cannot sign.
         ConfigError: for an argument of the wrong kind.
     """
     require(
         ConfigError,
         sample=(sample, maybe(whole(1))),
         pick=(pick, maybe(whole(0))),
+        expect=(expect, maybe(TEXT)),
+        sign=(sign, maybe(PATH)),
         progress=(progress, maybe(FUNCTION)),
+        reading=(reading, maybe(FUNCTION)),
     )
-    study = load(path)
-    if not study.runs:
-        raise StudyError(f"no run of {study.path} is finished: there is nothing to verify")
-    plan = plan_of(Folder(study.path), study.plan)
-    places = select_devices(devices)
+    folder = Folder(path)
+    record = read_plan_record(folder)
+    expected = None if expect is None else check_digest(expect)
+    if sign is not None:
+        signature.check_key(Path(sign))
+    plan, places = plan_of(folder, record), select_devices(devices)
     configs = [point.config for point in plan.points]
     present = identity(places, {c.agent for c in configs}, {c.env for c in configs})
-    apart = tuple(differences(study.plan["identity"], present))
+    apart = tuple(differences(record["identity"], present))
+    found = audit(folder, record, plan, reading)
+    if not found.problems and len(found.missing) == plan.num_runs:
+        raise StudyError(f"no run of {folder.path} is finished: there is nothing to verify")
     pick = secrets.randbits(32) if pick is None else pick
-    chosen = _chosen(study, sample, pick)
-    checks: dict[int, Check] = {}
-    for number, point, result in _trained(plan, chosen, places):
-        checks[number] = _check(study, chosen[number], point, result, bool(apart))
-        if progress is not None:
-            progress(len(checks), len(chosen))
-    certificate = _certificate(study, [checks[i] for i in sorted(checks)], apart)
-    _write(study, certificate, present, pick)
+    checks = _checks(found, plan, places, (sample, pick), bool(apart), progress)
+    certificate = _certificate(found, plan, checks, apart, expected)
+    content = _record(certificate, record, present, pick)
+    _write(folder, content, None if sign is None else Path(sign))
     return certificate
 
 
-def _certificate(study: Study, checks: list[Check], apart: tuple[str, ...]) -> Certificate:
+def check_digest(text: str) -> str:
+    """A study's digest as it is compared.
+
+    Raises:
+        ConfigError: if it cannot be one.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ConfigError(
+            f"a study's digest has 64 hexadecimal digits, got {text!r}: give the one that `dqx "
+            "verify` or `dqx study status` prints"
+        )
+    return text.lower()
+
+
+def not_expected(digest: str, expected: str | None) -> list[str]:
+    """That a study has another digest than the expected one, in words; empty if it has not."""
+    if expected is None or digest == expected:
+        return []
+    has = f"is {digest}" if digest else "is not known, as it is not whole"
+    return [f"the study's digest {has}; expected was {expected}"]
+
+
+def _checks(
+    found: Audit,
+    plan: Plan,
+    places: Sequence[jax.Device],
+    drawn: tuple[int | None, int],
+    foreign: bool,
+    progress: Progress,
+) -> list[Check]:
+    """Trains runs of a study again and compares them; none where its records are not sound."""
+    study = found.study
+    if study is None:
+        return []
+    chosen = _chosen(study, *drawn)
+    checks: dict[int, Check] = {}
+    for number, point, again in _trained(plan, chosen, places):
+        run = chosen[number]
+        checks[number] = _check(study, run, point, again, foreign, found.unsound)
+        if progress is not None:
+            progress(len(checks), len(chosen))
+    return [checks[i] for i in sorted(checks)]
+
+
+def _certificate(
+    found: Audit,
+    plan: Plan,
+    checks: list[Check],
+    apart: tuple[str, ...],
+    expected: str | None,
+) -> Certificate:
+    problems = (*found.problems, *not_expected(found.digest, expected))
     verdicts = {check.verdict for check in checks}
+    verdicts |= {DIFFERENT} if problems or not checks else set()
+    verdicts |= {INCOMPLETE} if found.missing else set()
     # Elsewhere only damage is called different.
-    verdict = next(v for v in (DIFFERENT, INCOMPARABLE, IDENTICAL) if v in verdicts)
+    order = (DIFFERENT, INCOMPARABLE, INCOMPLETE, IDENTICAL)
     return Certificate(
-        verdict=verdict,
+        verdict=next(verdict for verdict in order if verdict in verdicts),
         checks=tuple(checks),
-        runs=len(study.runs),
+        runs=plan.num_runs - len(found.missing),
+        planned=plan.num_runs,
+        problems=problems,
+        digest=found.digest,
+        expected=expected,
         differences=apart,
         statistics=_compared(checks) if INCOMPARABLE in verdicts else "",
     )
@@ -150,8 +241,8 @@ def _chosen(study: Study, sample: int | None, pick: int) -> list[dict[str, Any]]
 
 def _trained(
     plan: Plan, chosen: list[dict[str, Any]], places: Sequence[jax.Device]
-) -> Iterator[tuple[int, Point, ChunkResult]]:
-    """Yields the number of each run with its point and its new result, as they are trained.
+) -> Iterator[tuple[int, Point, differing.Trained]]:
+    """Yields the number of each run with its point and what it is now, as they are trained.
 
     Every run has a chunk to itself.
     """
@@ -161,15 +252,18 @@ def _trained(
         point = points[run["config"]]
         task = Task(number, (point,), np.array([run["seed"]]), plan.root_seed)
         by_config.setdefault(point.config, []).append(task)
-    found: list[tuple[int, Point, ChunkResult]] = []
+    found: list[tuple[int, Point, differing.Trained]] = []
     with stopping() as stop:
         for config, tasks in by_config.items():
             programs = {d: programs_for(config, d, plan.root_seed) for d in set(places)}
             used = fitting_places(programs[places[0]], config, places, len(tasks))
+            wanted = frozenset(snapshot_steps(config, plan.snapshot_every))
 
-            def work(place: jax.Device, task: Task, programs: Any = programs) -> None:
+            def work(
+                place: jax.Device, task: Task, programs: Any = programs, wanted: Any = wanted
+            ) -> None:
                 session = Session(programs[place], task.config, task.chunk)
-                found.append((task.number, task.points[0], _to_the_end(session, stop)))
+                found.append((task.number, task.points[0], _to_the_end(session, wanted, stop)))
 
             # So many at a time that progress can be told in between.
             for first in range(0, len(tasks), len(used)):
@@ -178,85 +272,50 @@ def _trained(
                 found.clear()
 
 
-def _to_the_end(session: Session, stop: threading.Event) -> ChunkResult:
+def _to_the_end(
+    session: Session, wanted: frozenset[int], stop: threading.Event
+) -> differing.Trained:
+    snapshots: dict[int, PyTree] = {}
     while not session.finished:
         if stop.is_set():
             raise KeyboardInterrupt("interrupted; no certificate is written")
         session.advance()
-    return session.result()
+        if session.step in wanted and session.step not in snapshots:
+            snapshots[session.step] = session.params()
+    return differing.Trained(session.result(), snapshots)
 
 
 def _check(
-    study: Study, run: dict[str, Any], point: Point, result: ChunkResult, foreign: bool
+    study: Study,
+    run: dict[str, Any],
+    point: Point,
+    again: differing.Trained,
+    foreign: bool,
+    unsound: Mapping[int, str],
 ) -> Check:
-    steps = result.steps
+    result = again.result
     metrics = {name: values[0] for name, values in result.metrics.items()}
     params = {name: values[0] for name, values in flatten(result.params).items()}
-    found = digest(steps, metrics, params)
+    found = digest(result.steps, metrics, params)
+    found_score = float(score(point.config, result.metrics)[0])
     common = {
         "config": run["config"],
         "seed": run["seed"],
         "stored": run["digest"],
         "found": found,
         "stored_score": float("nan") if run["score"] is None else run["score"],
-        "found_score": float(score(point.config, result.metrics)[0]),
+        "found_score": found_score,
     }
+    if run["chunk"] in unsound:
+        return Check(verdict=DIFFERENT, detail=unsound[run["chunk"]], **common)
     try:
-        detail = _difference(study, run, steps, metrics, params)
+        texts = differing.differences(study, run, again, found_score)
     except StudyError as error:
         return Check(verdict=DIFFERENT, detail=str(error), **common)
-    if found == run["digest"] and not detail:
+    if not texts and found == run["digest"]:
         return Check(verdict=IDENTICAL, detail="", **common)
-    detail = detail or "the files agree, the digest in the record does not"
+    detail = "; ".join(texts) or "the files agree, the digest in the record does not"
     return Check(verdict=INCOMPARABLE if foreign else DIFFERENT, detail=detail, **common)
-
-
-def _difference(
-    study: Study,
-    run: dict[str, Any],
-    steps: np.ndarray,
-    metrics: dict[str, np.ndarray],
-    params: dict[str, np.ndarray],
-) -> str:
-    """Where what is on disk first differs from what was found, in words; empty if nowhere."""
-    stored = study.curves(run["config"], run["seed"])
-    kept = stored.pop("step")
-    then_params = flatten(study.params(run["config"], run["seed"]))
-    if set(stored) != set(metrics) or not np.array_equal(kept, steps):
-        return "its file of metrics has other rows or columns"
-    if {k: v.shape for k, v in then_params.items()} != {k: v.shape for k, v in params.items()}:
-        return "its file of parameters has other arrays"
-    first: tuple[int, float, str] | None = None
-    for name in sorted(stored):
-        then, now = stored[name], np.asarray(metrics[name], np.float32)
-        unequal = np.flatnonzero(_unequal(then, now))
-        if unequal.size:
-            row = int(unequal[0])
-            gap = _gap(then[row], now[row])
-            # The earliest row, and there the metric that is furthest apart.
-            if first is None or (-row, gap) > (-first[0], first[1]):
-                first = (row, gap, name)
-    if first is not None:
-        row, gap, name = first
-        return f"differs from step {kept[row]:,} on, in {name} by {gap:g}"
-    for name in sorted(then_params):
-        unequal = _unequal(then_params[name], params[name])
-        if unequal.any():
-            gap = _gap(then_params[name][unequal], params[name][unequal])
-            return f"equal metrics, but the final {name} differs by up to {gap:g}"
-    return ""
-
-
-def _unequal(then: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """Where the bits differ; all NaNs count as equal, as in a digest."""
-    same = (then == now) & (np.signbit(then) == np.signbit(now))
-    return ~(same | (np.isnan(then) & np.isnan(now)))
-
-
-def _gap(then: Any, now: Any) -> float:
-    """The largest difference; infinite between a number and none."""
-    gap = np.abs(np.asarray(then, np.float64) - np.asarray(now, np.float64))
-    return float(np.max(np.where(np.isnan(gap), np.inf, gap)))
 
 
 def _compared(checks: Sequence[Check]) -> str:
@@ -275,25 +334,39 @@ def _compared(checks: Sequence[Check]) -> str:
     )
 
 
-def _write(study: Study, certificate: Certificate, present: dict[str, str], pick: int) -> None:
-    record = {
+def _record(
+    certificate: Certificate, plan: Mapping[str, Any], present: dict[str, str], pick: int
+) -> dict[str, Any]:
+    """The content of ``certificate.json``."""
+    return {
         "verdict": certificate.verdict,
+        "digest": certificate.digest,
+        "expected": certificate.expected,
         "checked": len(certificate.checks),
         "runs": certificate.runs,
+        "planned": certificate.planned,
         "pick": pick,
+        "problems": list(certificate.problems),
         "differences": list(certificate.differences),
         "statistics": certificate.statistics,
         "checks": [
             {key: plain(value) for key, value in check._asdict().items()}
             for check in certificate.checks
         ],
-        "plan_seal": study.plan["sha256"],
+        "plan_seal": plan["sha256"],
         "identity": present,
         "host": platform.node(),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    path: Path = Folder(study.path).certificate
+
+
+def _write(folder: Folder, content: Mapping[str, Any], key: Path | None) -> None:
+    """Writes a certificate and its signature; an older signature goes first."""
+    path = folder.certificate
     try:
-        write_sealed(path, record)
+        folder.signature.unlink(missing_ok=True)
+        write_sealed(path, content)
+        if key is not None:
+            signature.sign(path.read_bytes(), key, folder.signature)
     except OSError as error:
         raise StudyError(f"cannot write {path}: {error.strerror or error}") from error

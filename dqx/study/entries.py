@@ -14,8 +14,8 @@ from pathlib import Path, PurePath
 from dqx.files import OutputError
 
 FILES = (
-    "plan.json", "plan-copy.json", "manifest.json", "certificate.json", "learning_curves.png",
-    "progress.json", "lock",
+    "plan.json", "plan-copy.json", "manifest.json", "certificate.json", "certificate.json.sig",
+    "learning_curves.png", "progress.json", "lock",
 )  # fmt: skip
 _FIGURES = (
     "learning_curves|scores|profiles|improvement|thresholds|episodes|training|effects|parallel"

@@ -122,6 +122,7 @@ def write_manifest(folder: Folder, facts: Mapping[str, Any]) -> None:
             "plan_seal": record["sha256"],
             **alone,  # `dqx.train` takes them as they are
             "runs": study.runs,
+            "digest": study.digest(),
             **{key: plain(value) for key, value in facts.items()},
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },

@@ -10,6 +10,7 @@
     failures/00012.json              why a chunk was set aside, until it is tried again
     manifest.json, learning_curves.png   the finished study as a whole
     certificate.json                 what `dqx verify` found
+    certificate.json.sig             a signature over it, if one was asked for
     report/                          the page, and the figures of `dqx report`
     progress.json, lock              of the process at work
 
@@ -93,6 +94,10 @@ class Folder:
     @property
     def certificate(self) -> Path:
         return self.path / "certificate.json"
+
+    @property
+    def signature(self) -> Path:
+        return self.path / "certificate.json.sig"
 
     @property
     def report(self) -> Path:

@@ -245,6 +245,7 @@ MANIFEST = table(
         "finished": text(),
         "config": _SETTINGS,
         "hyper": _SETTINGS,
+        "digest": SHA256,
     },
 )
 CERTIFICATE = table(

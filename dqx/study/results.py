@@ -138,6 +138,22 @@ class Study:
                     wrong.append(str(path.relative_to(self.path)))
         return wrong
 
+    def digest(self) -> str:
+        """The SHA-256 of the whole study, from all of its files: see ``docs/verify.md``.
+
+        It is that of everything that was asked and found: settings, metrics, episodes, parameters,
+        snapshots, scores and divergence of every run. The same study, trained elsewhere with the
+        same bits, has the same one.
+
+        Raises:
+            StudyError: if it is not finished, or a file is damaged.
+        """
+        from dqx.study.whole import study_digest
+
+        if not self.finished:
+            raise StudyError(f"{self.path} is not finished, and only a whole study has a digest")
+        return study_digest(self)
+
     def to_arrays(self, metric: str) -> np.ndarray:
         """A metric as float32 ``[configs, seeds, K]`` on ``steps``, NaN where there is no number.
 
@@ -176,17 +192,7 @@ class Study:
         """
         require(StudyError, step=(step, maybe(whole(0))))
         chunk, index = self._find(config, seed)
-        record = self._records[chunk]
-        if step is None:
-            path, mark = self._folder.part("params", chunk), record["files"]["params"]
-        elif str(step) in record["snapshots"]:
-            path, mark = self._folder.snapshot(chunk, step), record["snapshots"][str(step)]
-        else:
-            taken = ", ".join(record["snapshots"]) or "none (snapshot_every of the plan is 0)"
-            raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
-        with self._repair():
-            content = read_checked(path, Mark.of(mark))
-            arrays = contents.params(path, content, self._planned.chunk(chunk))
+        arrays = self._arrays(chunk, step)
         return nested({name: values[index] for name, values in arrays.items()})
 
     def point(self, config: str | None = None) -> tuple[Config, Hyper]:
@@ -295,6 +301,24 @@ class Study:
     def _tables(self, kind: str) -> "Iterator[tuple[dict[str, Any], pyarrow.Table]]":
         for chunk, record in self._records.items():
             yield record, self._table(kind, chunk)
+
+    def _snapshots(self, chunk: int) -> list[int]:
+        """The steps of a chunk's snapshots, rising."""
+        return sorted(map(int, self._records[chunk]["snapshots"]))
+
+    def _arrays(self, chunk: int, step: int | None = None) -> dict[str, np.ndarray]:
+        """The parameters of a chunk's runs by path, final or at a step; leading axis: the runs."""
+        record = self._records[chunk]
+        if step is None:
+            path, mark = self._folder.part("params", chunk), record["files"]["params"]
+        elif str(step) in record["snapshots"]:
+            path, mark = self._folder.snapshot(chunk, step), record["snapshots"][str(step)]
+        else:
+            taken = ", ".join(record["snapshots"]) or "none (snapshot_every of the plan is 0)"
+            raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
+        with self._repair():
+            content = read_checked(path, Mark.of(mark))
+            return contents.params(path, content, self._planned.chunk(chunk))
 
     def _table(self, kind: str, chunk: int) -> "pyarrow.Table":
         mark, path = Mark.of(self._records[chunk]["files"][kind]), self._folder.part(kind, chunk)

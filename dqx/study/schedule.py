@@ -176,10 +176,11 @@ def _width(
     width: int | None = None,
 ) -> int:
     """The given or default width, or the widest of its halves of which a chunk fits in memory."""
-    width, limit = width or chunk_width(config, places[0].platform), free_bytes(places[:1])
+    width = width or chunk_width(config, places[0].platform)
     while True:
         tried = dataclasses.replace(config, chunk_width=width)
         need = needed(programs_for(tried, places[0], root_seed), tried)
+        limit = free_bytes(places[:1])  # compiling, which measuring may do, has taken its part
         saved = need.state if places[0].platform == "cpu" else 0
         if chunks_that_fit(need, limit, 1, saved):
             return width

@@ -264,7 +264,7 @@ def _named_params(task: Task, seeds: np.ndarray, params: PyTree) -> dict[str, An
 
 def _write_metrics(folder: Folder, task: Task, result: ChunkResult) -> Mark:
     rows = np.repeat(np.arange(len(task.points)), len(result.steps))
-    columns = {**_labels(task, rows, result.metrics), "seed": result.seeds[rows]}
+    columns = {**labels(task, rows, result.metrics), "seed": result.seeds[rows]}
     columns["step"] = np.tile(result.steps, len(task.points)).astype(np.int64)
     for name, values in result.metrics.items():
         columns[name] = np.asarray(values, np.float32).reshape(-1)
@@ -274,7 +274,7 @@ def _write_metrics(folder: Folder, task: Task, result: ChunkResult) -> Mark:
 def _write_episodes(folder: Folder, task: Task, result: ChunkResult) -> Mark:
     lane, step, total, length = result.episodes
     columns = {
-        **_labels(task, lane, result.metrics),
+        **labels(task, lane, result.metrics),
         "seed": result.seeds[lane],
         "step": step.astype(np.int64),
         "return": total.astype(np.float32),
@@ -293,7 +293,7 @@ def _write_table(path: Any, columns: Mapping[str, Any]) -> Mark:
     return file.mark
 
 
-def _labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that tell the configuration of each row: its name, and the varied fields."""
     import pyarrow
 

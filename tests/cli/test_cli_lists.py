@@ -106,6 +106,7 @@ def test_help_stays_on_the_page(monkeypatch, command):
         ("study", "--out DIR, --overwrite, --dry-run, --checkpoint-seconds S, --quiet"),
         ("study", "--no-replay-checkpoint, --devices KIND[:N], --import MODULE, --no-cache"),
         ("verify", "--sample N, --all, --pick SEED, --devices KIND[:N], --import MODULE"),
+        ("verify", "--expect SHA256, --sign KEY, --check-signature KEY.pub"),
         ("verify", "--no-cache, --quiet"),
     ],
 )
@@ -119,7 +120,7 @@ def test_help_tells_every_option(monkeypatch, command, options):
     if command != "verify":
         assert f"default: {CHECKPOINT_SECONDS:g}" in text
     else:
-        assert "Status 0 if all are identical, else 1." in " ".join(text.split())
+        assert "Status 0 if everything is there and identical, else 1." in " ".join(text.split())
 
 
 def test_help_names_every_command():

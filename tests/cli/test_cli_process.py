@@ -99,6 +99,7 @@ def test_a_trained_folder_is_verified(trained, tmp_path):
     status, out, err = run("verify", "runs/cartpole", "--quiet", cwd=tmp_path)
     assert (status, err) == (0, [])
     verdict = "verdict: identical (2 of 2 runs trained again have the same bits; the study has 2)"
+    assert re.fullmatch("digest: [0-9a-f]{64}", out.pop(1))
     assert out == [verdict, f"certificate: {os.path.join('runs', 'cartpole', 'certificate.json')}"]
 
 

@@ -106,7 +106,7 @@ def test_a_search_from_its_file_to_its_certificate(here, monkeypatch):
     assert status == 0
     assert lines[0] == "search: its result follows from its file and its studies"
     assert "dqx verify runs/t/generation-00/seeds-1" in lines[1]
-    assert lines[-2].startswith("verdict: identical (1 of 1")
+    assert lines[-3].startswith("verdict: identical (1 of 1")
     (here / "runs" / "t" / "tune.json").unlink()
     status, _, err = call("verify", "runs/t")
     assert status == 2 and "`dqx tune resume runs/t` goes on" in err[0]

@@ -7,28 +7,28 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 import scipy.stats
 
 from dqx.settings import ConfigError
-from dqx.study import StudyError, certify, load, verify
-from dqx.study.folder import (
-    Folder,
-    marked_file,
-    read_plan_record,
-    read_record,
-    read_sealed,
-    write_arrays,
-    write_sealed,
-)
+from dqx.study import StudyError, certify, differing, load, verify
+from dqx.study.folder import Folder, read_plan_record, read_sealed
 from tests.shared import TINY
 from tests.study.kit import call, fields, make_study, run
+from tests.study.reseal import (
+    change_metrics,
+    change_params,
+    change_record,
+    derive,
+    place,
+    with_value,
+)
 
 PLAN = {
     "name": "tiny",
     "seeds": [4, 0, 9],
     "root_seed": 5,
+    "snapshot_every": 264,
     "base": {**fields(TINY), "epsilon_steps": 400},
     "grid": {"learning_rate": [1e-2, 1e-3]},
 }
@@ -46,53 +46,6 @@ def original(tmp_path_factory):
 @pytest.fixture
 def folder(original, tmp_path):
     return Folder(shutil.copytree(original, tmp_path / "copy"))
-
-
-def change_record(folder, chunk, change):
-    """Alters a chunk's record as somebody would who knows how it is sealed."""
-    record = read_record(folder, read_plan_record(folder)["sha256"], chunk)
-    change(record)
-    write_sealed(folder.record(chunk), record)
-
-
-def place(folder, config, seed):
-    """The chunk of a run, and its index there."""
-    run = next(r for r in load(folder.path).runs if (r["config"], r["seed"]) == (config, seed))
-    chunk = run["chunk"]
-    runs = read_record(folder, read_plan_record(folder)["sha256"], chunk)["runs"]
-    return chunk, [(r["config"], r["seed"]) for r in runs].index((config, seed))
-
-
-def change_params(folder, config, seed, change):
-    """Alters the stored parameters of a run; all checksums hold."""
-    chunk, index = place(folder, config, seed)
-    path = folder.part("params", chunk)
-    with np.load(path) as file:
-        arrays = {name: file[name].copy() for name in file.files}
-    change(arrays, index)
-    mark = write_arrays(path, arrays)
-    change_record(folder, chunk, lambda r: r["files"].update(params=mark._asdict()))
-
-
-def change_metrics(folder, config, seed, change):
-    """Alters the stored metrics of a run; all checksums hold."""
-    chunk, index = place(folder, config, seed)
-    path = folder.part("metrics", chunk)
-    table = pyarrow.parquet.read_table(path)
-    rows = np.flatnonzero(
-        (table["config"].to_numpy(zero_copy_only=False) == config)
-        & (table["seed"].to_numpy() == seed)
-    )
-    table = change(table, rows)
-    with marked_file(path) as file:
-        pyarrow.parquet.write_table(table, file)
-    change_record(folder, chunk, lambda r: r["files"].update(metrics=file.mark._asdict()))
-
-
-def with_value(table, name, rows, value):
-    column = table[name].to_numpy().copy()
-    column[rows] = value
-    return table.set_column(table.column_names.index(name), name, pyarrow.array(column))
 
 
 def by_run(certificate):
@@ -117,6 +70,9 @@ def test_every_run_is_identical(folder):
 
 def test_the_certificate_is_written(folder):
     found = verify(folder.path, sample=2, pick=11)
+    assert list(by_run(found)) == [
+        (run["config"], run["seed"]) for run in certify._chosen(load(folder.path), 2, 11)
+    ]
     record = read_sealed(folder.certificate)
     assert (record["verdict"], record["checked"], record["runs"]) == ("identical", 2, 6)
     assert record["pick"] == 11 and record["differences"] == [] and record["statistics"] == ""
@@ -127,16 +83,16 @@ def test_the_certificate_is_written(folder):
     json.loads(folder.certificate.read_text(), parse_constant=lambda text: 1 / 0)  # strict JSON
 
 
-def test_a_pick_draws_the_same_runs_again(folder):
+def test_a_pick_draws_the_same_runs_again(original):
+    study = load(original)
+
     def drawn(pick, sample=2):
-        return list(by_run(verify(folder.path, sample=sample, pick=pick)))
+        return [(run["config"], run["seed"]) for run in certify._chosen(study, sample, pick)]
 
     assert drawn(1) == drawn(1) and len(set(drawn(1))) == 2
     assert len({tuple(drawn(pick)) for pick in range(6)}) > 2
-    everything = [(run["config"], run["seed"]) for run in load(folder.path).runs]
-    assert drawn(1, sample=6) == drawn(1, sample=100) == everything
-    certificate = read_sealed(folder.certificate)
-    assert (certificate["checked"], certificate["pick"]) == (6, 1)
+    everything = [(run["config"], run["seed"]) for run in study.runs]
+    assert drawn(1, sample=6) == drawn(1, sample=100) == drawn(1, sample=None) == everything
 
 
 def test_without_a_pick_the_draw_is_another_one_each_time(folder):
@@ -182,8 +138,8 @@ def test_the_least_change_of_a_parameter_is_found(folder, kind):
 def test_the_sign_of_zero_is_a_bit_and_that_of_nan_is_none():
     then = np.array([0, 0, np.nan, np.nan, np.inf, 1], np.float32)
     now = np.array([0, -0.0, np.nan, -np.nan, -np.inf, np.nan], np.float32)
-    assert certify._unequal(then, now).tolist() == [False, True, False, False, True, True]
-    assert certify._gap(then[:2], now[:2]) == 0 and certify._gap(then[4:], now[4:]) == np.inf
+    assert differing.unequal(then, now).tolist() == [False, True, False, False, True, True]
+    assert differing.gap(then[:2], now[:2]) == 0 and differing.gap(then[4:], now[4:]) == np.inf
 
 
 def test_a_metric_that_was_changed_is_found_with_its_step(folder):
@@ -214,9 +170,44 @@ def test_a_number_that_has_gone_is_found(folder):
     assert check.detail == "differs from step 528 on, in epsilon by inf"
 
 
+def test_a_record_emptied_of_its_runs_is_named_though_nothing_can_be_trained(folder):
+    change_record(folder, 0, lambda record: record["runs"].clear())
+    status, out, err = call("verify", folder.path, "--all")
+    assert (status, err) == (1, [])
+    assert re.match(
+        rf"differs: {folder.record(0)}: runs must be a list of 1 to .*, got \[\]", out[0]
+    )
+    assert out[1:] == [
+        "verdict: different (no run could be trained again)",
+        f"certificate: {folder.certificate}",
+    ]
+    record = read_sealed(folder.certificate)
+    assert (record["verdict"], record["digest"], record["checks"]) == ("different", "", [])
+    assert record["problems"] == [out[0].removeprefix("differs: ")]
+
+
+def test_runs_that_are_not_there_are_no_difference_but_not_whole(folder):
+    """A study under way, or one whose manifest and record were taken away together."""
+    for path in (folder.record(1), folder.manifest):
+        path.unlink()
+    status, out, _ = call("verify", folder.path, "--sample", 1, "--quiet")
+    assert status == 1 and out[0] == (
+        "verdict: incomplete (1 of 1 runs trained again have the same bits; 4 of the 6 planned are "
+        "there)"
+    )
+    certificate = read_sealed(folder.certificate)
+    assert (certificate["runs"], certificate["planned"], certificate["digest"]) == (4, 6, "")
+
+
 @pytest.mark.parametrize(
     "damage",
-    ["no column", "another column", "rows", "step", "no array", "another array", "shape"],
+    [
+        "another column",
+        "rows",
+        "shape",
+        pytest.param("no array", marks=pytest.mark.long),
+        pytest.param("step", marks=pytest.mark.long),
+    ],
 )
 def test_files_of_another_form_are_different(folder, damage):
     def change(arrays, index):
@@ -228,22 +219,23 @@ def test_files_of_another_form_are_different(folder, damage):
             arrays["params/Dense_0/bias"] = arrays["params/Dense_0/bias"][:, :-1]
 
     def reform(table, rows):
-        if damage == "no column":
-            return table.drop_columns(["q_mean"])
         if damage == "another column":
             return table.append_column("x", table["loss"])
         if damage == "rows":
             return table.take([i for i in range(table.num_rows) if i % 6])
         return with_value(table, "step", rows[2], 7)
 
-    if damage in ("no array", "another array", "shape"):
+    if damage in ("no array", "shape"):
         change_params(folder, FAST, 4, change)
-        words = "its file of parameters has other arrays"
+        words = "snapshots/part-00000-264.npz: its arrays are not those of the final parameters"
     else:
         change_metrics(folder, FAST, 4, reform)
-        words = "its file of metrics has other rows or columns"
+        words = {
+            "rows": "metrics/part-00000.parquet: 20 rows, and the plan has 24 of them",
+            "step": "its rows are not those of the chunk's runs and steps",
+        }.get(damage, "its file of metrics has other rows or columns")
     check = by_run(verify(folder.path, sample=None))[FAST, 4]
-    assert (check.verdict, check.detail) == ("different", words)
+    assert check.verdict == "different" and words in check.detail
 
 
 def test_a_record_of_another_digest_is_different(folder):
@@ -281,15 +273,16 @@ def test_the_same_bits_elsewhere_are_identical_too(folder, foreign):
 
 
 def pretend(folder, shift):
-    """Gives all runs other digests, and scores that are shifted by numbers."""
-    shifts = iter(shift)
-    for chunk in range(2):
-
-        def change(record):
-            for one in record["runs"]:
-                one.update(digest="0" * 64, score=one["score"] + next(shifts))
-
-        change_record(folder, chunk, change)
+    """Shifts the last greedy return of each run by a number, and all that follows from it."""
+    for one, by in zip(load(folder.path).runs, shift, strict=True):
+        last = one["score"] + by if by is not None else np.nan
+        change_metrics(
+            folder,
+            one["config"],
+            one["seed"],
+            lambda table, rows, last=last: with_value(table, "eval_return", rows[-1], last),
+        )
+    derive(folder)
 
 
 @pytest.mark.parametrize(
@@ -320,12 +313,7 @@ def test_other_bits_elsewhere_are_not_comparable_but_by_statistics(folder, forei
 
 
 def test_statistics_need_two_scores(folder, foreign):
-    for chunk in range(2):
-        change_record(
-            folder,
-            chunk,
-            lambda r: [run.update(digest="0" * 64, score=None) for run in r["runs"]],
-        )
+    pretend(folder, [None] * 6)
     found = verify(folder.path, sample=None)
     assert found.statistics == "fewer than two runs with finite scores: nothing can be said"
     assert all(np.isnan(check.stored_score) for check in found.checks)
@@ -333,6 +321,7 @@ def test_statistics_need_two_scores(folder, foreign):
     assert {check["stored_score"] for check in checks} == {None}
 
 
+@pytest.mark.long
 def test_without_evaluation_the_last_return_of_training_counts(tmp_path):
     base = {**PLAN["base"], "eval_period": 0, "log_period": 8, "total_steps": 184}
     run({**PLAN, "base": base}, tmp_path / "a")
@@ -351,7 +340,7 @@ def test_what_cannot_be_verified_is_said(original, tmp_path):
     make_study(tmp_path / "a", {"seeds": 2}, leave_out={0})
     with pytest.raises(StudyError, match="no run of .* is finished: there is nothing to verify"):
         verify(tmp_path / "a")
-    with pytest.raises(ConfigError, match="sample must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="sample must be a whole number from 1 on"):
         verify(original, sample=0)
     assert not Folder(original).certificate.exists()
 
@@ -367,6 +356,7 @@ def test_the_command_prints_a_table_and_a_verdict(folder):
     ]  # fmt: skip
     assert out[7:] == [
         "verdict: identical (6 of 6 runs trained again have the same bits; the study has 6)",
+        f"digest: {load(folder.path).digest()}",
         f"certificate: {folder.certificate}",
     ]
     assert err[0] == "verify: training again..."
@@ -377,9 +367,11 @@ def test_the_command_fails_on_other_bits(folder):
     change_params(folder, FAST, 0, lambda arrays, i: arrays["params/Dense_0/bias"][i].__iadd__(1.0))
     status, out, err = call("verify", folder.path, "--sample", 6, "--quiet")
     assert (status, err) == (1, [])
-    assert out[0].startswith("verdict: different (5 of 6 runs trained again have the same bits")
+    assert out[0].startswith(f"differs: chunks/00000.json: digest of seed 0 of {FAST} is ")
+    assert out[1] == "differs: manifest.json: its digest is not that of the other files"
+    assert out[2].startswith("verdict: different (5 of 6 runs trained again have the same bits")
     status, out, _ = call("verify", folder.path, "--all")
-    (line,) = [line for line in out if "different: " in line]
+    (line,) = [line for line in out if line.startswith(FAST) and "different: " in line]
     assert line.split()[:2] == [FAST, "0"] and line.endswith("bias differs by up to 1")
     assert status == 1
     _, out, _ = call("study", "status", folder.path)
@@ -390,7 +382,7 @@ def test_the_command_fails_on_other_bits(folder):
 def test_the_command_fails_where_nothing_can_be_compared(folder, foreign):
     pretend(folder, [5, -5] * 3)
     status, out, _ = call("verify", folder.path, "--all")
-    assert status == 1 and out[-2].startswith("verdict: not comparable (0 of 6 runs")
+    assert status == 1 and out[-3].startswith("verdict: not comparable (0 of 6 runs")
     assert "note: jax was " in "\n".join(out) and any("apart in the mean" in line for line in out)
 
 

@@ -1,11 +1,12 @@
 """Two chunks side by side: interrupted, resumed in other places, and as memory allows."""
 
+import dataclasses
 import shutil
 
 import pytest
 
 from dqx.compute.devices import select_devices
-from dqx.compute.footprint import measure
+from dqx.compute.footprint import Footprint, measure
 from dqx.compute.limits import Limit
 from dqx.compute.programs import programs_for
 from dqx.settings import ConfigError
@@ -128,3 +129,19 @@ def test_where_not_one_chunk_fits_a_study_says_so_and_goes_on_elsewhere(
     assert saved(tmp_path / "s") == before and load(tmp_path / "s").runs == []
     memory(1)
     assert_whole(resume(tmp_path / "s", devices="cpu:2"), reference)
+
+
+def test_what_compiling_took_is_not_free_when_a_width_is_chosen(monkeypatch):
+    """Else a width that just fitted before is refused after."""
+    config = dataclasses.replace(read_plan(LONG).points[0].config, chunk_width=None)
+    free = [100.0]
+    monkeypatch.setattr(schedule, "chunk_width", lambda config, platform: 8)
+    monkeypatch.setattr(schedule, "free_bytes", lambda places: Limit(int(free[0]), "a test"))
+
+    def needed(programs, tried):
+        free[0] -= 15  # every program takes some
+        return Footprint(0, 5 * tried.chunk_width)  # and as much again for a checkpoint
+
+    places = select_devices("cpu:1")
+    assert schedule._width(config, places, 0, needed) == 4
+    assert free == [70]

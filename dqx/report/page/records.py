@@ -136,7 +136,7 @@ def _certificate(found: Study) -> dict[str, Any]:
         "verdict": record["verdict"],
         "words": f"{record['checked']:,} of {counted(record['runs'], 'run')} were trained again, "
         f"each alone, and every bit compared ({record['written']}). {record['statistics']}".strip(),
-        "differences": record["differences"],
+        "differences": [*record.get("problems", ()), *record["differences"]],
         "checks": [
             (c["config"], c["seed"], c["stored"][:12], c["found"][:12], c["verdict"], c["detail"])
             for c in checks[:_MAX_CHECKS]
