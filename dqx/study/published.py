@@ -57,6 +57,7 @@ def check_signature(
         reading=(reading, maybe(FUNCTION)),
     )
     expected = None if expect is None else check_digest(expect)
+    public = signature.public_key(Path(key))
     folder = Folder(path)
     record = read_plan_record(folder)
     try:
@@ -69,7 +70,7 @@ def check_signature(
     certificate = read_sealed(folder.certificate, forms.CERTIFICATE)
     found = audit(folder, record, plan_of(folder, record), reading)
     problems = []
-    if why := signature.unsigned_by(content, made, Path(key)):
+    if why := signature.unsigned_by(content, made, public):
         problems.append(f"{folder.signature.name}: {key} has not signed this certificate: {why}")
     if certificate.get("plan_seal") != record["sha256"]:
         problems.append(f"{folder.certificate.name}: it is of another study")

@@ -51,24 +51,33 @@ def sign(content: bytes, key: Path, target: Path) -> None:
         file.write(done.stdout)
 
 
-def unsigned_by(content: bytes, signature: bytes, key: Path) -> str:
-    """Why a signature over ``content`` is not one by a key, in words; empty if it is.
-
-    Args:
-        content: what was signed.
-        signature: what `sign` wrote.
-        key: a public key: one line of kind, key and comment.
+def public_key(key: Path) -> str:
+    """The public key in a file: one line of kind, key and comment.
 
     Raises:
-        StudyError: if the key cannot be read, or there is no ``ssh-keygen``.
+        StudyError: if there is none.
     """
     text = _open(key).decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()[:1] not in ("", "#")]
     if len(lines) != 1 or not lines[0].startswith(_KINDS) or len(lines[0].split()) < 2:
         raise StudyError(f"{key} is no public key of OpenSSH: give one line of kind and key")
+    return lines[0]
+
+
+def unsigned_by(content: bytes, signature: bytes, public: str) -> str:
+    """Why a signature over ``content`` is not one by a key, in words; empty if it is.
+
+    Args:
+        content: what was signed.
+        signature: what `sign` wrote.
+        public: a public key, see `public_key`.
+
+    Raises:
+        StudyError: if there is no ``ssh-keygen``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         signers, made = Path(folder) / "signers", Path(folder) / "signature"
-        signers.write_text(f"{_SIGNER} {lines[0]}\n", encoding="utf-8")
+        signers.write_text(f"{_SIGNER} {public}\n", encoding="utf-8")
         made.write_bytes(signature)
         names = ("-n", NAMESPACE, "-I", _SIGNER, "-f", str(signers), "-s", str(made))
         done = _run("-Y", "verify", *names, given=content)

@@ -171,7 +171,8 @@ def test_other_software_is_refused_with_both_sides(tmp_path):
 def test_status_of_a_finished_study(place, grid):
     status, out, err = call("study", "status", "runs/tiny")
     assert (status, err) == (0, []) and out[1] == "finished"
-    assert [out[0], *out[2:-1]] == grid.out[:-2] and out[-1] == "folder: runs/tiny"
+    assert [out[0], *out[2:-2]] == grid.out[:-2] and out[-1] == "folder: runs/tiny"
+    assert re.fullmatch("digest: [0-9a-f]{64}", out[-2])
 
 
 def test_a_study_is_verified(place):
