@@ -77,16 +77,19 @@ def run(options: argparse.Namespace) -> int:
 
 def check(path: str) -> bool:
     """Prints whether the result of a search follows from its studies, for `dqx verify`."""
+    from dqx.study import forms
     from dqx.study.folder import read_sealed
     from dqx.study.tuning.folder import TuneFolder
     from dqx.study.tuning.results import check as differences
 
     texts = differences(path)
-    places = [study["place"] for study in read_sealed(TuneFolder(path).result)["studies"][:-1]]
+    result = read_sealed(TuneFolder(path).result, forms.RESULT)
+    places = [study["place"] for study in result["studies"] if study["place"] != "fresh"]
     print("search: " + ("; ".join(texts) or "its result follows from its file and its studies"))
+    first = f"{path}/{(*places, 'fresh')[0]}"
     print(
-        f"trained again below: runs of the winner on fresh seeds; `dqx verify {path}/{places[0]}` "
-        f"does the same for the first of {len(places)} studies of candidates"
+        f"trained again below: runs of the winner on fresh seeds; `dqx verify {first}` does the "
+        f"same for the first of {len(places)} studies of candidates"
     )
     return not texts
 

@@ -11,7 +11,7 @@ from dqx.compute.build import environment_of, make_agent
 from dqx.core import exploration
 from dqx.core.environment import Environment
 from dqx.core.types import Params
-from dqx.settings import Config
+from dqx.settings import Config, ConfigError
 
 
 class TrainedAgent:
@@ -26,6 +26,9 @@ class TrainedAgent:
         config: as given.
         params: as given.
         env: the environment it was trained on.
+
+    Raises:
+        ConfigError: for parameters of another network, or as `environment_of` does.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class TrainedAgent:
         self.config, self.params = config, params
         env = environment_of(config)
         self.env: Environment = env.at(env_inputs) if env_inputs else env
-        self._q_values = jax.jit(make_agent(config, self.env).q_values)
+        agent = make_agent(config, self.env)
+        _check_params(config, params, jax.eval_shape(agent.init, jax.random.key(0)).params)
+        self._q_values = jax.jit(agent.q_values)
 
     def q_values(self, obs: Any) -> np.ndarray:
         """Q-values of an observation, float32 ``[A]``, or of a batch ``[B, ...]``: ``[B, A]``.
@@ -61,3 +66,17 @@ class TrainedAgent:
         q = self.q_values(obs)
         action = np.asarray(jax.vmap(exploration.greedy)(jnp.atleast_2d(q)))
         return int(action[0]) if q.ndim == 1 else action
+
+
+def _check_params(config: Config, params: Params, like: Params) -> None:
+    """Refuses parameters that have other names, shapes or types than those of the network."""
+    found, wanted = (
+        {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves}
+        for leaves, _ in map(jax.tree_util.tree_flatten_with_path, (params, like))
+    )
+    if found != wanted:
+        names = [n for n in {**wanted, **found} if found.get(n) != wanted.get(n)]
+        raise ConfigError(
+            f"the parameters are not those of agent {config.agent} on {config.env}: "
+            f"{names[0][:200]} is another"
+        )

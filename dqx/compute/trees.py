@@ -48,10 +48,21 @@ def from_named(prefix: str, like: PyTree, arrays: dict[str, np.ndarray]) -> Any:
 
     Raises:
         KeyError: with the path of a leaf that is not there.
+        ValueError: naming a leaf that has another shape or another type than in ``like``.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: arrays[prefix + jax.tree_util.keystr(path)], like
-    )
+
+    def leaf(path: Any, shape: Any) -> np.ndarray:
+        name = prefix + jax.tree_util.keystr(path)
+        found, wanted = arrays[name], jax.eval_shape(_data, shape)
+        bits = wanted.dtype if wanted.dtype.kind in "biuf" else f"u{wanted.dtype.itemsize}"
+        if found.shape != wanted.shape or found.dtype != bits:
+            raise ValueError(
+                f"{name} is {found.dtype} {list(found.shape)} and must be {bits} "
+                f"{list(wanted.shape)}"
+            )
+        return found
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
 
 
 def equal(tree: PyTree, other: PyTree) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from dqx.compute import trees
 from dqx.compute.programs import Programs
 from dqx.compute.session import Saved, row_metrics
+from dqx.settings import row_steps
 from dqx.study import forms
 from dqx.study.folder import (
     Folder,
@@ -56,15 +57,39 @@ def unpacked(state: State, programs: Programs) -> Saved:
 
     Raises:
         KeyError: with the name of an array that is not there, if it is of another configuration.
+        ValueError: naming an array of another shape, or saying what does not fit together.
     """
     arrays = dict(state.arrays)
     clock, lanes = programs.shapes
-    return Saved(
+    found = Saved(
         clock=trees.from_named("clock", clock, arrays),
         lanes=trees.from_named("lanes", lanes, arrays),
         metrics={name: arrays[f"metrics/{name}"] for name in row_metrics(programs)},
         episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
     )
+    _check_rows(found, state.step, programs)
+    return found
+
+
+def _check_rows(saved: Saved, step: int, programs: Programs) -> None:
+    """Raises `ValueError` unless there is a number for each row up to a step, as it has to be."""
+    steps, width = row_steps(programs.config), programs.width
+    if step not in steps or int(saved.clock.step) != step:
+        raise ValueError(f"its clock is at step {int(saved.clock.step)}, no row or not {step}")
+    wanted = (width, steps.index(step) + 1)
+    for name, values in saved.metrics.items():
+        if values.shape != wanted or values.dtype.kind not in "fi":
+            raise ValueError(f"metrics/{name} is {values.dtype} {list(values.shape)}")
+    lane, at, total, length = saved.episodes
+    if any(c.shape != (lane.size,) for c in saved.episodes) or total.dtype.kind != "f":
+        raise ValueError("its columns of episodes differ in length or are no numbers")
+    for values, most in ((lane, width - 1), (at, step), (length, step * width)):
+        if (
+            values.dtype.kind != "i"
+            or values.size
+            and not 0 <= values.min() <= values.max() <= most
+        ):
+            raise ValueError("its episodes are of other lanes or steps")
 
 
 class Checkpoint(NamedTuple):
@@ -140,9 +165,10 @@ def read(folder: Folder, chunk: int, checkpoint: Checkpoint, programs: Programs)
     """
     try:
         return unpacked(read_state(folder, chunk, checkpoint), programs)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         path = _path(folder, chunk, checkpoint.step)
-        raise StudyError(f"{path}: it has no array {error}, so it is of another study") from None
+        what = f"it has no array {error}" if isinstance(error, KeyError) else str(error)
+        raise StudyError(f"{path}: {what}, so it is of another study") from None
 
 
 def read_state(folder: Folder, chunk: int, checkpoint: Checkpoint) -> State:

@@ -25,6 +25,8 @@ _SMALL = 64 * 2**20
 # Snappy, which our tables are packed with, makes at most 21 bytes of one.
 _PACKED = ("SNAPPY", "UNCOMPRESSED")
 _UNPACKED_TIMES, _UNPACKED_MORE = 32, 2**20
+# Numbers take eight bytes, or twelve with what Parquet adds; the texts of a row may be long.
+_CELL_BYTES, _ROW_BYTES = 64, 20_000
 _LIMITS = {"thrift_string_size_limit": 2**24, "thrift_container_size_limit": 10**5}
 _LABEL_TYPES = ("string", "bool", "int64", "double")
 _MAX_TEXT, _MAX_NAME, _MAX_PARENTS = 100_000, 1_000, 50
@@ -240,7 +242,8 @@ def _check_head(path: Path, file: Any, least: int, most: int, size: int) -> int:
             unpacked += column.total_uncompressed_size
             if column.compression not in _PACKED or column.num_values != count:
                 raise StudyError(f"{path}: a column is packed otherwise, or has other rows")
-    if total != rows or unpacked > _UNPACKED_TIMES * size + _UNPACKED_MORE:
+    most = min(_UNPACKED_TIMES * size, rows * (_CELL_BYTES * len(columns) + _ROW_BYTES))
+    if total != rows or unpacked > most + _UNPACKED_MORE:
         raise StudyError(f"{path}: {size:,} bytes that say they unpack to {unpacked:,}")
     check_room(path, unpacked + 8 * rows * len(columns))
     return unpacked

@@ -408,8 +408,8 @@ def read_failures(folder: Folder, seal: str) -> dict[int, str]:
     found = {}
     for path in folder.failures():
         with contextlib.suppress(StudyError):
-            record = read_sealed(path)
-            if record.get("plan_seal") == seal and path == folder.failure(record["chunk"]):
+            record = read_sealed(path, forms.FAILURE)
+            if record["plan_seal"] == seal and path == folder.failure(record["chunk"]):
                 found[record["chunk"]] = record["error"]
     return found
 

@@ -135,7 +135,7 @@ def table(known: Mapping[str, Form], optional: Mapping[str, Form] | None = None)
                 except Wrong as wrong:
                     raise wrong.within(name) from None
             elif name in known:
-                raise Wrong(f"a table with an entry {name!r}", value)
+                raise Wrong(f"a table with an entry {name!r}", list(value))
 
     return check
 
@@ -224,8 +224,10 @@ RECORD = table(
         "files": table({"metrics": MARK, "episodes": MARK, "params": MARK}),
         "snapshots": _MARKS,
         "runs": items(RUN, least=1),
-    }
+    },
+    {"machine": free_text},
 )
+FAILURE = table({"plan_seal": SHA256, "chunk": whole(), "error": free_text})
 CHECKPOINT = table(
     {"plan_seal": SHA256, "chunk": whole(), "step": whole(0, 2**31 - 1), "arrays": MARK,
      "snapshots": _MARKS}

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,7 @@ class Study:
         """
         require(StudyError, metric=(metric, TEXT))
         shape = (len(self.configs), len(self.seeds), len(self.steps))
+        contents.check_room(self.path, 4 * math.prod(shape))
         values = np.full(shape, np.nan, np.float32)
         known: dict[str, None] = {}
         for record, table in self._tables("metrics"):

@@ -10,7 +10,11 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from dqx.report import cases
+from dqx.study import load
 from dqx.study.folder import Folder, write_sealed
+
+DEFLATED = zipfile.ZIP_DEFLATED
 
 
 class Forge:
@@ -91,3 +95,11 @@ def header(shape, dtype="'<f4'", version=1):
     """The head of an array of NumPy's format, whatever it says."""
     text = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2, "little") + text
+
+
+def read_all(path):
+    """What the commands read of a study, as they do."""
+    found = load(path)
+    found.metrics, found.episodes  # noqa: B018
+    cases.read([found])
+    found.params("a", found.seeds[0])

@@ -156,8 +156,29 @@ def test_what_is_no_array_of_this_state_is_refused(odd, tmp_path):
         dataclasses.replace(odd.config, optimizer="sgd", hidden_sizes=(16, 8)),
         odd.programs.env, odd.programs.device, 0,
     )  # fmt: skip
-    with pytest.raises(StudyError, match=r"00000-352\.npz: it has no array .*another study"):
+    with pytest.raises(StudyError, match=r"00000-352\.npz: .*params.* is float32 .*another study"):
         checkpoint.read(folder, 0, found, other)
+
+
+STATES = {
+    "gone": (lambda a: a.pop("metrics/loss"), KeyError, "metrics/loss"),
+    "shape": (lambda a: a.update({"metrics/loss": a["metrics/loss"][:, :1]}), ValueError, "loss"),
+    "text": (lambda a: a.update({"metrics/loss": a["metrics/loss"].astype(str)}), ValueError, "U"),
+    "clock": (lambda a: a["clock.step"].__isub__(1), ValueError, "clock is at step 351"),
+    "lane": (lambda a: a["episodes/lane"].__iadd__(4), ValueError, "of other lanes or steps"),
+    "step": (lambda a: a["episodes/step"].__imul__(-1), ValueError, "of other lanes or steps"),
+    "columns": (lambda a: a.update({"episodes/step": a["episodes/step"][1:]}), ValueError, "diff"),
+}
+
+
+@pytest.mark.parametrize("case", STATES)
+def test_a_state_whose_parts_do_not_fit_together_is_refused(odd, case):
+    change, error, words = STATES[case]
+    step, arrays = checkpoint.packed(odd.saved[0])
+    arrays = {name: values.copy() for name, values in arrays.items()}
+    change(arrays)
+    with pytest.raises(error, match=words):
+        checkpoint.unpacked(checkpoint.State(step, arrays), odd.programs)
 
 
 def test_diverged_runs_are_resumed_with_the_same_bits(tmp_path):

@@ -2,25 +2,31 @@
 
 import json
 import math
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import warnings
-import zipfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pytest
 
-from dqx.report import cases
+import dqx
+from dqx.compute import limits
+from dqx.report.trackers.wandb import _known
 from dqx.settings import ConfigError
-from dqx.study import StudyError, StudyWarning, finish, load, record, store
+from dqx.study import StudyError, StudyWarning, contents, finish, load, record, store
 from dqx.study.engine import groups
 from dqx.study.folder import Folder, read_plan_record
 from dqx.study.planned import check_plan
-from tests.study.forge import Forge, archive, header
+from tests.study.forge import DEFLATED, Forge, archive, header, read_all
 from tests.study.kit import call, make_study
 
+ROOT = str(Path(dqx.__file__).resolve().parents[1])
 PLAN = {"seeds": 5, "snapshot_every": 200, "case": [{"name": "a"}, {"name": "b", "gamma": 0.9}]}
 
 
@@ -297,7 +303,7 @@ BYTES = {
         "empty": (b"", "it holds no arrays that dqx has written"),
         "text": (b"PK\5\6" + b"\0" * 5, "it holds no arrays that dqx has written"),
         "bomb": (
-            archive({"a.npy": header("(100, 100)") + bytes(40_000)}, zipfile.ZIP_DEFLATED),
+            archive({"a.npy": header("(100, 100)") + bytes(40_000)}, DEFLATED),
             "its array 'a' is packed or there twice",
         ),
         "shape": (archive({"a.npy": header("(10**12,)")}), "holds no arrays that dqx"),
@@ -327,14 +333,6 @@ ARRAYS = {
     "under": (leaf(f"{KERNEL}/x", np.zeros(4)), "is no name of parameters"),
     "deep": (leaf("x/" * 400, np.zeros(4)), "is no name of parameters"),
 }
-
-
-def read_all(path):
-    """What the commands read of a study, as they do."""
-    found = load(path)
-    found.metrics, found.episodes  # noqa: B018
-    cases.read([found])
-    found.params("a", found.seeds[0])
 
 
 @pytest.mark.parametrize("case", TABLES)
@@ -391,6 +389,127 @@ def test_what_stands_beside_the_results_is_left_out_where_it_is_malformed(forge)
         status, out, _ = call("study", "status", path)
         assert status == 0
         assert any("must be" in line for line in out if line.startswith("certificate:"))
+
+
+def test_parameters_of_another_network_are_not_played(forge):
+    """Whether they fit is known only where the network is made."""
+    with pytest.raises(ConfigError, match=r"are not those of agent dqn on CartPole-v1: .* is ano"):
+        load(forge.folder.path).agent("a", 0)  # the made-up ones
+    status, _, said = call("play", "--gif", forge.folder.path.parent / "film.gif", "--config", "a",
+                           "--quiet", forge.folder.path)  # fmt: skip
+    assert status == 2 and "are not those of agent dqn on CartPole-v1" in said[-1]
+
+
+def test_an_array_of_all_runs_is_made_where_there_is_room(forge, monkeypatch):
+    found = load(forge.folder.path)
+    monkeypatch.setattr(contents, "_SMALL", 0)
+    monkeypatch.setattr(limits, "free_memory", lambda: limits.Limit(159, "a limit"))
+    with pytest.raises(StudyError, match=r"takes 0.0 GiB to read, and a limit leaves 0.0 GiB"):
+        found.to_arrays("loss")  # 2 x 5 x 4 numbers
+    monkeypatch.setattr(limits, "free_memory", lambda: limits.Limit(10**6, "a limit"))
+    assert found.to_arrays("loss").nbytes == 160
+
+
+def test_names_of_trackers_runs_are_taken_from_a_file_of_their_form_alone(tmp_path):
+    (tmp_path / "wandb").mkdir()
+    path = tmp_path / "wandb" / "dqx-runs.json"
+    assert _known(path) == {}
+    for content in ("{", "[]", '{"a": 3}', '{"a": "../../x"}', "[" * 10**5, '{"a": null}'):
+        path.write_text(content)
+        assert _known(path) == {}
+    path.write_text('{"seed 1": "0123456789ab"}')
+    assert _known(path) == {"seed 1": "0123456789ab"}
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StudyError, match=r"dqx-runs.json is a symbolic link, where a study has"):
+        _known(path)
+
+
+# --- Files that would unpack to more than there is: read in a process that has 256 MiB more.
+
+BOMBS = """
+import re, resource, sys, time
+import numpy, pandas, pyarrow.parquet, pyarrow.compute, psutil
+from dqx.report import cases
+from dqx.study import StudyError, contents, load
+from tests.study.forge import read_all
+
+contents.check_room = lambda path, needed: None  # what the plan says has to do
+used = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+for path, words in zip(sys.argv[1::2], sys.argv[2::2]):
+    started = time.process_time()
+    try:
+        read_all(path)
+    except StudyError as error:
+        assert re.search(words, str(error)), error
+    else:
+        raise AssertionError(path)
+    assert time.process_time() - started < 2, path
+try:  # the limit is one
+    numpy.ones(2**28, numpy.uint8)
+except MemoryError:
+    print("refused")
+"""
+
+
+def alone(change):
+    """A change of a folder in which nothing else tells of the plan."""
+
+    def changed(forge):
+        forge.folder.manifest.unlink()
+        forge.folder.plan_copy.unlink(missing_ok=True)
+        change(forge)
+
+    return changed
+
+
+def inflated():
+    """Zeros for more than the process has, in an archive of a thousandth of that."""
+    return archive({"a.npy": header((5 * 2**23,), "'<f8'") + bytes(5 * 2**26)}, DEFLATED)
+
+
+def all_of_one_text(length):
+    """A change of the labels to one long text, which Parquet holds once."""
+
+    def changed(table):
+        rows = np.zeros(len(table), np.int32)
+        names = pyarrow.DictionaryArray.from_arrays(rows, ["x" * length])
+        return table.set_column(0, "config", names)
+
+    return changed
+
+
+SHAPE = archive({"a.npy": header((10**12,))})
+MANY = [
+    ("its array 'a' is packed", lambda f: f.part("params", lambda _: inflated())),
+    ("'a' has the shape", lambda f: f.part("params", lambda _: SHAPE)),
+    (r"1,000,000 rows, and the plan has 16", lambda f: f.table("metrics", more(10**6))),
+    (r"1,000,000 rows, and the plan has at m", lambda f: f.table("episodes", more(10**6))),
+    ("that say they unpack to", lambda f: f.table("metrics", all_of_one_text(10**7))),
+    ("a text of 900,000 letters", lambda f: f.table(
+        "metrics", all_of_one_text(900_000), store_schema=False)),
+    ("log_period 1 makes 2,147,483,647 rows",
+     alone(lambda f: f.plan(config(total_steps=2**31 - 1, log_period=1)))),
+    ("400,000,000 bytes, and at most", alone(lambda f: os.truncate(f.folder.plan, 4 * 10**8))),
+    ("more than 4,000,000 values",
+     alone(lambda f: f.folder.plan.write_text("[" + "[]," * 3_000_000 + "[]]"))),
+    ("instead of", lambda f: os.truncate(f.folder.part("metrics", 0), 10**12)),
+]  # fmt: skip
+
+
+def test_what_would_unpack_to_gigabytes_is_refused_in_little_memory(made, tmp_path):
+    arguments, long = [], tmp_path / "long"
+    make_study(long, {"seeds": 4, "base": {"total_steps": 20_000, "log_period": 10}})
+    for number, (words, change) in enumerate(MANY):
+        path = shutil.copytree(long if "letters" in words else made, tmp_path / str(number))
+        change(Forge(path))
+        arguments += [str(path), words]
+    done = subprocess.run(
+        [sys.executable, "-c", BOMBS, *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("refused\n", 0), done.stderr[-2000:]
 
 
 # --- Changes at random.

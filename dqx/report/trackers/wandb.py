@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Any
 from dqx.files import write_json
 from dqx.report.trackers.scalars import Scalars, TrackedRun
 from dqx.settings import ConfigError
+from dqx.study import forms
+from dqx.study.entries import StudyError, refuse_unless
 
 
 class WandB(Scalars):
@@ -83,12 +84,24 @@ class WandB(Scalars):
     def _number(self, run: TrackedRun) -> str:
         """What a run is called at Weights & Biases, the same after a resumption."""
         path = self._folder / "wandb" / "dqx-runs.json"
-        known: dict[str, str] = {}
-        if path.is_file():
-            with contextlib.suppress(ValueError):  # then it is begun anew
-                known = json.loads(path.read_text(encoding="utf-8"))
+        known = _known(path)
         if run.name not in known:
             known[run.name] = secrets.token_hex(6)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known)
         return known[run.name]
+
+
+def _known(path: Path) -> dict[str, str]:
+    """The names that a file of runs holds; none if it holds anything else, which is begun anew.
+
+    Raises:
+        StudyError: if a link, a pipe or the like is in its place, or in that of its folder.
+    """
+    for place, wanted in ((path.parent, "a folder"), (path, "a file")):
+        refuse_unless(place, wanted)
+    with contextlib.suppress(StudyError, FileNotFoundError):
+        known = forms.parse(path)
+        forms.check(path, known, forms.TRACKED)
+        return dict(known)
+    return {}

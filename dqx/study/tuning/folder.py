@@ -14,6 +14,7 @@ search.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import math
@@ -28,7 +29,8 @@ import numpy as np
 
 from dqx import stats
 from dqx.arguments import PATH, require
-from dqx.study import entries
+from dqx.settings import ConfigError, brief
+from dqx.study import entries, forms
 from dqx.study.entries import refuse_unless
 from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
 from dqx.study.host import checkout
@@ -108,9 +110,12 @@ def read_search(folder: TuneFolder) -> dict[str, Any]:
     record = read_sealed(folder.search)
     if record.get("format") != FORMAT:
         raise StudyError(
-            f"{folder.search} has format {record.get('format')!r}, and this version of dqx reads "
-            f"{FORMAT}: use the version that wrote it"
+            f"{folder.search} has format {brief(record.get('format'))}, and this version of dqx "
+            f"reads {FORMAT}: use the version that wrote it"
         )
+    forms.check(folder.search, record, forms.SEARCH)
+    if record["search_seal"] != seal(record["search"]):
+        raise StudyError(f"{folder.search}: its seal is not that of the search in it")
     return record
 
 
@@ -126,8 +131,15 @@ def _check_entries(folder: TuneFolder) -> None:
 
 
 def tune_of(record: Mapping[str, Any]) -> Tune:
-    """The search of a record."""
-    return read_tune({key: value for key, value in record["search"].items() if key != "proposer"})
+    """The search of a record, checked like a new one.
+
+    Raises:
+        StudyError: if it cannot be one.
+    """
+    try:
+        return read_tune({k: v for k, v in record["search"].items() if k != "proposer"})
+    except ConfigError as error:
+        raise StudyError(f"the search that is stored is of another version: {error}") from None
 
 
 def check_same(folder: TuneFolder, record: Mapping[str, Any], tune: Tune, proposer: str) -> None:
@@ -260,8 +272,8 @@ def read_candidates(folder: TuneFolder, mark: str, generation: int) -> list[dict
         StudyError: if it is missing, damaged, or of another search.
     """
     path = folder.candidates(generation)
-    record = read_sealed(path)
-    if record.get("search_seal") != mark or record.get("generation") != generation:
+    record = read_sealed(path, forms.CANDIDATES)
+    if record["search_seal"] != mark or record["generation"] != generation:
         raise StudyError(f"{path}: it belongs to another search")
     candidates: list[dict[str, Any]] = record["candidates"]
     return candidates
@@ -291,8 +303,38 @@ def result_record(search: Search, mark: str) -> dict[str, Any]:
     }
 
 
+def read_result(folder: TuneFolder, tune: Tune, mark: str) -> dict[str, Any]:
+    """Reads ``tune.json``.
+
+    Raises:
+        StudyError: if it is damaged, of another search, or does not fit the search.
+    """
+    path = folder.result
+    record = read_sealed(path, forms.RESULT)
+    if record["search_seal"] != mark:
+        raise StudyError(f"{path}: it belongs to another search")
+    found = record["candidates"]
+    if record["winner"] >= len(found):
+        raise StudyError(f"{path}: there is no candidate {record['winner']}, which has won")
+    winner = found[record["winner"]]
+    counts = (len(record["fresh_scores"]), len(winner["scores"]), winner["history"] != [])
+    if counts != (len(tune.fresh), len(tune.seeds), True):
+        raise StudyError(f"{path}: its winner has not been judged on all seeds")
+    for number, one in enumerate(found):
+        same = -1 if one["same_as"] is None else one["same_as"]
+        is_known = one["number"] == number and one["generation"] < tune.generations
+        if not is_known or same >= number or len(one["scores"]) > len(tune.seeds):
+            raise StudyError(f"{path}: candidate {number} is none of the search")
+    return record
+
+
 def search_of(tune: Tune, record: Mapping[str, Any]) -> Search:
-    """The finished search that `result_record` wrote, whatever rule this version of dqx has."""
+    """The finished search that `result_record` wrote, whatever rule this version of dqx has.
+
+    Args:
+        tune: what was searched.
+        record: as `read_result` gives it.
+    """
     search = Search(tune, [_candidate_of(one) for one in record["candidates"]])
     search.champion = search.candidates[record["winner"]]
     search.generation = tune.generations - 1
@@ -326,7 +368,8 @@ def candidate_record(one: Candidate) -> dict[str, Any]:
 
 
 def _candidate_of(record: Mapping[str, Any]) -> Candidate:
-    fields = {key: value for key, value in record.items() if key != "name"}
+    names = [field.name for field in dataclasses.fields(Candidate)]
+    fields = {name: record[name] for name in names}
     dropped = fields.pop("dropped")
     if dropped is not None:
         bar = -math.inf if dropped["bar"] is None else dropped["bar"]
@@ -342,7 +385,7 @@ def _candidate_of(record: Mapping[str, Any]) -> Candidate:
 
 
 def _judged_of(record: Mapping[str, Any]) -> Judged:
-    fields: dict[str, Any] = {name: _nan(value) for name, value in record.items()}
+    fields: dict[str, Any] = {name: _nan(record[name]) for name in Judged._fields}
     return Judged(**fields)
 
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from dqx import stats
 from dqx.study.finish import has_manifest
-from dqx.study.folder import Folder, StudyError, read_sealed
+from dqx.study.folder import Folder, StudyError
 from dqx.study.plan import Plan
 from dqx.study.results import Study, load
 from dqx.study.tuning.file import Tune, jsonable
 from dqx.study.tuning.folder import (
     TuneFolder,
     read_candidates,
+    read_result,
     read_search,
     result_record,
     search_of,
@@ -104,10 +105,9 @@ def load_tune(path: str | os.PathLike[str]) -> Tuned:
             f"{path} is not finished: `dqx tune resume {path}` goes on, `dqx tune status {path}` "
             "says how far it is"
         )
-    result = read_sealed(folder.result)
-    if result.get("search_seal") != record["search_seal"]:
-        raise StudyError(f"{folder.result}: it belongs to another search")
-    return Tuned(Path(path), search_of(tune_of(record), result))
+    tune = tune_of(record)
+    result = read_result(folder, tune, record["search_seal"])
+    return Tuned(Path(path), search_of(tune, result))
 
 
 def _estimate(judged: Judged) -> stats.Estimate:
@@ -128,9 +128,13 @@ def follow(path: str | os.PathLike[str]) -> Search:
     search = Search(tune_of(record))
 
     def read(generation: int) -> list[dict[str, Any]]:
-        if not folder.candidates(generation).exists():
+        path = folder.candidates(generation)
+        if not path.exists():
             raise Unfinished
-        return read_candidates(folder, record["search_seal"], generation)
+        candidates = read_candidates(folder, record["search_seal"], generation)
+        if any(set(values) != set(search.tune.space) for values in candidates):
+            raise StudyError(f"{path}: its candidates set other fields than the search")
+        return candidates
 
     with contextlib.suppress(Unfinished):
         search.run(Recorded(read), lambda place, plan: found(folder, place, plan))
@@ -175,7 +179,8 @@ def check(path: str | os.PathLike[str]) -> list[str]:
     search = follow(path)
     if search.fresh is None:
         return ["a study that it needs is missing"]
-    kept = {key: value for key, value in read_sealed(folder.result).items() if key != "sha256"}
+    kept = read_result(folder, search.tune, record["search_seal"])
+    del kept["sha256"]
     derived = result_record(search, record["search_seal"])
     keys = dict.fromkeys([*derived, *kept])
     texts = [f"{key} is another" for key in keys if kept.get(key) != derived.get(key)]
