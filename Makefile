@@ -1,20 +1,22 @@
-# make train | test | test-long | test-suites | test-browser | test-wandb | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+# make train | test | test-long | test-suites | test-cluster | test-browser | test-wandb | lint | bench | clean. The first use of each installs what it needs into $(VENV).
 #   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
 #   VENV=.venv-3.11          another environment beside the default one
 #   SUITES_VENV=.venv-suites the environment of test-suites, which has other suites beside the pins
+#   CLUSTER_VENV=.venv-cluster the environment of test-cluster, which has Ray beside the pins
 #   ARGS="..."               more arguments for the command, such as ARGS="--seeds 4"
 
 VENV ?= .venv
 SUITES_VENV ?= .venv-suites
+CLUSTER_VENV ?= .venv-cluster
 ARGS ?=
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-long test-suites test-browser test-wandb suites lint bench clean
+.PHONY: help venv train test test-long test-suites test-cluster test-browser test-wandb suites cluster lint bench clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 # Usable environments are kept, broken ones (an interpreter that has gone) are made anew, and one of
 # an unfit version is left alone and reported.
@@ -64,6 +66,9 @@ $(VENV)/.installed-browser: $(VENV)/.installed-test
 $(VENV)/.installed-wandb: $(VENV)/.installed-test constraints-suites.txt
 	$(call install,[wandb],constraints-suites.txt)
 
+$(VENV)/.installed-cluster: $(VENV)/.installed-test constraints-suites.txt
+	$(call install,[cluster],constraints-suites.txt)
+
 comma := ,
 SUITES := craftax$(comma)jaxtari$(comma)jumanji$(comma)navix$(comma)pgx$(comma)xminigrid
 
@@ -85,6 +90,12 @@ test-suites:
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
 	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist load --maxschedchunk 1 -m suites tests/envs/test_suites.py $(ARGS)
 
+# On one Python: what differs between versions is Ray's. Nodes are processes of this machine.
+test-cluster:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python); \
+	$(MAKE) --no-print-directory VENV=$(CLUSTER_VENV) PYTHON="$$python" cluster
+	$(CLUSTER_VENV)/bin/python -m pytest -m cluster tests/study/test_study_cluster.py $(ARGS)
+
 # The page in a headless Chromium, Debian's, which is installed if there is none (CHROMIUM=... names
 # another).
 test-browser: $(VENV)/.installed-browser
@@ -100,6 +111,9 @@ test-wandb: $(VENV)/.installed-wandb
 suites: $(VENV)/.installed-suites
 	@:
 
+cluster: $(VENV)/.installed-cluster
+	@:
+
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -110,5 +124,5 @@ bench: $(VENV)/.installed-bench
 
 # Keeps runs/.
 clean:
-	rm -rf .venv .venv-3.11 .venv-3.12 $(SUITES_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-3.11 .venv-3.12 $(SUITES_VENV) $(CLUSTER_VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -188,7 +188,7 @@ def run(
     ):
         since = time.perf_counter()
         plan = trainer.settle(plan, watching.phase)
-        record = plan_record(plan, trainer.identity(plan), command)
+        record = plan_record(plan, trainer.identity(plan), command, trainer.kinds(plan))
         folder = _new_folder(path, replaces, record)
         least = checkpoint_seconds if replay_checkpoint else float("inf")
         spent = time.perf_counter() - since

@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.11", "3.12")
 # Extras whose pins stand in constraints-suites.txt, and the package of each.
-APART = {"wandb": "wandb", **{prefix: suite.package for prefix, suite in SUITES.items()}}
+APART = {
+    "cluster": "ray",
+    "wandb": "wandb",
+    **{prefix: suite.package for prefix, suite in SUITES.items()},
+}
 PIN = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)==(\S+)")
 
 # One-letter classes keep the patterns from matching their own source.

@@ -3,6 +3,10 @@
 import argparse
 import contextlib
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dqx.study.executors import Executor
 
 
 class UsageError(ValueError):
@@ -107,6 +111,55 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help="compile anew, and keep no compiled programs for the next time",
     )
     add("--quiet", action="store_true", help="print the result and errors only")
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Who trains, if not this machine alone."""
+    add = parser.add_argument_group("cluster").add_argument
+    add(
+        "--cluster",
+        metavar="WHERE",
+        help="train on a Ray cluster: auto (the one that this machine is part of), HOST:PORT of "
+        "its head, or local:N (N workers here)",
+    )
+    add(
+        "--workers",
+        type=count,
+        metavar="N",
+        help="workers of the cluster; default: one for each GPU, or else for each core",
+    )
+    add(
+        "--kinds",
+        choices=("same", "split"),
+        default="same",
+        help="same: workers of one kind of machine train the study; split: all do, and each "
+        "configuration stays on one kind; default: same",
+    )
+
+
+def executor(options: argparse.Namespace) -> "Executor | None":
+    """The cluster that the options name; None for this machine.
+
+    Raises:
+        ConfigError: for options that do not go together.
+        StudyError: if Ray is not installed.
+    """
+    if options.cluster is None:
+        if options.workers is not None:
+            from dqx.settings import ConfigError
+
+            raise ConfigError("--workers is of a cluster: give --cluster too")
+        return None
+    from dqx.study.executors.cluster import Ray
+
+    return Ray(
+        options.cluster,
+        workers=options.workers,
+        devices=options.devices,
+        kinds=options.kinds,
+        modules=options.modules,
+        cached=not options.no_cache,
+    )
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dqx.study.results import Study
     from dqx.study.sinks import Sink
 
+EXIT_FAILED = 1
 # What training needs, so that nothing is found missing after hours.
 _TRAINING = ("dqx.run", "pandas", "pyarrow.parquet", "matplotlib.figure")
 
@@ -50,6 +51,7 @@ def add_train(subparsers: Any) -> None:
     add("--root-seed", type=int, default=0, metavar="N", help="another draw of every seed")
     shared.add_folder(parser, "runs/PRESET")
     shared.add_training(parser)
+    shared.add_cluster(parser)
     shared.add_trackers(parser)
     parser.make_epilog = lists.field_help
     parser.set_defaults(run=train)
@@ -74,6 +76,7 @@ def add(subparsers: Any) -> None:
     )
     shared.add_folder(parser, "runs/NAME")
     shared.add_training(parser)
+    shared.add_cluster(parser)
     shared.add_trackers(parser)
     parser.set_defaults(run=run)
 
@@ -183,8 +186,10 @@ def _watched(
 
         loading.use_cache(options)
         page = Page(shown.phase)
+        executor = shared.executor(options)
         given: dict[str, Any] = {
-            "devices": options.devices,
+            "devices": options.devices if executor is None else None,
+            "executor": executor,
             "replay_checkpoint": not options.no_replay_checkpoint,
             "sinks": [shown, Picture(), page, *trackers],
         }
@@ -196,7 +201,15 @@ def _watched(
         print(f"dqx: warning: {page.problem}", file=sys.stderr, flush=True)
     if page.path is not None:
         print(f"page: {page.path}")
-    return 0
+    for line in _failed(found):
+        print(f"dqx: {line}", file=sys.stderr, flush=True)
+    return EXIT_FAILED if found.failures else 0
+
+
+def _failed(found: "Study") -> list[str]:
+    """Which chunks are set aside, and why."""
+    lines = [f"chunk {chunk} is set aside: {error}" for chunk, error in found.failures.items()]
+    return lines and [*lines, f"`dqx study resume {found.path}` tries again what is set aside"]
 
 
 def refuse(options: argparse.Namespace, word: str, command: str = "study") -> None:
@@ -251,10 +264,11 @@ def _status(path: str) -> int:
                      "runs again whose files they are")  # fmt: skip
     if found.finished and found.manifest.get("digest"):
         lines.insert(-1, f"digest: {found.manifest['digest']}")
+    lines[2:2] = _failed(found)
     if folder.certificate.exists():
         lines.insert(-1, f"certificate: {_certificate_words(found)}")
     print("\n".join(lines))
-    return 0
+    return EXIT_FAILED if found.failures else 0
 
 
 def _listed(names: "Sequence[str]") -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dqx.run import StudyInterrupted, resume, run
     from dqx.study.certify import Certificate, Check, verify
     from dqx.study.estimate import Estimate, dry_run
+    from dqx.study.executors.cluster import Ray
     from dqx.study.folder import StudyError
     from dqx.study.plan import Plan, Point, read_plan
     from dqx.study.results import Study, load
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Point",
     "Progress",
+    "Ray",
     "Row",
     "Sink",
     "Study",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "run": ("StudyInterrupted", "resume", "run"),
     "study.estimate": ("Estimate", "dry_run"),
+    "study.executors.cluster": ("Ray",),
     "study.folder": ("StudyError",),
     "study.plan": ("Plan", "Point", "read_plan"),
     "study.results": ("Study", "load"),

@@ -66,7 +66,7 @@ class Engine:
         self.names: list[str] = []
         self.aside: dict[int, str] = {}
         self.checkpoint_seconds = 0.0
-        self.root_seed, self.snapshot_every = plan.root_seed, plan.snapshot_every
+        self.plan = plan
         self.pause = checkpoint_seconds if store.saves else math.inf
         self._store, self._executor, self._sinks = store, executor, sinks
         self._writer: Writer | None = None

@@ -45,8 +45,8 @@ from dqx.study.planned import check_plan
 FORMAT = 2
 # The entries of a plan, which a manifest has among its own.
 PLAN_KEYS = (
-    "format", "name", "seeds", "root_seed", "snapshot_every", "points", "identity", "git_commit",
-    "git_modified", "command", "created",
+    "format", "name", "seeds", "root_seed", "snapshot_every", "points", "identity", "kinds",
+    "git_commit", "git_modified", "command", "created",
 )  # fmt: skip
 KINDS = ("metrics", "episodes", "params")
 _SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapshots": "npz"}

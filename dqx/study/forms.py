@@ -193,6 +193,7 @@ _MADE = {
     "created": text(),
 }  # fmt: skip
 
+_IDENTITY = entries(_FIELD, free_text)
 PLAN = table(
     {
         "name": _NAME,
@@ -203,10 +204,10 @@ PLAN = table(
             table({"name": LABEL, "config": _SETTINGS, "hyper": _SETTINGS, "varied": _SETTINGS}),
             least=1,
         ),
-        "identity": entries(_FIELD, free_text),
+        "identity": _IDENTITY,
         "sha256": SHA256,
     },
-    _MADE,
+    {**_MADE, "kinds": items(table({"identity": _IDENTITY, "points": items(LABEL)}), least=1)},
 )
 RUN = table(
     {

@@ -20,6 +20,11 @@ def versions() -> dict[str, str]:
     }
 
 
+def machine() -> str:
+    """The name of this machine in records: ``$DQX_MACHINE``, or that of the host."""
+    return os.environ.get("DQX_MACHINE") or platform.node()
+
+
 def checkout() -> dict[str, Any]:
     """The commit dqx was imported from, and whether tracked files differ; None without one."""
     root = Path(__file__).resolve().parents[2]

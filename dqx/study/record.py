@@ -4,8 +4,8 @@ import dataclasses
 import datetime
 import json
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dqx.settings import SETTINGS, ConfigError, ConfigWarning, agent, brief, environments, show
 from dqx.study import identity
@@ -26,10 +26,41 @@ from dqx.study.plan import Plan, point_of, point_record, read_plan
 _SAME = ("name", "seeds", "root_seed", "snapshot_every")
 
 
+class MachineKind(NamedTuple):
+    """Machines that give the same bits, and what they train of a study.
+
+    Attributes:
+        identity: of them all.
+        points: names of configurations.
+    """
+
+    identity: dict[str, str]
+    points: list[str]
+
+
+def kinds_of(record: Mapping[str, Any]) -> list[MachineKind]:
+    """The kinds of machines that train a study; of most there is one."""
+    everything = {
+        "identity": record["identity"],
+        "points": [point["name"] for point in record["points"]],
+    }
+    return [MachineKind(**kind) for kind in record.get("kinds", [everything])]
+
+
 def plan_record(
-    plan: Plan, present: Mapping[str, str], command: str | None = None
+    plan: Plan,
+    present: Mapping[str, str],
+    command: str | None = None,
+    kinds: Sequence[MachineKind] = (),
 ) -> dict[str, Any]:
-    """The content of ``plan.json``, sealed; ``command`` is the command line, if there was one."""
+    """The content of ``plan.json``, sealed.
+
+    Args:
+        plan: settled.
+        present: what its bits depend on beside it.
+        command: the command line, if there was one.
+        kinds: of machines that train it, if there are several; each has its configurations.
+    """
     record: dict[str, Any] = {
         "format": FORMAT,
         "name": plan.name,
@@ -38,6 +69,7 @@ def plan_record(
         "snapshot_every": plan.snapshot_every,
         "points": [point_record(point) for point in plan.points],
         "identity": dict(present),
+        **({"kinds": [kind._asdict() for kind in kinds]} if kinds else {}),
         **checkout(),
         "command": command,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -108,7 +140,8 @@ def check_same_study(folder: Folder, record: Mapping[str, Any], present: Mapping
     Raises:
         StudyError: showing both sides.
     """
-    found = identity.differences(record["identity"], present)
+    apart = [identity.differences(kind.identity, present) for kind in kinds_of(record)]
+    found = next(filter(None, apart), [])
     if found:
         raise StudyError(
             f"{folder.path} cannot be resumed here, since bits might differ: {'; '.join(found)}. "

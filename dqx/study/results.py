@@ -89,6 +89,11 @@ class Study:
         return len(self.runs) == len(self.configs) * len(self.seeds)
 
     @property
+    def machines(self) -> dict[int, str]:
+        """The machine that trained each finished chunk, as far as its record tells."""
+        return {chunk: record.get("machine", "") for chunk, record in self._records.items()}
+
+    @property
     def failures(self) -> dict[int, str]:
         """Why chunks were set aside, by their number; `dqx.study.resume` tries them again."""
         return read_failures(self._folder, self.plan["sha256"])

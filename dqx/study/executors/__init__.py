@@ -20,6 +20,7 @@ from dqx.settings import Config
 from dqx.study.checkpoint import State
 from dqx.study.folder import Folder
 from dqx.study.plan import Plan
+from dqx.study.record import MachineKind
 from dqx.study.schedule import Group, Task
 
 # The chunks of a group that are still to be trained, those with a checkpoint first.
@@ -30,13 +31,11 @@ class Desk(Protocol):
     """What takes in what executors make; may be called from several threads.
 
     Attributes:
-        root_seed: of the study.
-        snapshot_every: environment steps from one snapshot to the next; 0: none.
+        plan: of the study, settled.
         pause: least seconds between checkpoints of a chunk; infinite: none at all.
     """
 
-    root_seed: int
-    snapshot_every: int
+    plan: Plan
     pause: float
 
     def phase(self, text: str) -> None:
@@ -87,6 +86,9 @@ class Executor(Protocol):
 
     def identity(self, plan: Plan) -> dict[str, str]:
         """What the bits of a new study will depend on besides its plan."""
+
+    def kinds(self, plan: Plan) -> list[MachineKind]:
+        """The kinds of machines that will train a new study, if there are several."""
 
     def check(self, plan: Plan, folder: Folder, record: Mapping[str, Any]) -> None:
         """Refuses to go on with a study whose bits nobody here would give.

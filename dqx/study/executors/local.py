@@ -1,6 +1,5 @@
 """The executor of one machine: a thread for each place, all in this process."""
 
-import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,9 @@ from dqx.study import identity, schedule
 from dqx.study.background import Stopped, over_places
 from dqx.study.executors import Desk, Work
 from dqx.study.folder import Folder
+from dqx.study.host import machine
 from dqx.study.plan import Plan
-from dqx.study.record import check_same_study
+from dqx.study.record import MachineKind, check_same_study
 from dqx.study.schedule import Group, Task, fitting_places
 
 
@@ -40,6 +40,9 @@ class Local:
     def identity(self, plan: Plan) -> dict[str, str]:
         return identity.identity(self.places, plan.agents, plan.environments)
 
+    def kinds(self, plan: Plan) -> list[MachineKind]:
+        return []
+
     def check(self, plan: Plan, folder: Folder, record: Mapping[str, Any]) -> None:
         check_same_study(folder, record, self.identity(plan))
 
@@ -52,7 +55,7 @@ class Local:
     def _train_group(
         self, group: Group, waiting: Sequence[Task], desk: Desk, stop: threading.Event
     ) -> None:
-        config, root_seed = group.config, desk.root_seed
+        config, root_seed = group.config, desk.plan.root_seed
         programs = {d: programs_for(config, d, root_seed) for d in dict.fromkeys(self.places)}
         if not all(found.compiled for found in programs.values()):
             desk.phase("compiling...")
@@ -83,7 +86,7 @@ class Local:
 
 def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Event) -> None:
     """Trains a chunk to its end, or to a checkpoint if asked to stop."""
-    config, every = task.config, desk.snapshot_every
+    config, every = task.config, desk.plan.snapshot_every
 
     def on_row(step: int, metrics: dict[str, np.ndarray]) -> None:
         desk.row(task, step, metrics)
@@ -104,4 +107,4 @@ def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Eve
             last = desk.save(task, session.save)
         if stop.is_set():
             raise Stopped
-    desk.finish(task, session.result(), platform.node())
+    desk.finish(task, session.result(), machine())
