@@ -25,7 +25,8 @@ class Variant(NamedTuple):
         build: ``build(config, spec) -> Agent``; raises `ConfigError` where the network cannot take
             the observations.
         has: its traits, which say what settings concern it: ``"network"``, ``"gradient"``,
-            ``"target"``, ``"table"``.
+            ``"target"``, ``"table"``; ``"target rule"`` if its loss reads `kit.Outputs.weight`, and
+            ``"rescaled values"`` if it obeys ``value_rescaling``.
         settings: those that it brings, each made by ``dqx.settings.own_setting``; afterwards they
             are attributes of the configuration or, if traced, of the hyperparameters.
         about: what it is, in a few words.

@@ -1,6 +1,6 @@
-"""DQN and Double DQN.
+"""DQN, with any target rule, and with rescaled values if wanted.
 
-Source: Mnih et al. 2015 (DQN); van Hasselt, Guez and Silver 2016 (Double DQN).
+Source: Mnih et al. 2015; of the rules, see `dqx.core.targets`.
 """
 
 from dqx.agents import Variant, kit, register
@@ -13,13 +13,15 @@ from dqx.settings import Config, Hyper
 def build(config: Config, spec: Spec) -> Agent:
     """The agent; see `kit.value_agent` for what is raised."""
 
+    scale = losses.rescaling(config.value_rescaling)
+
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
     ) -> tuple[Array, Array]:
         assert outputs.next_target is not None and outputs.weight is not None  # named in `reads`
         error = losses.expected_q_learning(
             outputs.now, step.action, step.reward, step.discount, outputs.next_target,
-            outputs.weight,
+            outputs.weight, scale,
         )  # fmt: skip
         clipped = losses.clip_td_error(error, hyper.td_error_clip)
         if config.loss == "huber":
@@ -28,7 +30,16 @@ def build(config: Config, spec: Spec) -> Agent:
         # Keras averages over the Q-vector, whose other entries equal their own predictions.
         return (value / spec.num_actions if config.loss == "keras_mse" else value), error
 
-    return kit.value_agent(config, spec, loss, reads=("next_target", "weight"))
+    return kit.value_agent(
+        config, spec, loss, reads=("next_target", "weight"), values=scale.inverse
+    )
 
 
-register(Variant("dqn", build, about="a network trained by gradients towards a target network"))
+register(
+    Variant(
+        "dqn",
+        build,
+        has=("network", "gradient", "target", "target rule", "rescaled values"),
+        about="a network trained by gradients towards a target network",
+    )
+)

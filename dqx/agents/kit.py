@@ -16,8 +16,10 @@ from dqx.core import exploration
 from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
 from dqx.core.dense import draw_noise, noise_of, noise_size
+from dqx.core.losses import weighted
 from dqx.core.networks import check_observations, make_network
-from dqx.core.targets import QValues, make_rule
+from dqx.core.returns import folded
+from dqx.core.targets import QValues, Rule, make_rule
 from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
 from dqx.settings import Config, Hyper
 
@@ -162,6 +164,7 @@ def value_agent(
     *,
     reads: Collection[str] = ("next_target",),
     values: Callable[[Array], Array] = lambda outputs: outputs,
+    shape: tuple[int, ...] = (),
     learn_draws: Callable[[Key], PyTree] = lambda key: (),
 ) -> Agent:
     """An agent that trains the network of ``config`` by the gradient of a loss.
@@ -172,14 +175,16 @@ def value_agent(
         loss: of one transition; the caller's part.
         reads: those of `Outputs` beside ``now`` that the loss reads.
         values: ``values(outputs [B, A, ...])``: the Q-values ``[B, A]`` in what the network gives.
+        shape: of what the network gives for an action, if that is more than its Q-value.
         learn_draws: ``learn_draws(key)``: random numbers of one update, leading axis ``[B]``.
 
     Raises:
         ConfigError: if the network cannot take the observations.
     """
     check_observations(config, spec)
-    network = make_network(config, spec.num_actions, spec.num_categories)
     rule = make_rule(config)
+    shape = shape if rule.heads == 1 else (rule.heads, *shape)
+    network = make_network(config, spec.num_actions, spec.num_categories, shape)
     needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
     policy = make_policy(config, spec)
     example = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
@@ -195,8 +200,12 @@ def value_agent(
         opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
         return AgentState(params, jax.tree.map(jnp.copy, params), opt_state, policy.memory())
 
+    def of_first(outputs: Array) -> Array:
+        """The Q-values, where there are several heads those of the first."""
+        return values(outputs if rule.heads == 1 else outputs[:, :, 0])
+
     def q_values(params: Params, obs: Array) -> Array:
-        return values(forward(params, obs))
+        return of_first(forward(params, obs))
 
     def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
         choice, noise = _parted(draws)
@@ -217,17 +226,21 @@ def value_agent(
             "next_online": lambda: forward(fixed, next_obs, noise["next_online"]),
             "now_target": lambda: forward(target_params, obs, noise["now_target"]),
         }
-        steps = as_learned(batch.steps, now.hyper)
+        steps = as_learned(batch.steps, now.hyper, batch.lengths)
         present = forward(params, obs, noise["now"])
         found = {name: others[name]() for name in others if name in needed}
         outputs = Outputs(present, **{name: found[name] for name in found if name in reads})
         if "weight" in reads:
-            q = QValues(**{name: values(found[name]) for name in rule.reads})
-            outputs = outputs._replace(weight=jax.vmap(rule.weigh)(q))
+            q = QValues(**{name: of_first(found[name]) for name in rule.reads})
+            weigh = functools.partial(_weigh, rule, now.hyper, epsilon_at(config, now))
+            weight, steps = jax.vmap(weigh)(q, steps)
+            outputs = outputs._replace(weight=weight)
         one = functools.partial(_of_one, loss, now.hyper)
+        if rule.heads > 1:
+            one = functools.partial(_of_heads, one, values)
         losses, errors = jax.vmap(one)(outputs, steps, draws)
         losses = losses if batch.weight is None else losses * batch.weight
-        return jnp.mean(losses), (errors, values(present))
+        return jnp.mean(losses), (errors, of_first(present))
 
     def learn(
         state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
@@ -299,10 +312,45 @@ def _parted(draws: PyTree) -> tuple[PyTree, Any]:
     return (draws.draws, draws.noise) if isinstance(draws, Noisy) else (draws, None)
 
 
+def _weigh(
+    rule: Rule, hyper: Hyper, epsilon: Array, q_values: QValues, step: Transition
+) -> tuple[Array, Transition]:
+    """The next actions' weights, and the transition with what the rule adds to its reward."""
+    weight, bonus = rule.weigh(q_values, step, hyper, epsilon)
+    return weight, step if bonus is None else step._replace(reward=step.reward + bonus)
+
+
 def _of_one(
     loss: Loss, hyper: Hyper, outputs: Outputs, step: Transition, draws: PyTree
 ) -> tuple[Array, Array]:
     return loss(outputs, step, hyper, draws)
+
+
+def _of_heads(
+    one: Callable[[Outputs, Transition, PyTree], tuple[Array, Array]],
+    values: Callable[[Array], Array],
+    outputs: Outputs,
+    step: Transition,
+    draws: PyTree,
+) -> tuple[Array, Array]:
+    """The sum of the losses of heads ``[A, H, ...]``, and the mean magnitude of their errors.
+
+    All have one target: that of the head which values what follows the least.
+    """
+    assert outputs.next_target is not None and outputs.weight is not None
+    heads = jnp.moveaxis(outputs.next_target, 1, 0)
+    lowest = jnp.argmin(weighted(values(heads).T, outputs.weight))
+    chosen = {"next_target": heads[lowest]}
+    for name in ("next_online", "now_target"):
+        other = getattr(outputs, name)
+        if other is not None:
+            chosen[name] = other[:, 0]
+    found = [
+        one(outputs._replace(now=outputs.now[:, head], **chosen), step, draws)
+        for head in range(heads.shape[0])
+    ]
+    losses, errors = (jnp.stack(values) for values in zip(*found, strict=True))
+    return jnp.sum(losses), jnp.mean(jnp.abs(errors))
 
 
 def _follow(
@@ -325,12 +373,18 @@ def _follow(
     return AgentState(params, target_params, opt_state, state.memory), grad_norm
 
 
-def as_learned(steps: Transition, hyper: Hyper) -> Transition:
-    """Transitions with rewards scaled and then clipped, and gamma multiplied into discounts."""
-    return steps._replace(
-        reward=jnp.clip(hyper.reward_scale * steps.reward, -hyper.reward_clip, hyper.reward_clip),
-        discount=hyper.gamma * steps.discount,
-    )
+def as_learned(steps: Transition, hyper: Hyper, lengths: Array | None = None) -> Transition:
+    """Transitions with rewards scaled and then clipped, and gamma multiplied into discounts.
+
+    Those of several steps, as a `Batch` holds them, become single ones: their return, and the
+    discount of what follows it.
+    """
+    reward = jnp.clip(hyper.reward_scale * steps.reward, -hyper.reward_clip, hyper.reward_clip)
+    if lengths is None:
+        return steps._replace(reward=reward, discount=hyper.gamma * steps.discount)
+    of_one = functools.partial(folded, gamma=hyper.gamma)
+    reward, discount = jax.vmap(of_one)(reward, steps.discount, lengths)
+    return steps._replace(reward=reward, discount=discount)
 
 
 def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:

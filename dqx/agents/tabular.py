@@ -45,7 +45,7 @@ def build(config: Config, spec: Spec) -> Agent:
     def learn(
         state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
     ) -> tuple[AgentState, Learned]:
-        hyper, steps = now.hyper, kit.as_learned(batch.steps, now.hyper)
+        hyper, steps = now.hyper, kit.as_learned(batch.steps, now.hyper, batch.lengths)
         step_size = tabular.StepSize(
             kit.learning_rate_at(hyper, now.updates), hyper.visit_power, hyper.td_error_clip
         )

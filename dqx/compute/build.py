@@ -7,6 +7,7 @@ from dqx.core.environment import Environment, Wrappers, make_environment
 from dqx.core.loop import Trainer, example_transition
 from dqx.core.loop import make_trainer as _make_trainer
 from dqx.core.replay import Store, make_stacked_store, make_store
+from dqx.core.returns import make_n_step_store
 from dqx.core.sampling import SAMPLERS
 from dqx.core.wrappers import wrapped
 from dqx.settings import Config, ConfigError
@@ -54,6 +55,8 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
 
 def _make_store(config: Config, env: Environment) -> Store:
     example, sizes = example_transition(env), (config.replay_capacity, config.num_envs)
+    if config.n_step > 1:
+        return make_n_step_store(example, config.n_step, *sizes, frames=config.frame_stack)
     if config.frame_stack > 1:
         return make_stacked_store(example, config.frame_stack, *sizes)
     return make_store(example, *sizes)

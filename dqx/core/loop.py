@@ -326,7 +326,7 @@ def _learn_step(
     config = parts.config
     filled = _filled(clock)
     rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled)
-    batch = Batch(parts.store.gather(lane.replay_rows, filled, rows), weight)
+    batch = _gathered(parts.store, lane, filled, rows)._replace(weight=weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
     now, before = clock.step, clock.step - config.train_period
     crossed = now // config.target_period > before // config.target_period
@@ -341,6 +341,13 @@ def _learn_step(
     lane = lane.replace(agent=agent, sampler=sampler, diverged_at=diverged_at)
     stacked = jnp.stack([metrics[name] for name in _learned_names(parts.agent)])
     return clock.replace(updates=clock.updates + 1), lane, stacked
+
+
+def _gathered(store: Store, lane: Lane, filled: Filled, rows: Array) -> Batch:
+    if store.returns is None:
+        return Batch(store.gather(lane.replay_rows, filled, rows))
+    steps, lengths = store.returns(lane.replay_rows, filled, rows)
+    return Batch(steps, lengths=lengths)
 
 
 def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _StepDraws:

@@ -3,11 +3,21 @@
 Sign convention: a TD error is ``target - prediction``, and no gradient flows through the target.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from dqx.core.types import Array
+
+
+class Rescaling(NamedTuple):
+    """A function of returns, ``h``, and its inverse, element by element."""
+
+    h: Callable[[Array], Array]
+    inverse: Callable[[Array], Array]
 
 
 def q_learning(
@@ -77,6 +87,7 @@ def expected_q_learning(
     discount: Array,
     next_q_target: Array,
     weight: Array,
+    scale: "Rescaling | None" = None,
 ) -> Array:
     """TD error where each action of the next observation counts by its weight.
 
@@ -87,6 +98,7 @@ def expected_q_learning(
         discount: float ``[]``, gamma times the transition's discount (0 where it terminated).
         next_q_target: float ``[A]``, target-network Q-values of the next observation.
         weight: float ``[A]``, of each next action, with sum 1; see `targets`.
+        scale: of the Q-values given; the target is made of returns and rescaled.
 
     Returns:
         float ``[]``: ``reward + discount * sum(weight * next_q_target) - q_values[action]``.
@@ -100,8 +112,9 @@ def expected_q_learning(
         [q_values, action, reward, discount, next_q_target, weight], [1, 0, 0, 0, 1, 1]
     )
     chex.assert_type(action, int)
-    target = jax.lax.stop_gradient(reward + discount * weighted(next_q_target, weight))
-    return target - _pick(q_values, action)
+    h, inverse = scale or rescaling(0.0)
+    target = h(reward + discount * weighted(inverse(next_q_target), weight))
+    return jax.lax.stop_gradient(target) - _pick(q_values, action)
 
 
 def weighted(values: Array, weight: Array) -> Array:
@@ -111,6 +124,27 @@ def weighted(values: Array, weight: Array) -> Array:
     """
     weight = weight.reshape(weight.shape + (1,) * (values.ndim - 1))
     return jnp.sum(jnp.where(weight > 0, weight * values, 0.0), axis=0)
+
+
+def rescaling(epsilon: float) -> Rescaling:
+    """``h(x) = sign(x) * (sqrt(|x| + 1) - 1) + epsilon * x``; of epsilon 0, nothing is done.
+
+    Source: Pohlen et al. 2018, section 3.2 and proposition A.2.
+    """
+    if epsilon == 0:
+        return Rescaling(lambda x: x, lambda x: x)
+
+    # Both without subtracting nearly equal numbers, so that small values keep their digits.
+    def h(x: Array) -> Array:
+        return x / (jnp.sqrt(jnp.abs(x) + 1) + 1) + epsilon * x
+
+    def inverse(x: Array) -> Array:
+        size = jnp.abs(x)
+        root = jnp.sqrt(1 + 4 * epsilon * (size + 1 + epsilon))
+        less_one = 2 * size * (1 - 2 * epsilon / (root + 1 + 2 * epsilon)) / (root + 1)
+        return jnp.sign(x) * less_one * (less_one + 2)
+
+    return Rescaling(h, inverse)
 
 
 def squared(td_error: Array) -> Array:

@@ -7,7 +7,7 @@ position and size stay unbatched.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,13 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dqx.arguments import is_number, require, shown, whole
+from dqx.core.packing import Rows, check_capacity, columns, make_table, packed_widths, places
 from dqx.core.types import Array, Key, PyTree, Transition
-
-# Rows are counted in int32.
-_COUNT = whole(1, 2**31 - 1)
-
-Rows = dict[str, Array]
 
 
 class Filled(NamedTuple):
@@ -62,11 +57,14 @@ class Store(NamedTuple):
         write: ``write(rows, filled, transitions [E, ...], age [E]) -> rows``, in place; ``age``
             (int32) counts the steps that each one's episode had had before.
         gather: ``gather(rows, filled, indices [B])``: transitions ``[B, ...]``.
+        returns: ``returns(rows, filled, indices [B])``: transitions of several steps and how many
+            each has, as a `Batch` holds them; None of a store of single steps.
     """
 
     init: Callable[[], Rows]
     write: Callable[[Rows, Filled, PyTree, Array], Rows]
     gather: Callable[[Rows, Filled, Array], PyTree]
+    returns: Callable[[Rows, Filled, Array], tuple[Transition, Array]] | None = None
 
 
 class Replay(NamedTuple):
@@ -93,7 +91,7 @@ def make_store(example: PyTree, capacity: int, num_envs: int = 1) -> Store:
         AssertionError: at trace time, if written transitions differ from ``example`` in shape or
             dtype.
     """
-    table = _make_table(example, capacity, num_envs)
+    table = make_table(example, capacity, num_envs)
     return Store(
         init=table.init,
         write=lambda rows, filled, transitions, age: table.write(
@@ -118,13 +116,13 @@ def make_stacked_store(example: Transition, frames: int, capacity: int, num_envs
     Raises:
         ValueError, AssertionError: as `make_store` does.
     """
-    _check_capacity(capacity, num_envs)
+    check_capacity(capacity, num_envs)
     width = example.obs.shape[-1] // frames
     frame = jax.ShapeDtypeStruct((*example.obs.shape[:-1], width), example.obs.dtype)
     kept = example._replace(obs=frame, next_obs=frame)
     num_rows = ring_rows(capacity, num_envs, frames)
     stored = (jax.ShapeDtypeStruct((), jnp.int32), kept)
-    table, obs_place = _make_table(stored, num_rows, num_envs), _places(stored)[1].obs
+    table, obs_place = make_table(stored, num_rows, num_envs), places(stored)[1].obs
 
     def write(rows: Rows, filled: Filled, transitions: Transition, age: Array) -> Rows:
         chex.assert_trees_all_equal_shapes_and_dtypes(
@@ -145,7 +143,7 @@ def make_stacked_store(example: Transition, frames: int, capacity: int, num_envs
 
         def older(back: int) -> Array:
             before = number - jnp.minimum(age, back) * num_envs
-            return _columns(rows, before % num_rows, obs_place)
+            return columns(rows, before % num_rows, obs_place)
 
         stack = [older(back) for back in range(frames - 1, 0, -1)] + [steps.obs]
         obs = jnp.concatenate(stack, axis=-1)
@@ -186,7 +184,7 @@ def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
 
     Source: Lin 1992; uniform sampling as in Mnih et al. 2015.
     """
-    table = _make_table(example, capacity, num_envs)
+    table = make_table(example, capacity, num_envs)
 
     def init() -> ReplayState:
         return ReplayState(rows=table.init(), position=jnp.int32(0), size=jnp.int32(0))
@@ -220,128 +218,4 @@ def uniform_rows(bits: Array, size: Array) -> Array:
 
 def row_bytes(example: PyTree) -> int:
     """Bytes that one transition like ``example`` takes in a buffer."""
-    return sum(np.dtype(dtype).itemsize * width for dtype, width in _packed_widths(example).items())
-
-
-class _Table(NamedTuple):
-    """Packed rows, by where they lie; ``write(rows, position, transitions [E, ...]) -> rows``."""
-
-    init: Callable[[], Rows]
-    write: Callable[[Rows, Array, PyTree], Rows]
-    gather: Callable[[Rows, Array], PyTree]
-
-
-def _make_table(example: PyTree, num_rows: int, num_envs: int) -> _Table:
-    _check_capacity(num_rows, num_envs)
-    leaves = jax.tree.leaves(example)
-    if not leaves or not all(
-        hasattr(x, "dtype") or is_number(x) or isinstance(x, bool) for x in leaves
-    ):
-        raise ValueError(
-            "example must be a transition of arrays, numbers or jax.ShapeDtypeStruct, at least "
-            f"one, got {shown(example)}"
-        )
-    example = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), example
-    )
-    widths = _packed_widths(example)
-
-    def init() -> Rows:
-        return {dtype: jnp.zeros((num_rows, width), dtype) for dtype, width in widths.items()}
-
-    def write(rows: Rows, position: Array, transitions: PyTree) -> Rows:
-        chex.assert_trees_all_equal_shapes_and_dtypes(
-            transitions,
-            jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_envs, *x.shape), x.dtype), example),
-        )
-        return {
-            dtype: jax.lax.dynamic_update_slice_in_dim(rows[dtype], new, position, axis=0)
-            for dtype, new in _pack(transitions, num_envs).items()
-        }
-
-    def gather(rows: Rows, indices: Array) -> PyTree:
-        taken = {dtype: jnp.take(x, indices, axis=0, mode="clip") for dtype, x in rows.items()}
-        return _unpack(taken, example)
-
-    return _Table(init, write, gather)
-
-
-def _check_capacity(capacity: int, num_envs: int) -> None:
-    require(ValueError, capacity=(capacity, _COUNT), num_envs=(num_envs, _COUNT))
-    if capacity % num_envs:
-        raise ValueError(
-            f"replay capacity must be a multiple of num_envs, got {capacity} and {num_envs}: "
-            f"{capacity - capacity % num_envs + num_envs} is the next"
-        )
-
-
-class _Place(NamedTuple):
-    """Where a leaf lies in a packed row: of which array the columns from ``start`` on."""
-
-    word: str
-    start: int
-    width: int
-    leaf: jax.ShapeDtypeStruct
-
-
-def _word(dtype: Any) -> str:
-    """The unsigned integer type that holds a leaf's bits unchanged (a boolean takes a byte)."""
-    return f"uint{8 * np.dtype(dtype).itemsize}"
-
-
-def _places(example: PyTree) -> Any:
-    """The `_Place` of every leaf, in a tree like ``example``."""
-    ends: dict[str, int] = {}
-    places = []
-    for leaf in jax.tree.leaves(example):
-        word, width = _word(leaf.dtype), int(np.prod(leaf.shape))
-        places.append(_Place(word, ends.get(word, 0), width, leaf))
-        ends[word] = ends.get(word, 0) + width
-    return jax.tree.unflatten(jax.tree.structure(example), places)
-
-
-def _listed(places: Any) -> list[_Place]:
-    return jax.tree.leaves(places, is_leaf=lambda x: isinstance(x, _Place))
-
-
-def _packed_widths(example: PyTree) -> dict[str, int]:
-    widths: dict[str, int] = {}
-    for place in _listed(_places(example)):
-        widths[place.word] = place.start + place.width
-    return widths
-
-
-def _pack(transitions: PyTree, num_rows: int) -> dict[str, Array]:
-    columns: dict[str, list[Array]] = {}
-    for leaf in jax.tree.leaves(transitions):
-        word = _word(leaf.dtype)
-        bits = leaf.astype(word) if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, word)
-        columns.setdefault(word, []).append(bits.reshape(num_rows, -1))
-    return {word: jnp.concatenate(parts, axis=1) for word, parts in columns.items()}
-
-
-def _unpack(rows: Rows, example: PyTree) -> PyTree:
-    """Every leaf of packed rows ``[B, width]``."""
-    leaves = [
-        _of_bits(rows[place.word][:, place.start : place.start + place.width], place.leaf)
-        for place in _listed(_places(example))
-    ]
-    return jax.tree.unflatten(jax.tree.structure(example), leaves)
-
-
-def _columns(rows: Rows, indices: Array, place: _Place) -> Array:
-    """One leaf alone of rows ``[B]``, without reading the rest of them."""
-
-    def one(index: Array) -> Array:
-        found = jax.lax.dynamic_slice(rows[place.word], (index, place.start), (1, place.width))
-        return found[0]
-
-    return _of_bits(jax.vmap(one)(indices), place.leaf)
-
-
-def _of_bits(bits: Array, leaf: jax.ShapeDtypeStruct) -> Array:
-    """Packed columns ``[B, width]`` as what they were, ``[B, ...]``."""
-    bits = bits.reshape(bits.shape[0], *leaf.shape)
-    return (
-        bits.astype(bool) if leaf.dtype == bool else jax.lax.bitcast_convert_type(bits, leaf.dtype)
-    )
+    return sum(np.dtype(dtype).itemsize * width for dtype, width in packed_widths(example).items())

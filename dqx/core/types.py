@@ -41,9 +41,12 @@ class Batch(NamedTuple):
     """What one update learns from.
 
     Attributes:
-        steps: transitions ``[B]``.
+        steps: transitions ``[B]``. Those of up to n steps have ``reward [B, n]``, zeros after the
+            last step, of which they have ``discount`` and ``next_obs``.
         weight: float32 ``[B]``, of each transition in the loss; None where all count alike.
+        lengths: int32 ``[B]``, how many steps each transition has; None where all have one.
     """
 
     steps: Transition
     weight: Array | None = None
+    lengths: Array | None = None

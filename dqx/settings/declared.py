@@ -20,6 +20,7 @@ _NETWORK = ("agent", "network")
 _GRADIENT = ("agent", "gradient")
 _TARGET = ("agent", "target")
 _TABLE = ("agent", "table")
+_SOFT = ("target", "soft policy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +175,12 @@ class Config:
         "sampling from the replay; newest takes each round's transitions once, in order",
         choices={"uniform": (), "newest": ("order",)},
     )
+    n_step: int = declare(
+        1,
+        "steps whose rewards a target sums before it bootstraps; fewer up to the end of an episode "
+        "and up to the newest step",
+        low=1,
+    )
     target_period: int = declare(
         500,
         "steps from one target update to the next; one a round of updates at most",
@@ -205,6 +212,26 @@ class Config:
         False,
         "Double DQN: the online network selects the action that the target network values",
         of=_TARGET,
+    )
+    target: str = declare(
+        "max",
+        "target rule: the value of the best next action (max), that of the worse of two heads "
+        "(clipped_double), the mean over what epsilon_greedy would do (expected_sarsa), or over a "
+        "soft policy, with the log of the policy added to the reward (munchausen)",
+        choices={
+            "max": (),
+            "clipped_double": (),
+            "expected_sarsa": (),
+            "munchausen": ("soft policy",),
+        },
+        of=("agent", "target rule"),
+    )
+    value_rescaling: float = declare(
+        0.0,
+        "epsilon of the rescaling of values that the network learns, "
+        "sign(x) (sqrt(|x| + 1) - 1) + epsilon x; 0: none",
+        low=0,
+        of=("agent", "rescaled values"),
     )
     loss: str = declare(
         "squared",
@@ -351,6 +378,19 @@ class Hyper:
     )
     td_error_clip: float = declare(
         math.inf, "largest magnitude of a TD error in the update", above=0, infinite=True
+    )
+    munchausen_scale: float = declare(
+        0.9, "factor of the log of the policy in the reward", low=0, high=1, of=_SOFT
+    )
+    munchausen_temperature: float = declare(
+        0.03, "temperature of the soft policy, and factor of its entropy", above=0, of=_SOFT
+    )
+    munchausen_clip: float = declare(
+        1.0,
+        "largest magnitude of the log of the policy times its temperature",
+        above=0,
+        infinite=True,
+        of=_SOFT,
     )
     huber_delta: float = declare(
         1.0,

@@ -31,6 +31,7 @@ def validate(config: Config, hyper: Hyper) -> None:
     _check_sizes(config)
     check_rows(config)
     _check_sampling(config)
+    _check_target(config)
     _check_exact(config, hyper)
     _check_ladder(config)
     _check_annealed(config, hyper)
@@ -108,6 +109,33 @@ def _check_sampling(config: Config) -> None:
         )
     if config.updates_per_train != 1:
         raise ConfigError(f"{what} updates_per_train must be 1, got {config.updates_per_train}")
+
+
+def _check_target(config: Config) -> None:
+    """Refuses target rules beside what they cannot be combined with, and steps that cannot be."""
+    if config.n_step * config.num_envs > config.replay_capacity:
+        raise ConfigError(
+            f"n_step {config.n_step} of {config.num_envs} environments is more than "
+            f"replay_capacity {config.replay_capacity} holds: lower it or raise the capacity"
+        )
+    if config.target == "munchausen" and config.n_step > 1:
+        raise ConfigError(
+            "target = munchausen adds the log of the policy to every reward, and of the steps "
+            f"between only rewards are known: set n_step = 1, got {config.n_step}"
+        )
+    if config.target == "munchausen" and config.double:
+        raise ConfigError(
+            "target = munchausen takes the mean over a soft policy, and double says who selects "
+            "one action: leave double at false"
+        )
+    if config.target == "expected_sarsa" and (
+        config.policy != "epsilon_greedy" or config.epsilon_ladder
+    ):
+        given = "epsilon_ladder" if config.epsilon_ladder else f"policy = {config.policy}"
+        raise ConfigError(
+            "target = expected_sarsa is the mean over policy = epsilon_greedy with one epsilon, "
+            f"got {given}: choose another target or that policy"
+        )
 
 
 _UNKNOWN_TO_EXACT = {

@@ -33,8 +33,18 @@ def random_batch(seed=0, size=BATCH):
     }
 
 
+def several_steps(batch, n_step, seed=0):
+    """The same with up to ``n_step`` steps each: their rewards, zeros after them, and counts."""
+    rng, size = np.random.default_rng(seed), len(batch["action"])
+    lengths = rng.integers(1, n_step + 1, size).astype(np.int32)
+    rewards = (3 * rng.normal(size=(size, n_step))).astype(np.float32)
+    rewards *= np.arange(n_step) < lengths[:, None]
+    return {**batch, "reward": rewards, "lengths": lengths}
+
+
 def batch_of(fields, weight=None):
-    return Batch(Transition(**fields), weight)
+    steps = {name: value for name, value in fields.items() if name != "lengths"}
+    return Batch(Transition(**steps), weight, fields.get("lengths"))
 
 
 def layers_of(params):

@@ -97,6 +97,9 @@ VARIANTS = [
     {"sampling": "newest", "batch_size": 8, "updates_per_train": 1, "policy": "boltzmann_gumbel"},
     {"policy": "max_boltzmann", "epsilon_ladder": True, "annealed": ("temperature", "tau")},
     {"frame_stack": 3, "sticky_actions": 0.2, "normalize_observations": True},
+    {"n_step": 3, "frame_stack": 2, "target": "clipped_double"},
+    {"n_step": 5, "target": "expected_sarsa", "value_rescaling": 1e-2},
+    {"target": "munchausen"},
 ]
 
 

@@ -30,6 +30,13 @@ class Settings:
     rmsprop_decay: float = 0.9
     optimizer_epsilon: float = 1e-8
     tau: float = 1.0
+    target: str = "max"
+    n_step: int = 1
+    epsilon_start: float = 1.0
+    munchausen_scale: float = 0.9
+    munchausen_temperature: float = 0.03
+    munchausen_clip: float | None = 1.0
+    value_rescaling: float = 0.0
 
 
 def _activate(name, x):
@@ -64,20 +71,78 @@ def backward(layers, tape, d_output):
     return gradients[::-1]
 
 
+def rescaled(x, epsilon):
+    """Pohlen et al. 2018, equation for h in section 3.2."""
+    return np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + epsilon * x if epsilon else x
+
+
+def unscaled(x, epsilon):
+    """The inverse, proposition A.2 there."""
+    if not epsilon:
+        return x
+    root = (np.sqrt(1 + 4 * epsilon * (np.abs(x) + 1 + epsilon)) - 1) / (2 * epsilon)
+    return np.sign(x) * (root**2 - 1)
+
+
+def _soft(q, temperature):
+    """Probabilities and their logarithms, of ``exp(q / temperature)``."""
+    logs = (q - q.max()) / temperature
+    logs = logs - np.log(np.sum(np.exp(logs)))
+    return np.exp(logs), logs
+
+
+def next_value(q_next, q_select, epsilon, s):
+    """What the next Q-values ``[A]`` are worth by the target rule; two heads: ``[A, 2]``."""
+    best = int(np.argmax(q_select if q_select.ndim == 1 else q_select[:, 0]))
+    if s.target == "clipped_double":  # Fujimoto et al. 2018, equation 10
+        return min(q_next[best, 0], q_next[best, 1])
+    if s.target == "expected_sarsa":  # van Seijen et al. 2009, equation 5
+        return epsilon * np.mean(q_next) + (1 - epsilon) * q_next[best]
+    if s.target == "munchausen":  # Vieillard et al. 2020, equation 2
+        policy, logs = _soft(q_next, s.munchausen_temperature)
+        return np.sum(policy * (q_next - s.munchausen_temperature * logs))
+    return q_next[best]
+
+
+def rewards_of(batch, i, s):
+    """The return of transition ``i``'s steps and the discount of what follows them."""
+    rewards = np.atleast_1d(batch["reward"][i]).astype(np.float64)
+    count = int(batch["lengths"][i]) if "lengths" in batch else 1
+    total = 0.0
+    for k in range(count):
+        clip = np.inf if s.reward_clip is None else s.reward_clip
+        total += s.gamma**k * max(-clip, min(clip, rewards[k]))
+    return total, s.gamma**count * float(batch["discount"][i])
+
+
 def td_errors(layers, target_layers, batch, s):
-    """``r + gamma * d * Q'(s', a*) - Q(s, a)`` for each transition [B]; van Hasselt et al. 2016."""
-    q, tape = forward(layers, batch["obs"], s.activation)
-    next_target, _ = forward(target_layers, batch["next_obs"], s.activation)
-    selecting = forward(layers, batch["next_obs"], s.activation)[0] if s.double else next_target
-    errors = np.empty(len(q))
+    """``target - Q(s, a)`` for each transition [B], of two heads [B, 2]; and Q-values, the tape.
+
+    The target is ``h(r + gamma * d * V(s'))``, by `next_value`.
+    """
+    heads = 2 if s.target == "clipped_double" else 1
+
+    def q_of(weights, obs):
+        q, tape = forward(weights, batch[obs], s.activation)
+        return q.reshape(len(q), -1, heads) if heads > 1 else q, tape
+
+    q, tape = q_of(layers, "obs")
+    next_target, now_target = (q_of(target_layers, obs)[0] for obs in ("next_obs", "obs"))
+    selecting = q_of(layers, "next_obs")[0] if s.double else next_target
+    errors = np.empty((len(q), heads))
     for i in range(len(q)):
-        reward = float(batch["reward"][i])
-        if s.reward_clip is not None:
-            reward = max(-s.reward_clip, min(s.reward_clip, reward))
-        best = int(np.argmax(selecting[i]))
-        bootstrap = s.gamma * float(batch["discount"][i]) * next_target[i, best]
-        errors[i] = reward + bootstrap - q[i, batch["action"][i]]
-    return errors, q, tape
+        action, (reward, discount) = batch["action"][i], rewards_of(batch, i, s)
+        value = next_value(
+            unscaled(next_target[i], s.value_rescaling), selecting[i], s.epsilon_start, s
+        )
+        if s.target == "munchausen":
+            own = unscaled(now_target[i], s.value_rescaling)
+            log = s.munchausen_temperature * _soft(own, s.munchausen_temperature)[1][action]
+            limit = np.inf if s.munchausen_clip is None else s.munchausen_clip
+            reward += s.munchausen_scale * max(-limit, log)
+        target = rescaled(reward + discount * value, s.value_rescaling)
+        errors[i] = target - q[i, action]
+    return (errors if heads > 1 else errors[:, 0]), q, tape
 
 
 def loss_and_slope(error, num_actions, s):
@@ -147,12 +212,18 @@ def update(layers, target_layers, memory, batch, s, sync, weight=None):
     The loss of transition ``i`` counts ``weight[i]`` times (Schaul et al. 2016, section 3.4).
     """
     errors, q, tape = td_errors(layers, target_layers, batch, s)
-    size, num_actions = q.shape
-    values, d_q = np.empty(size), np.zeros_like(q)
-    for i, error in enumerate(errors):
+    size, num_actions = q.shape[:2]
+    values, d_q = np.zeros(size), np.zeros_like(q)
+    for i, of_heads in enumerate(errors):
         times = 1.0 if weight is None else float(weight[i])
-        values[i], slope = (times * x for x in loss_and_slope(error, num_actions, s))
-        d_q[i, batch["action"][i]] = -slope / size  # the error falls as the prediction rises
+        for head, error in enumerate(np.atleast_1d(of_heads)):
+            value, slope = loss_and_slope(error, num_actions, s)
+            values[i] += times * value
+            # The error falls as the prediction rises.
+            at = (i, batch["action"][i], head)[: q.ndim]
+            d_q[at] = -times * slope / size
+    d_q = d_q.reshape(size, -1)
+    q = unscaled(q if q.ndim == 2 else q[:, :, 0], s.value_rescaling)
     gradients = backward(layers, tape, d_q)
     grad_norm = norm(gradients)
     if s.max_grad_norm is not None and grad_norm > s.max_grad_norm:

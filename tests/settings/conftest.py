@@ -12,7 +12,8 @@ def agents(request, monkeypatch):
     if "real_agents" not in request.fixturenames:
         monkeypatch.setattr(registry, "_AGENTS", {})
         monkeypatch.setattr(registry, "_PACKAGE", "no_such_package")
-        register_agent("dqn", has=("network", "gradient", "target"))
+        has = ("network", "gradient", "target", "target rule", "rescaled values")
+        register_agent("dqn", has=has)
         register_agent("tabular", has=("table",))
 
 

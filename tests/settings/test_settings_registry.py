@@ -24,7 +24,7 @@ from dqx.settings import (
 
 def test_the_built_in_agents(real_agents):
     assert {"dqn", "tabular"} <= set(agent_names())
-    assert set(agent("dqn").has) == {"network", "gradient", "target"}
+    assert {"network", "gradient", "target", "target rule"} < set(agent("dqn").has)
     assert agent("tabular").has == ("table",)
 
 

@@ -186,6 +186,23 @@ OWNED = {
         "agents with a network (dqn), and agent is tabular",
     ),
     "double": (True, AGENT, "agents with a target (dqn), and agent is tabular"),
+    "target": (
+        "munchausen",
+        AGENT,
+        "agents with a target rule (dqn), and agent is tabular",
+    ),
+    "value_rescaling": (
+        0.01,
+        AGENT,
+        "agents with rescaled values (dqn), and agent is tabular",
+    ),
+    "munchausen_scale": (0.5, {}, "targets with a soft policy (munchausen), and target is max"),
+    "munchausen_temperature": (
+        0.5,
+        {},
+        "targets with a soft policy (munchausen), and target is max",
+    ),
+    "munchausen_clip": (0.5, {}, "targets with a soft policy (munchausen), and target is max"),
     "tau": (0.5, AGENT, "agents with a target (dqn), and agent is tabular"),
     "target_period": (8, AGENT, "agents with a target (dqn), and agent is tabular"),
     "loss": ("huber", AGENT, "agents with a gradient (dqn), and agent is tabular"),
@@ -225,6 +242,7 @@ def test_a_setting_with_its_owner_passes(name):
         "noisy_sigma": {"dense": "noisy"},
         "initial_q": AGENT,
         "visit_power": AGENT,
+        **{name: {"target": "munchausen"} for name in OWNED if name.startswith("munchausen_")},
     }
     validate(*changed(**{name: value}, **owner.get(name, {})))
 
