@@ -114,8 +114,11 @@ def _runs(study: Study, tasks: Sequence[Task]) -> tuple[tuple[tuple[str, int], .
 def _strangers(study: Study, chunks: int) -> list[str]:
     """Files that readers of the folders would take for results, and that belong to no run."""
     folder = study._folder
+    # Whoever reads all tables of a folder, as pandas does, reads whatever lies in it and below.
     found = [
-        path for path in folder.strangers(chunks) if path.suffix in (".parquet", ".npz", ".json")
+        path
+        for path in folder.strangers(chunks)
+        if path.parent.name in ("metrics", "episodes") or path.suffix in (".npz", ".json")
     ]
     chunks_done = {run["chunk"] for run in study.runs}
     known = {folder.snapshot(c, step) for c in chunks_done for step in study._snapshots(c)}

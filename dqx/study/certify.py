@@ -21,6 +21,7 @@ from dqx.compute.programs import programs_for
 from dqx.compute.score import score
 from dqx.compute.session import Session
 from dqx.core.types import PyTree
+from dqx.files import check_folder
 from dqx.settings import ConfigError
 from dqx.study import differing, signature
 from dqx.study.audit import Audit, audit
@@ -131,6 +132,7 @@ def verify(
 
     Raises:
         StudyError: if there is no finished run, the folder cannot be used, or the key cannot sign.
+        OutputError: if no certificate can be written in the folder.
         ConfigError: for an argument of the wrong kind.
     """
     require(
@@ -147,6 +149,8 @@ def verify(
     expected = None if expect is None else check_digest(expect)
     if sign is not None:
         signature.check_key(Path(sign))
+    # Known before anything is trained, so that what is found is not lost.
+    check_folder(folder.path, "verify a copy, or make it writable")
     plan, places = plan_of(folder, record), select_devices(devices)
     configs = [point.config for point in plan.points]
     present = identity(places, {c.agent for c in configs}, {c.env for c in configs})

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from dqx.files import OutputError
 from dqx.settings import ConfigError
 from dqx.study import StudyError, certify, differing, load, verify
 from dqx.study.folder import Folder, read_plan_record, read_sealed
@@ -394,6 +396,19 @@ def test_a_folder_that_cannot_be_written_is_said(folder, monkeypatch):
     status, out, err = call("verify", folder.path, "--sample", 2, "--quiet")
     assert (status, out) == (2, [])
     assert err == [f"dqx: error: cannot write {folder.certificate}: No space left on device"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(folder, monkeypatch):
+    def read_only(**options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(certify, "audit", lambda *given: 1 / 0)
+    with pytest.raises(OutputError) as caught:
+        verify(folder.path)
+    assert str(caught.value) == (
+        f"cannot write in {folder.path}: Read-only file system; verify a copy, or make it writable"
+    )
 
 
 def test_a_study_is_verified_where_it_was_moved_to(original, tmp_path, monkeypatch):

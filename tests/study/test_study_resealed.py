@@ -326,6 +326,11 @@ FORGED = {
         r"metrics/part-00007.parquet: no run of the plan has such a file",
         False,
     ),
+    "a folder of metrics more": (
+        lambda folder: shutil.copytree(folder.path / "metrics", folder.path / "metrics" / "more"),
+        r"metrics/more: no run of the plan has such a file",
+        False,
+    ),
     "a snapshot more": (
         lambda folder: shutil.copy(folder.snapshot(0, 264), folder.snapshot(0, 88)),
         r"snapshots/part-00000-88.npz: no run of the plan has such a file",
