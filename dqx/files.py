@@ -170,7 +170,7 @@ class Staging:
             OSError: if it cannot be synced or renamed.
         """
         for folder, _, _ in os.walk(self.folder):
-            _sync_folder(Path(folder))
+            sync_folder(Path(folder))
         aside = _beside(self.target, "old")
         try:
             if self._check(self.target):
@@ -199,7 +199,7 @@ class Staging:
             self._remove()
 
     def _delete_old(self, aside: Path) -> None:
-        _sync_folder(self.target.parent)
+        sync_folder(self.target.parent)
         if not aside.exists():
             return
         if self._ours is None:
@@ -296,7 +296,7 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

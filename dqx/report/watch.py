@@ -85,7 +85,7 @@ def _mark(folder: Folder) -> str:
 
 
 def _records(folder: Folder) -> list[Path]:
-    return sorted((folder.path / "chunks").glob("[0-9]*.json"))
+    return [path for path in folder.records() if path.parent != folder.checkpoints]
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -8,7 +8,7 @@ the plan, and only then read.
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from dqx.study.planned import PlannedChunk
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 # What is looked up in free memory before it is read; less is always there.
 _SMALL = 64 * 2**20
@@ -132,21 +133,34 @@ def metrics(path: Path, content: bytes, planned: PlannedChunk) -> "pyarrow.Table
     Raises:
         StudyError: naming the file, if it holds no such table, or has other rows than planned.
     """
+    rows = planned.rows
+    table = _table(path, content, rows, rows)
+    check_metrics(path, table, [planned])
+    return table
+
+
+def check_metrics(path: Path, table: "pyarrow.Table", chunks: Sequence[PlannedChunk]) -> None:
+    """Holds rows of metrics against the runs and steps of their chunks, one after the other.
+
+    Raises:
+        StudyError: naming the file, if there are others.
+    """
     import pyarrow
 
-    runs, steps = len(planned.runs), len(planned.steps)
-    table = _table(path, content, runs * steps, runs * steps)
     _check_columns(path, table)
-    row = np.repeat(np.arange(runs), steps)
-    names = pyarrow.array([name for name, _ in planned.runs], pyarrow.string())
-    seeds = np.array([seed for _, seed in planned.runs], np.int64)
+    runs = [(run, chunk.steps) for chunk in chunks for run in chunk.runs]
+    row = np.repeat(np.arange(len(runs)), [len(steps) for _, steps in runs])
+    names = pyarrow.array([name for (name, _), _ in runs], pyarrow.string())
+    seeds = np.array([seed for (_, seed), _ in runs], np.int64)
     if not (
-        pyarrow.chunked_array([names.take(pyarrow.array(row))]).equals(table.column("config"))
+        len(row) == table.num_rows
+        and pyarrow.chunked_array([names.take(pyarrow.array(row))]).equals(table.column("config"))
         and np.array_equal(table.column("seed").to_numpy(), seeds[row])
-        and np.array_equal(table.column("step").to_numpy(), np.tile(planned.steps, runs))
+        and np.array_equal(
+            table.column("step").to_numpy(), np.concatenate([steps for _, steps in runs])
+        )
     ):
         raise StudyError(f"{path}: its rows are not those of the chunk's runs and steps")
-    return table
 
 
 def episodes(path: Path, content: bytes, planned: PlannedChunk) -> "pyarrow.Table":
@@ -155,23 +169,36 @@ def episodes(path: Path, content: bytes, planned: PlannedChunk) -> "pyarrow.Tabl
     Raises:
         StudyError: naming the file, if it holds no such table, or of other runs.
     """
-    import pyarrow.compute
-
-    table = _table(path, content, 0, len(planned.runs) * planned.total_steps)
-    _check_columns(path, table, {"return": "float", "length": "int64"})
-    names = list(dict.fromkeys(name for name, _ in planned.runs))
-    found = pyarrow.compute.index_in(table.column("config"), pyarrow.array(names, pyarrow.string()))
-    place = found.fill_null(len(names)).to_numpy().astype(np.int64)
-    runs = [names.index(name) * 2**32 + seed for name, seed in planned.runs]
-    step, length = (table.column(name).to_numpy() for name in ("step", "length"))
-    if not (
-        np.isin(place * 2**32 + table.column("seed").to_numpy(), runs).all()
-        and ((step >= 1) & (step <= planned.total_steps) & (length >= 1)).all()
-    ):
-        raise StudyError(f"{path}: it has episodes that are none of the chunk's runs")
+    table = _table(path, content, 0, planned.most_episodes)
+    check_episodes(path, table, [planned])
     return table
 
 
+def check_episodes(path: Path, table: "pyarrow.Table", chunks: Sequence[PlannedChunk]) -> None:
+    """Holds episodes against the runs of their chunks, in whatever order they are.
+
+    Raises:
+        StudyError: naming the file, if some are of no such run, or cannot be.
+    """
+    import pyarrow.compute
+
+    _check_columns(path, table, {"return": "float", "length": "int64"})
+    planned = [run for chunk in chunks for run in chunk.runs]
+    names = {name: place for place, name in enumerate(dict.fromkeys(name for name, _ in planned))}
+    texts = pyarrow.array(list(names), pyarrow.string())
+    found = pyarrow.compute.index_in(table.column("config"), texts)
+    place = found.fill_null(len(names)).to_numpy().astype(np.int64)
+    runs = [names[name] * 2**32 + seed for name, seed in planned]
+    most = max(chunk.total_steps for chunk in chunks)
+    step, length = (table.column(name).to_numpy() for name in ("step", "length"))
+    if not (
+        np.isin(place * 2**32 + table.column("seed").to_numpy(), runs).all()
+        and ((step >= 1) & (step <= most) & (length >= 1)).all()
+    ):
+        raise StudyError(f"{path}: it has episodes that are none of the chunk's runs")
+
+
+CHECKS = {"metrics": check_metrics, "episodes": check_episodes}
 # How the files of a chunk are read, by kind.
 READERS = {"metrics": metrics, "episodes": episodes, "params": params}
 
@@ -196,6 +223,56 @@ def _table(path: Path, content: bytes, least: int, most: int) -> "pyarrow.Table"
     except StudyError:
         raise
     except Exception as error:  # whatever the libraries make of bytes that are no table
+        raise StudyError(
+            f"{path}: it holds no table that dqx has written ({type(error).__name__})"
+        ) from error
+
+
+def opened(path: Path, content: Any, rows: Sequence[int]) -> "pyarrow.parquet.ParquetFile":
+    """Opens a table with row groups of so many rows each.
+
+    Args:
+        path: of the file.
+        content: its bytes; zeros will do where nothing is read.
+        rows: of each row group.
+
+    Raises:
+        StudyError: naming the file, if it holds no such table.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        source = pyarrow.BufferReader(pyarrow.py_buffer(content))
+        file = pyarrow.parquet.ParquetFile(source, **_LIMITS)
+        _check_head(path, file, sum(rows), sum(rows), len(content))
+        parts = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        if [part.num_rows for part in parts] != list(rows):
+            raise StudyError(f"{path}: its row groups have other rows than its record says")
+        return file
+    except StudyError:
+        raise
+    except Exception as error:
+        raise StudyError(
+            f"{path}: it holds no table that dqx has written ({type(error).__name__})"
+        ) from error
+
+
+def row_group(
+    path: Path, file: "pyarrow.parquet.ParquetFile", number: int, columns: list[str] | None
+) -> "pyarrow.Table":
+    """Reads a row group of a table.
+
+    Raises:
+        StudyError: naming the file, if it is none, or its texts would take too much memory.
+    """
+    part, kinds = file.metadata.row_group(number), file.schema_arrow
+    texts = [i for i, kind in enumerate(kinds.types) if str(kind) == "string"]
+    packed = sum(part.column(i).total_uncompressed_size for i in texts)
+    check_room(path, packed * part.num_rows)
+    try:
+        return file.read_row_group(number, columns=columns, use_threads=False)
+    except Exception as error:
         raise StudyError(
             f"{path}: it holds no table that dqx has written ({type(error).__name__})"
         ) from error

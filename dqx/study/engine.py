@@ -106,6 +106,7 @@ class Engine:
                 raise
             finally:
                 writer.wait()
+            self._store.complete()
             self._report(force=True)
         return bool(work)
 

@@ -23,11 +23,11 @@ _FIGURES = (
 )
 # The files in each folder of the layout.
 FOLDERS = {
-    "metrics": r"part-[0-9]{5,}\.parquet",
-    "episodes": r"part-[0-9]{5,}\.parquet",
-    "params": r"part-[0-9]{5,}\.npz",
-    "snapshots": r"part-[0-9]{5,}-[0-9]+\.npz",
-    "chunks": r"[0-9]{5,}\.json",
+    "metrics": r"(part|bundle)-[0-9]{5,}\.parquet",
+    "episodes": r"(part|bundle)-[0-9]{5,}\.parquet",
+    "params": r"part-[0-9]{5,}\.npz|bundle-[0-9]{5,}\.zip",
+    "snapshots": r"part-[0-9]{5,}-[0-9]+\.npz|bundle-[0-9]{5,}\.zip",
+    "chunks": r"[0-9]{5,}\.json|bundle-[0-9]{5,}(-copy)?\.json",
     "failures": r"[0-9]{5,}\.json",
     "checkpoints": r"[0-9]{5,}(\.json|-[0-9]+\.npz)",
     "report": rf"index\.html|({_FIGURES})(-[A-Za-z0-9.-]+)?\.(png|svg|pdf)",
@@ -136,6 +136,11 @@ def read_plain(path: Path, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise StudyError(f"{path}: {size:,} bytes, and at most {most:,} are expected of it")
         return file.read()
+
+
+def names(path: Path) -> list[str]:
+    """The names in a folder; none if it is not there."""
+    return [entry.name for entry in _entries(path)]
 
 
 def _entries(path: Path) -> list["os.DirEntry[str]"]:

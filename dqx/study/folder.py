@@ -6,6 +6,7 @@
     episodes/part-00012.parquet      one row a finished training episode
     params/part-00012.npz            final parameters, leading axis: the chunk's runs
     snapshots/part-00012-50000.npz   parameters at a step, the same way
+    */bundle-00003.*                 many chunks merged, see `dqx.study.bundle`
     checkpoints/                     the state of chunks under way
     failures/00012.json              why a chunk was set aside, until it is tried again
     manifest.json, learning_curves.png   the finished study as a whole
@@ -123,10 +124,10 @@ class Folder:
         return [path for path in found if re.fullmatch(r"[0-9]{5,}\.json", path.name)]
 
     def records(self) -> list[Path]:
-        """Records of finished chunks and of checkpoints that are there."""
+        """Records of finished chunks, of bundles and of checkpoints that are there."""
         folders = [self.path / "chunks", self.checkpoints]
         found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
-        return [path for path in found if re.fullmatch(r"[0-9]{5,}\.json", path.name)]
+        return [path for path in found if re.fullmatch(r"(bundle-)?[0-9]{5,}\.json", path.name)]
 
     def finished(self) -> list[int]:
         """The numbers of the chunks that have a record, rising."""
@@ -141,6 +142,17 @@ class Folder:
     def snapshot(self, chunk: int, step: int) -> Path:
         return self.path / "snapshots" / f"part-{chunk:05d}-{step}.npz"
 
+    def bundle(self, kind: str, number: int) -> Path:
+        """Data of a bundle of chunks, of a kind."""
+        suffix = "parquet" if _SUFFIX[kind] == "parquet" else "zip"
+        return self.path / kind / f"bundle-{number:05d}.{suffix}"
+
+    def bundle_record(self, number: int) -> Path:
+        return self.path / "chunks" / f"bundle-{number:05d}.json"
+
+    def bundle_copy(self, number: int) -> Path:
+        return self.path / "chunks" / f"bundle-{number:05d}-copy.json"
+
     def make(self) -> None:
         """Makes the folders that are not there yet."""
         for name in (*KINDS, "snapshots", "chunks", "checkpoints"):
@@ -148,18 +160,15 @@ class Folder:
 
     def strangers(self, chunks: int) -> list[Path]:
         """Files in the study's folders that no chunk of it is made of."""
-        known = {self.record(i) for i in range(chunks)}
-        known |= {self.part(kind, i) for kind in KINDS for i in range(chunks)}
-        folders = (*KINDS, "chunks", "snapshots", "checkpoints")
-        found = [p for name in folders for p in (self.path / name).glob("*")]
-        moving = re.compile(r"(?:part-)?([0-9]{5,})(?:-[0-9]+\.npz|\.json)")  # named by steps too
-
-        def ours(path: Path) -> bool:
-            match = moving.fullmatch(path.name)
-            of_steps = path.parent.name in ("snapshots", "checkpoints") and match is not None
-            return path in known or (of_steps and match is not None and int(match[1]) < chunks)
-
-        return sorted(p for p in found if not ours(p) and not p.name.startswith("."))
+        found = []
+        for name in (*KINDS, "chunks", "snapshots", "checkpoints"):
+            for path in (self.path / name).glob("*"):
+                match = re.fullmatch(r"(?:part-)?([0-9]{5,})\b.*", path.name)
+                ours = re.fullmatch(entries.FOLDERS[name], path.name)
+                canonical = match is None or match[1] == f"{int(match[1]):05d}"
+                if not ours or not canonical or (match and int(match[1]) >= chunks):
+                    found.append(path)
+        return sorted(p for p in found if not p.name.startswith("."))
 
     def leftovers(self) -> list[Path]:
         """Half-written files of a process that was killed: their names start with a dot."""

@@ -229,6 +229,44 @@ RECORD = table(
     {"machine": free_text},
 )
 FAILURE = table({"plan_seal": SHA256, "chunk": whole(), "error": free_text})
+_PIECE = table(
+    {"chunks": items(whole(), least=1), "rows": items(whole(), least=1), "bytes": whole(1),
+     "sha256": SHA256}
+)  # fmt: skip
+_PIECES = table({"pieces": items(_PIECE, least=1), "end": MARK})
+_MEMBERS = items(
+    table(
+        {"chunk": whole(), "offset": whole(), "bytes": whole(), "sha256": SHA256},
+        {"step": whole(0, 2**31 - 1)},
+    )
+)
+BUNDLE = table(
+    {
+        "plan_seal": SHA256,
+        "bundle": whole(),
+        "chunks": items(whole(), least=1),
+        "machines": items(free_text),
+        "counts": items(whole(1), least=1),
+        "configs": items(LABEL, least=1),
+        "runs": table(
+            {
+                "config": items(whole()),
+                "seed": items(SEED),
+                "digest": items(SHA256),
+                "diverged_at": items(whole(-1, 2**31 - 1)),
+                "score": items(maybe(number())),
+            }
+        ),
+        "metrics": _PIECES,
+        "episodes": _PIECES,
+        "params": _MEMBERS,
+        "snapshots": _MEMBERS,
+        "files": table({"metrics": MARK, "episodes": MARK, "params": MARK}, {"snapshots": MARK}),
+    }
+)
+BUNDLE_COPY = table(
+    {"record": BUNDLE, "ends": table({"metrics": free_text, "episodes": free_text})}
+)
 CHECKPOINT = table(
     {"plan_seal": SHA256, "chunk": whole(), "step": whole(0, 2**31 - 1), "arrays": MARK,
      "snapshots": _MARKS}

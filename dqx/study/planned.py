@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -35,6 +35,29 @@ class PlannedChunk(NamedTuple):
     def total_steps(self) -> int:
         """Environment steps of each run."""
         return int(self.steps[-1])
+
+    @property
+    def rows(self) -> int:
+        """Rows of metrics."""
+        return len(self.runs) * len(self.steps)
+
+    @property
+    def most_episodes(self) -> int:
+        """Training episodes, if each took a single step."""
+        return len(self.runs) * self.total_steps
+
+
+class Chunks(Protocol):
+    """The chunks of a plan: how many, and each by its number.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    count: int
+
+    def chunk(self, number: int) -> PlannedChunk:
+        """The chunk of a number from 0 to ``count - 1``."""
 
 
 def check_record(path: Path, record: Mapping[str, Any], planned: PlannedChunk) -> None:

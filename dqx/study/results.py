@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,13 @@ from dqx.study import contents, forms
 from dqx.study.folder import (
     Folder,
     ForeignRecord,
-    Mark,
     StudyError,
-    chunk_files,
-    read_checked,
     read_failures,
     read_plan_record,
-    read_record,
     read_sealed,
 )
-from dqx.study.planned import Planned, check_record
+from dqx.study.planned import Planned
+from dqx.study.shelf import TABLES, Shelf
 
 if TYPE_CHECKING:
     import pandas
@@ -54,7 +51,6 @@ class Study:
         plan: the content of ``plan.json``.
         configs: names of the configurations, in the order of the plan.
         seeds: in the order of the plan.
-        runs: of every finished run: config, seed, digest, diverged_at, score, chunk.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -63,30 +59,30 @@ class Study:
         self.plan = read_plan_record(folder)
         self.configs: tuple[str, ...] = tuple(point["name"] for point in self.plan["points"])
         self.seeds: tuple[int, ...] = tuple(self.plan["seeds"])
+        self._rank = {name: i for i, name in enumerate(self.configs)}
+        self._place = {seed: i for i, seed in enumerate(self.seeds)}
         self._planned = Planned(self.plan)
-        self._records = {}
-        for chunk in folder.finished():
-            if chunk >= self._planned.count:
-                break  # none of the study's
-            with self._repair():
-                record = read_record(folder, self.plan["sha256"], chunk)
-                if record is not None:
-                    check_record(folder.record(chunk), record, self._planned.chunk(chunk))
-                    self._records[chunk] = record
-        self.runs: list[dict[str, Any]] = [
-            {**run, "chunk": chunk}
-            for chunk, record in self._records.items()
-            for run in record["runs"]
-        ]
-        rank = {name: i for i, name in enumerate(self.configs)}
-        place = {seed: i for i, seed in enumerate(self.seeds)}
-        self.runs.sort(key=lambda run: (rank[run["config"]], place[run["seed"]]))
-        self._rank, self._place = rank, place
+        with self._repair():
+            seal = self.plan["sha256"]
+            self._shelf = Shelf(folder, seal, self._planned, self._rank, self._place)
+
+    @functools.cached_property
+    def runs(self) -> list[dict[str, Any]]:
+        """Of every finished run: config, seed, digest, diverged_at, score, what was drawn, chunk.
+
+        Configuration by configuration, each in the order of the seeds.
+        """
+        return self._shelf.runs()
+
+    @property
+    def num_finished(self) -> int:
+        """How many runs are finished."""
+        return len(self._shelf.index.chunk)
 
     @property
     def finished(self) -> bool:
         """Whether every run is on disk."""
-        return len(self.runs) == len(self.configs) * len(self.seeds)
+        return self.num_finished == len(self.configs) * len(self.seeds)
 
     @property
     def machines(self) -> dict[int, str]:
@@ -110,12 +106,12 @@ class Study:
     @functools.cached_property
     def metrics(self) -> "pandas.DataFrame":
         """One row a configuration, seed and step: config, varied fields, seed, step, metrics."""
-        return self._frame("metrics")
+        return self.frame("metrics")
 
     @functools.cached_property
     def episodes(self) -> "pandas.DataFrame":
         """One row a training episode: config, varied fields, seed, last step, return, length."""
-        return self._frame("episodes")
+        return self.frame("episodes")
 
     @functools.cached_property
     def steps(self) -> np.ndarray:
@@ -134,14 +130,13 @@ class Study:
         Their content is not read: `dqx verify` and `dqx study resume` do that.
         """
         wrong = []
-        for chunk, record in self._records.items():
-            for path, mark in chunk_files(self._folder, chunk, record):
-                try:
-                    whole = path.stat().st_size == mark.bytes
-                except OSError:
-                    whole = False
-                if not whole:
-                    wrong.append(str(path.relative_to(self.path)))
+        for path, size in self._shelf.files().items():
+            try:
+                whole = path.stat().st_size == size
+            except OSError:
+                whole = False
+            if not whole:
+                wrong.append(str(path.relative_to(self.path)))
         return wrong
 
     def digest(self) -> str:
@@ -171,15 +166,17 @@ class Study:
         contents.check_room(self.path, 4 * math.prod(shape))
         values = np.full(shape, np.nan, np.float32)
         known: dict[str, None] = {}
-        for record, table in self._tables("metrics"):
-            names = table.column_names[table.column_names.index("step") + 1 :]
-            known |= dict.fromkeys(names)
-            if metric not in names:  # agents differ in their metrics
-                continue
-            column = table.column(metric).to_numpy().reshape(len(record["runs"]), -1)
-            rows = np.searchsorted(self.steps, table.column("step").to_numpy()[: column.shape[1]])
-            for run, numbers in zip(record["runs"], column, strict=True):
-                values[self._rank[run["config"]], self._place[run["seed"]], rows] = numbers
+        index = self._shelf.index
+        with self._repair():
+            for piece in self._shelf.pieces("metrics", {metric}):
+                names = piece.names[piece.names.index("step") + 1 :]
+                known |= dict.fromkeys(names)
+                if metric not in names:  # agents differ in their metrics
+                    continue
+                of, steps = self._shelf.owners(piece)
+                rows = np.searchsorted(self.steps, steps)
+                column = piece.table.column(metric).to_numpy()
+                values[index.config[of], index.seed[of], rows] = column
         if known and metric not in known:
             raise StudyError(
                 f"there is no metric {metric!r} in {self.path}; there are: {', '.join(known)}"
@@ -198,9 +195,9 @@ class Study:
             StudyError: if there is no such run, it is not finished, or there is no such snapshot.
         """
         require(StudyError, step=(step, maybe(whole(0))))
-        chunk, index = self._find(config, seed)
+        chunk, lane = self._find(config, seed)
         arrays = self._arrays(chunk, step)
-        return nested({name: values[index] for name, values in arrays.items()})
+        return nested({name: values[lane] for name, values in arrays.items()})
 
     def point(self, config: str | None = None) -> tuple[Config, Hyper]:
         """The settings of a configuration, as trained.
@@ -234,7 +231,9 @@ class Study:
 
         name = self._name(config)
         if seed is None:
-            seed = next((run["seed"] for run in self.runs if run["config"] == name), self.seeds[0])
+            there = self._shelf.index.of(self._rank[name])
+            places = self._shelf.index.seed[there]
+            seed = self.seeds[places[0] if len(places) else 0]
         params = self.params(name, seed, step)  # before the environment: a mistake is told first
         point, hyper = self.point(name)
         environments.check_loaded(point.env)
@@ -248,18 +247,34 @@ class Study:
         A score is the last exact return where it is measured, else the last greedy one, else that
         of training; NaN where it is not finite.
         """
-        name = self._name(config)
-        found = [run["score"] for run in self.runs if run["config"] == name]
-        return np.array([np.nan if score is None else score for score in found], np.float64)
+        return self._shelf.index.score[self._shelf.index.of(self._rank[self._name(config)])].copy()
 
     def curves(self, config: str | None, seed: int) -> dict[str, np.ndarray]:
         """The rows of metrics of one run: ``"step"`` int64 ``[K]``, all else float32 ``[K]``."""
-        chunk, index = self._find(config, seed)
+        chunk, lane = self._find(config, seed)
         table = self._table("metrics", chunk)
-        count = table.num_rows // len(self._records[chunk]["runs"])
-        rows = slice(index * count, (index + 1) * count)
+        count = table.num_rows // int((self._shelf.index.chunk == chunk).sum())
+        rows = slice(lane * count, (lane + 1) * count)
         names = table.column_names[table.column_names.index("step") :]
         return {name: table.column(name).to_numpy()[rows] for name in names}
+
+    def _table(self, kind: str, chunk: int) -> "pyarrow.Table":
+        """The rows of one chunk, as they were written."""
+        with self._repair():
+            return self._shelf.table(kind, chunk)
+
+    def _snapshots(self, chunk: int) -> list[int]:
+        """The steps of a chunk's snapshots, rising."""
+        return sorted(self._shelf.snapshots(chunk))
+
+    def _arrays(self, chunk: int, step: int | None = None) -> dict[str, np.ndarray]:
+        """The parameters of a chunk's runs by path, final or at a step; leading axis: the runs."""
+        there = self._snapshots(chunk)
+        if step is not None and step not in there:
+            taken = ", ".join(map(str, there)) or "none (snapshot_every of the plan is 0)"
+            raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
+        with self._repair():
+            return self._shelf.arrays(chunk, step)
 
     @functools.cached_property
     def _settings(self) -> dict[str, tuple[Config, Hyper]]:
@@ -282,20 +297,47 @@ class Study:
         require(StudyError, seed=(seed, whole(0)))
         if seed not in self._place:
             raise StudyError(f"there is no seed {seed!r} in {self.path}: see its `seeds`")
-        for chunk, record in self._records.items():
-            for index, run in enumerate(record["runs"]):
-                if run["config"] == config and run["seed"] == seed:
-                    return chunk, index
-        raise StudyError(f"seed {seed} of {config} is not finished in {self.path}")
+        index = self._shelf.index
+        there = index.of(self._rank[config])
+        at = there.start + int(np.searchsorted(index.seed[there], self._place[seed]))
+        if at == there.stop or index.seed[at] != self._place[seed]:
+            raise StudyError(f"seed {seed} of {config} is not finished in {self.path}")
+        return int(index.chunk[at]), int(index.lane[at])
 
-    def _frame(self, kind: str) -> "pandas.DataFrame":
-        """The tables of all chunks as one, in the order of configurations, seeds and steps."""
+    def frame(
+        self,
+        kind: str,
+        columns: Sequence[str] | None = None,
+        configs: Sequence[str] | None = None,
+    ) -> "pandas.DataFrame":
+        """A part of `metrics` or `episodes`, of which nothing else is kept in memory.
+
+        Args:
+            kind: ``"metrics"`` or ``"episodes"``.
+            columns: that are read beside config, seed and step; all if left out.
+            configs: names of configurations; all if left out.
+
+        Raises:
+            StudyError: if no run is finished, or there is no such column or configuration.
+        """
         import pandas
         import pyarrow
 
-        tables = [table for _, table in self._tables(kind)]
+        if kind not in TABLES:
+            raise StudyError(f"there is no table {kind!r}; there are: {', '.join(TABLES)}")
+        asked = None if configs is None else [self._name(config) for config in configs]
+        tables, known = [], dict[str, None]()
+        with self._repair():
+            for table, names in self._tables(kind, columns, asked):
+                tables.append(table)
+                known |= dict.fromkeys(names)
         if not tables:
             raise StudyError(f"no run of {self.path} is finished yet")
+        for name in (name for name in columns or () if name not in known):
+            raise StudyError(
+                f"there is no column {name!r} in {kind} of {self.path}; there are: "
+                f"{', '.join(known)}"
+            )
         # Agents differ in their metrics: where one has no such column, there is no number.
         frame = pyarrow.concat_tables(tables, promote_options="default").to_pandas()
         frame["config"] = pandas.Categorical(frame["config"], categories=list(self.configs))
@@ -305,34 +347,24 @@ class Study:
         rows = np.lexsort((frame["step"].to_numpy(), place, frame["config"].cat.codes.to_numpy()))
         return frame.iloc[rows].reset_index(drop=True)
 
-    def _tables(self, kind: str) -> "Iterator[tuple[dict[str, Any], pyarrow.Table]]":
-        for chunk, record in self._records.items():
-            yield record, self._table(kind, chunk)
+    def _tables(
+        self, kind: str, columns: Sequence[str] | None, configs: Sequence[str] | None
+    ) -> "Iterator[tuple[pyarrow.Table, list[str]]]":
+        """The rows that are wanted, with the names of all columns that there are."""
+        import pyarrow
+        import pyarrow.compute
 
-    def _snapshots(self, chunk: int) -> list[int]:
-        """The steps of a chunk's snapshots, rising."""
-        return sorted(map(int, self._records[chunk]["snapshots"]))
-
-    def _arrays(self, chunk: int, step: int | None = None) -> dict[str, np.ndarray]:
-        """The parameters of a chunk's runs by path, final or at a step; leading axis: the runs."""
-        record = self._records[chunk]
-        if step is None:
-            path, mark = self._folder.part("params", chunk), record["files"]["params"]
-        elif str(step) in record["snapshots"]:
-            path, mark = self._folder.snapshot(chunk, step), record["snapshots"][str(step)]
-        else:
-            taken = ", ".join(record["snapshots"]) or "none (snapshot_every of the plan is 0)"
-            raise StudyError(f"there is no snapshot at step {step!r}; there are: {taken}")
-        with self._repair():
-            content = read_checked(path, Mark.of(mark))
-            return contents.params(path, content, self._planned.chunk(chunk))
-
-    def _table(self, kind: str, chunk: int) -> "pyarrow.Table":
-        mark, path = Mark.of(self._records[chunk]["files"][kind]), self._folder.part(kind, chunk)
-        with self._repair():
-            content, planned = read_checked(path, mark), self._planned.chunk(chunk)
-            table: pyarrow.Table = contents.READERS[kind](path, content, planned)
-        return table
+        wanted = None if columns is None else {"config", "seed", "step", *columns}
+        chunks = None
+        if configs is not None:
+            places = [self._shelf.index.of(self._rank[name]) for name in configs]
+            chunks = {int(c) for at in places for c in np.unique(self._shelf.index.chunk[at])}
+        for piece in self._shelf.pieces(kind, wanted, chunks):
+            table = piece.table
+            if configs is not None:
+                mine = pyarrow.array(configs, pyarrow.string())
+                table = table.filter(pyarrow.compute.is_in(table.column("config"), mine))
+            yield table, piece.names
 
     @contextlib.contextmanager
     def _repair(self) -> Iterator[None]:

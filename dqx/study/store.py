@@ -1,5 +1,6 @@
 """Where results and states of chunks are kept: in a study's folder, or in memory."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -12,8 +13,9 @@ from dqx.compute.score import score
 from dqx.compute.session import ChunkResult, Saved
 from dqx.core.types import PyTree
 from dqx.settings import environments, setting, show
-from dqx.study import checkpoint, contents, finish
+from dqx.study import checkpoint, finish, scan
 from dqx.study.checkpoint import State
+from dqx.study.entries import names
 from dqx.study.folder import (
     Folder,
     Mark,
@@ -21,18 +23,15 @@ from dqx.study.folder import (
     marked_file,
     plain,
     read_checked,
-    read_record,
     write_arrays,
     write_failure,
     write_sealed,
 )
-from dqx.study.planned import check_record
+from dqx.study.held import Loose
+from dqx.study.merge import Merger, StudyWarning, next_number
+from dqx.study.planned import PlannedChunk
 from dqx.study.schedule import Task
 from dqx.study.sinks import Progress
-
-
-class StudyWarning(UserWarning):
-    """Files of a study that were damaged, and what is done about it."""
 
 
 class Store(Protocol):
@@ -63,6 +62,9 @@ class Store(Protocol):
 
     def set_aside(self, task: Task, error: str) -> None:
         """Keeps why a chunk was given up for now."""
+
+    def complete(self) -> None:
+        """All chunks are finished and nothing more is written."""
 
     def progress(self, progress: Progress) -> None:
         """Keeps how far the study is."""
@@ -126,6 +128,9 @@ class MemoryStore:
         self.runs[task.number] = runs_of(task, result)
         return self.runs[task.number]
 
+    def complete(self) -> None:
+        pass
+
     def progress(self, progress: Progress) -> None:
         pass
 
@@ -134,7 +139,7 @@ class FolderStore:
     """Keeps everything in a study's folder.
 
     A finished chunk is its tables, parameters and snapshots, and last the record that makes it
-    count.
+    count. Of a plan of many chunks they are merged into bundles as they come.
 
     Args:
         folder: of the study.
@@ -148,6 +153,7 @@ class FolderStore:
         self._found: dict[int, checkpoint.Checkpoint] = {}
         self._snapshots: dict[int, dict[int, Mark]] = {}
         self._saved: set[int] = set()  # chunks that have a checkpoint of this process
+        self._merger: Merger | None = None
 
     def finished(self, tasks: Mapping[int, Task]) -> dict[int, list[dict[str, Any]]]:
         """The runs of the chunks that are finished; clears away what a kill has left."""
@@ -156,23 +162,20 @@ class FolderStore:
             path.unlink(missing_ok=True)
         for path in folder.strangers(len(tasks)):
             _warn(f"{path}: no file of this study; it is left alone and not read")
-        done = {}
-        for index, task in tasks.items():
-            try:
-                record = read_record(folder, self.seal, index)
-                if record is None and folder.manifest.exists():
-                    raise StudyError(f"{folder.record(index)}: it is missing")
-                if record is not None:
-                    _check_chunk(folder, record, task)
-            except StudyError as error:
-                _warn(f"{error}. The runs of chunk {index} are trained again")
-                record = None
-            if record is None:
-                self._find(task)
-            else:
-                done[index] = record["runs"]
+        chunks = _Chunks(tasks)
+        held = scan.intact(folder, self.seal, chunks, _warn)
+        self._merger = Merger(folder, self.seal, chunks, next_number(folder))
+        for each in held.values():
+            if isinstance(each, Loose):
+                self._merger.note(each)
+        saved = {re.split("[-.]", name)[0] for name in names(folder.checkpoints)}
+        for index in (index for index in tasks if f"{index:05d}" in saved):
+            if index in held:
                 checkpoint.delete(folder, index)
-        return done
+            else:
+                self._find(tasks[index])
+        runs = {id(each): each.runs() for each in held.values()}
+        return {index: runs[id(held[index])][index] for index in tasks if index in held}
 
     def _find(self, task: Task) -> None:
         """Looks for the chunk's checkpoint; it and the snapshots before it must be undamaged."""
@@ -251,10 +254,27 @@ class FolderStore:
         write_sealed(folder.record(chunk), record)
         checkpoint.delete(folder, chunk)
         self._saved.discard(chunk)
+        if self._merger is not None:
+            self._merger.note(Loose(folder, chunk, record, task.planned))
+            self._merger.step()
         return runs
+
+    def complete(self) -> None:
+        if self._merger is not None:
+            self._merger.rest()
 
     def progress(self, progress: Progress) -> None:
         finish.write_progress(self.folder, progress)
+
+
+class _Chunks:
+    """What chunks are planned to hold, by their tasks."""
+
+    def __init__(self, tasks: Mapping[int, Task]) -> None:
+        self._tasks, self.count = tasks, len(tasks)
+
+    def chunk(self, number: int) -> PlannedChunk:
+        return self._tasks[number].planned
 
 
 def _named_params(task: Task, seeds: np.ndarray, params: PyTree) -> dict[str, Any]:
@@ -315,22 +335,6 @@ def labels(task: Task, rows: np.ndarray, metrics: Mapping[str, Any]) -> dict[str
         # A varied field keeps its name, unless a metric has it.
         columns[f"{field}_field" if field in metrics else field] = column(values, kind)
     return columns
-
-
-def _check_chunk(folder: Folder, record: Mapping[str, Any], task: Task) -> None:
-    """Reads every file of a finished chunk as `Study` does, so that what it refuses is mended.
-
-    Raises:
-        StudyError: naming the file.
-    """
-    planned, chunk, files = task.planned, task.number, record["files"]
-    check_record(folder.record(chunk), record, planned)
-    for kind, read in contents.READERS.items():
-        path = folder.part(kind, chunk)
-        read(path, read_checked(path, Mark.of(files[kind])), planned)
-    for step, mark in record["snapshots"].items():
-        path = folder.snapshot(chunk, int(step))
-        contents.params(path, read_checked(path, Mark.of(mark)), planned)
 
 
 def _warn_of_restart(error: StudyError, task: Task) -> None:

@@ -309,7 +309,7 @@ def make_study(path, plan, *, leave_out=(), change=None, identity=IDENTITY) -> M
         result = chunk_result(task, made)
         for step in snapshot_steps(task.config, plan.snapshot_every):
             share = step / task.config.total_steps
-            store.snapshot(task, step, _scaled(result.params, share))
+            store.snapshot(task, step, scaled(result.params, share))
         store.finish(task, result)
     return Made(folder, plan, runs)
 
@@ -321,7 +321,7 @@ def snapshot_steps(config: Config, every: int) -> list[int]:
     return sorted({min(step for step in steps if step >= multiple) for multiple in multiples})
 
 
-def _scaled(tree, factor):
+def scaled(tree, factor):
     if isinstance(tree, dict):
-        return {name: _scaled(value, factor) for name, value in tree.items()}
+        return {name: scaled(value, factor) for name, value in tree.items()}
     return tree * np.float32(factor)

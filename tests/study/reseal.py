@@ -106,14 +106,15 @@ def with_value(table, name, rows, value):
 def derive(folder):
     """Digests and scores in all records, and the manifest, made to follow from the files."""
     study = Study(folder)
-    for chunk, record in study._records.items():
+    for path in sorted((folder.path / "chunks").glob("[0-9]*.json")):
+        record = read_sealed(path)
         for run in record["runs"]:
             curves = study.curves(run["config"], run["seed"])
             params = flatten(study.params(run["config"], run["seed"]))
             config, _ = study.point(run["config"])
             run["score"] = plain(float(score(config, {n: v for n, v in curves.items()})))
             run["digest"] = digest(curves.pop("step"), curves, params)
-        write_sealed(folder.record(chunk), record)
+        write_sealed(path, record)
     if folder.manifest.exists():
         study = Study(folder)
         found = {"runs": study.runs, "digest": study.digest()}
