@@ -150,6 +150,7 @@ class Bundle:
         self.path, self.number = folder.bundle_record(number), number
         self.chunks: tuple[int, ...] = tuple(record["chunks"])
         self._folder, self._record, self._planned = folder, record, chunks
+        self._machines: dict[int, str] = dict(zip(self.chunks, record["machines"], strict=True))
         self._members: dict[tuple[int, int | None], Mapping[str, Any]] = {
             (m["chunk"], m.get("step")): m for kind in ARRAYS for m in record[kind]
         }
@@ -242,7 +243,7 @@ class Bundle:
         return tuple(m["step"] for m in self._record["snapshots"] if m["chunk"] == chunk)
 
     def machine(self, chunk: int) -> str:
-        return str(self._record["machines"][self.chunks.index(chunk)])
+        return self._machines[chunk]
 
     def files(self) -> dict[Path, int]:
         marks = self._record["files"].items()

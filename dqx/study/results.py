@@ -87,7 +87,7 @@ class Study:
     @property
     def machines(self) -> dict[int, str]:
         """The machine that trained each finished chunk, as far as its record tells."""
-        return {chunk: record.get("machine", "") for chunk, record in self._records.items()}
+        return self._shelf.machines()
 
     @property
     def failures(self) -> dict[int, str]:

@@ -137,6 +137,10 @@ class Shelf:
         """The steps of a chunk's snapshots."""
         return self._held[chunk].snapshots(chunk)
 
+    def machines(self) -> dict[int, str]:
+        """The machine that trained each chunk."""
+        return {chunk: each.machine(chunk) for chunk, each in sorted(self._held.items())}
+
     def files(self) -> dict[Path, int]:
         """The files of data, and their bytes as they were written."""
         return {path: size for each, _ in self._owned() for path, size in each.files().items()}

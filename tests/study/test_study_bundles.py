@@ -14,9 +14,7 @@ import pytest
 
 from dqx.study import StudyError, StudyWarning, load, merge
 from dqx.study.folder import Folder, ForeignRecord, read_plan_record, read_sealed, write_sealed
-from dqx.study.held import find
 from dqx.study.merge import Merger
-from dqx.study.planned import Planned
 from dqx.study.schedule import groups
 from dqx.study.store import FolderStore
 from tests.study.death import Death
@@ -251,8 +249,7 @@ def test_damage_costs_what_it_touches_and_is_named(apart, tmp_path, case):
     assert ("trained again" in texts[0]) == bool(costs) and ("mended" in texts[0]) != bool(costs)
     assert_digests_hold(load(path))
     assert load(path).runs == intact.runs and store_of(apart, path)[3] == []
-    held = find(Folder(path), load(path).plan["sha256"], Planned(load(path).plan))
-    assert {c for c in range(6) if held[c].machine(c) == "another"} == set(costs)
+    assert {c for c, name in load(path).machines.items() if name == "another"} == set(costs)
     rows = pyarrow.dataset.dataset(sorted(map(str, path.glob("metrics/*.parquet")))).count_rows()
     assert rows == 24 * 4
 
