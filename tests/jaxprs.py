@@ -4,9 +4,13 @@ import jax
 
 
 def equations(jaxpr):
-    """All equations of a jaxpr, those of inner jaxprs included."""
+    """All equations of a jaxpr, those of inner jaxprs included.
+
+    A choice between platforms is none that a program makes: its branches alone are told.
+    """
     for equation in jaxpr.eqns:
-        yield equation
+        if equation.params.get("branches_platforms") is None:
+            yield equation
         for value in equation.params.values():
             for item in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(item, "jaxpr", item)

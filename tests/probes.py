@@ -120,6 +120,29 @@ class MatchedReward(Probe):
         return jnp.where(action == state.mark, 1.0, -1.0)
 
 
+class TwoRounds(Probe):
+    """Two choices, of which the second observes the first (as 0 or 1; the start is 2).
+
+    Only ``0, 1`` pays 3, the most there is; ``0, 0`` pays 0, ``1, 0`` pays 1 and ``1, 1`` pays 2.
+    Source: keras-rl's environment TwoRoundDeterministicReward.
+    """
+
+    width = 3
+
+    def look(self, state):
+        return jax.nn.one_hot(jnp.where(state.time == 0, 2, state.mark), 3)
+
+    def step_env(self, key, state, action, params):
+        pays = jnp.array([[0.0, 3.0], [1.0, 2.0]])[state.mark, action]
+        reward = jnp.where(state.time == 0, 0.0, pays)
+        mark = jnp.where(state.time == 0, action, state.mark).astype(jnp.int32)
+        state = state.replace(mark=mark, time=state.time + 1)
+        return self.look(state), state, reward, self.is_terminated(state, params), {}
+
+    def is_terminated(self, state, params):
+        return state.time >= 2
+
+
 class Blind(Probe):
     """Reward 1 a step, never terminates, cut by the time limit; nothing can be observed.
 

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from dqx.core.agent import Agent, Spec
 from dqx.core.normalization import normalizing
-from dqx.settings import Config, Setting, registry
+from dqx.settings import Config, Hyper, Setting, registry
 
+# What an agent has unless it says otherwise.
+BASIC = ("network", "gradient", "target", "scalar target", "TD error", "Huber delta")
 Build = Callable[[Config, Spec], Agent]
 
 
@@ -26,17 +28,21 @@ class Variant(NamedTuple):
             the observations.
         has: its traits, which say what settings concern it: ``"network"``, ``"gradient"``,
             ``"target"``, ``"table"``; ``"target rule"`` if its loss reads `kit.Outputs.weight`, and
-            ``"rescaled values"`` if it obeys ``value_rescaling``.
+            ``"rescaled values"`` if it obeys ``value_rescaling``; ``"scalar target"`` if it obeys
+            ``loss``, ``"TD error"`` if ``td_error_clip``, ``"Huber delta"`` if ``huber_delta``.
         settings: those that it brings, each made by ``dqx.settings.own_setting``; afterwards they
             are attributes of the configuration or, if traced, of the hyperparameters.
         about: what it is, in a few words.
+        check: ``check(config, hyper)`` raises `ConfigError` where its settings do not fit one
+            another; None if they always do.
     """
 
     name: str
     build: Build
-    has: Iterable[str] = ("network", "gradient", "target")
+    has: Iterable[str] = BASIC
     settings: Iterable[Setting] = ()
     about: str = ""
+    check: Callable[[Config, Hyper], None] | None = None
 
 
 _VARIANTS: dict[str, Variant] = {}
@@ -49,7 +55,11 @@ def register(variant: Variant) -> None:
         ConfigError: if the name is taken, or a setting's name is.
     """
     registry.register_agent(
-        variant.name, has=variant.has, settings=variant.settings, doc=variant.about
+        variant.name,
+        has=variant.has,
+        settings=variant.settings,
+        doc=variant.about,
+        check=variant.check,
     )
     _VARIANTS[variant.name] = variant
 

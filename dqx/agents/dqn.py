@@ -3,7 +3,7 @@
 Source: Mnih et al. 2015; of the rules, see `dqx.core.targets`.
 """
 
-from dqx.agents import Variant, kit, register
+from dqx.agents import BASIC, Variant, kit, register
 from dqx.core import losses
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, PyTree, Transition
@@ -39,7 +39,7 @@ register(
     Variant(
         "dqn",
         build,
-        has=("network", "gradient", "target", "target rule", "rescaled values"),
+        has=(*BASIC, "target rule", "rescaled values"),
         about="a network trained by gradients towards a target network",
     )
 )

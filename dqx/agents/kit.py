@@ -5,7 +5,7 @@ optimizer, target network, metrics, and the vmap over the batch.
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import optax
 from dqx.core import exploration
 from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
-from dqx.core.dense import draw_noise, noise_of, noise_size
+from dqx.core.dense import draw_noise, noise_of, noise_size, with_sigma
 from dqx.core.losses import weighted
 from dqx.core.networks import check_observations, make_network
 from dqx.core.returns import folded
@@ -163,9 +163,13 @@ def value_agent(
     loss: Loss,
     *,
     reads: Collection[str] = ("next_target",),
-    values: Callable[[Array], Array] = lambda outputs: outputs,
-    shape: tuple[int, ...] = (),
+    values: Callable[..., Array] = lambda outputs: outputs,
     learn_draws: Callable[[Key], PyTree] = lambda key: (),
+    shape: tuple[int, ...] = (),
+    cosines: int = 0,
+    inputs: Callable[[str, PyTree], dict[str, Any]] = lambda name, draws: {},
+    kept: Collection[str] = (),
+    priorities: Callable[[Array, Array], Array] = lambda losses, errors: jnp.abs(errors),
 ) -> Agent:
     """An agent that trains the network of ``config`` by the gradient of a loss.
 
@@ -174,9 +178,17 @@ def value_agent(
         spec: of the environments.
         loss: of one transition; the caller's part.
         reads: those of `Outputs` beside ``now`` that the loss reads.
-        values: ``values(outputs [B, A, ...])``: the Q-values ``[B, A]`` in what the network gives.
-        shape: of what the network gives for an action, if that is more than its Q-value.
+        values: ``values(outputs [B, A, ...], **kept)``: the Q-values ``[B, A]`` in what the network
+            gives.
         learn_draws: ``learn_draws(key)``: random numbers of one update, leading axis ``[B]``.
+        shape: of what the network gives an action.
+        cosines: of its embedding of quantile levels, which ``inputs`` gives; 0 without such.
+        inputs: ``inputs(name, draws)``: what the network takes beside parameters and observations,
+            collections by name; ``name`` is that of a network's output in `Outputs`, ``draws`` of
+            the update, None when acting.
+        kept: hyperparameters that ``values`` takes, by name. They are kept beside the parameters,
+            so that whoever has these can tell Q-values.
+        priorities: ``priorities(losses [B], errors [B])`` of transitions, before any weight.
 
     Raises:
         ConfigError: if the network cannot take the observations.
@@ -184,63 +196,82 @@ def value_agent(
     check_observations(config, spec)
     rule = make_rule(config)
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
-    network = make_network(config, spec.num_actions, spec.num_categories, shape)
+    network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
     needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
     policy = make_policy(config, spec)
     example = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
     size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
 
-    def forward(params: Params, obs: Array, noise: Array | None = None) -> Array:
-        variables = params if noise is None else {**params, "noise": noise_of(params, noise)}
-        outputs: Array = network.apply(variables, obs)  # type: ignore[assignment]
+    def forward(
+        params: Params,
+        obs: Array,
+        noise: Array | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> Array:
+        noises = {} if noise is None else {"noise": noise_of(params, noise)}
+        more = inputs("now", None) if more is None else more
+        outputs: Array = network.apply({**params, **noises, **more}, obs)  # type: ignore[assignment]
         return outputs
 
     def init(key: Key) -> AgentState:
-        params = network.init(key, example)
+        params = _keeping(network.init(key, example), kept, Hyper())
         opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
         return AgentState(params, jax.tree.map(jnp.copy, params), opt_state, policy.memory())
 
-    def of_first(outputs: Array) -> Array:
+    def values_of(outputs: Array, params: Params) -> Array:
+        return values(outputs, **params.get("kept", {}))
+
+    def of_first(outputs: Array, params: Params) -> Array:
         """The Q-values, where there are several heads those of the first."""
-        return values(outputs if rule.heads == 1 else outputs[:, :, 0])
+        return values_of(outputs if rule.heads == 1 else outputs[:, :, 0], params)
+
+    def begin(state: AgentState, hyper: Hyper) -> AgentState:
+        params = _keeping(state.params, kept, hyper)
+        params = with_sigma(params, hyper.noisy_sigma) if size else params
+        return state.replace(params=params, target_params=jax.tree.map(jnp.copy, params))
 
     def q_values(params: Params, obs: Array) -> Array:
-        return of_first(forward(params, obs))
+        return of_first(forward(params, obs), params)
 
     def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
         choice, noise = _parted(draws)
-        q = values(forward(state.params, obs, noise))
+        q = of_first(forward(state.params, obs, noise), state.params)
         action, memory = policy.choose(q, state.memory, choice, now)
         return action, state.replace(memory=memory)
 
     def batch_loss(
         params: Params, target_params: Params, now: Now, batch: Batch, draws: PyTree
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """The mean loss; beside it the TD errors ``[B]`` and the Q-values ``[B, A]``."""
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        """The mean loss; beside it errors ``[B]``, priorities ``[B]``, Q-values ``[B, A]``."""
         obs, next_obs = batch.steps.obs, batch.steps.next_obs
         draws, noise = _parted(draws)
         noise = noise or dict.fromkeys(_PASSES)
         fixed = jax.lax.stop_gradient(params)
+
+        def output(name: str, params: Params, obs: Array) -> Array:
+            return forward(params, obs, noise[name], inputs(name, draws))
+
         others = {
-            "next_target": lambda: forward(target_params, next_obs, noise["next_target"]),
-            "next_online": lambda: forward(fixed, next_obs, noise["next_online"]),
-            "now_target": lambda: forward(target_params, obs, noise["now_target"]),
+            "next_target": lambda: output("next_target", target_params, next_obs),
+            "next_online": lambda: output("next_online", fixed, next_obs),
+            "now_target": lambda: output("now_target", target_params, obs),
         }
         steps = as_learned(batch.steps, now.hyper, batch.lengths)
-        present = forward(params, obs, noise["now"])
+        present = output("now", params, obs)
         found = {name: others[name]() for name in others if name in needed}
         outputs = Outputs(present, **{name: found[name] for name in found if name in reads})
         if "weight" in reads:
-            q = QValues(**{name: of_first(found[name]) for name in rule.reads})
+            q = QValues(**{name: of_first(found[name], fixed) for name in rule.reads})
             weigh = functools.partial(_weigh, rule, now.hyper, epsilon_at(config, now))
             weight, steps = jax.vmap(weigh)(q, steps)
             outputs = outputs._replace(weight=weight)
         one = functools.partial(_of_one, loss, now.hyper)
         if rule.heads > 1:
-            one = functools.partial(_of_heads, one, values)
+            one = functools.partial(_of_heads, one, lambda x: values_of(x, fixed))
         losses, errors = jax.vmap(one)(outputs, steps, draws)
+        priority = priorities(losses, errors)
         losses = losses if batch.weight is None else losses * batch.weight
-        return jnp.mean(losses), (errors, of_first(present))
+        return jnp.mean(losses), (errors, priority, of_first(present, fixed))
 
     def learn(
         state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
@@ -248,7 +279,9 @@ def value_agent(
         gradient = jax.value_and_grad(batch_loss, has_aux=True)
         if config.network in TORSOS and config.convolution == "blocks":
             gradient = seed_by_seed(gradient)
-        (loss, (errors, q)), grads = gradient(state.params, state.target_params, now, batch, draws)
+        (loss, (errors, priority, q)), grads = gradient(
+            state.params, state.target_params, now, batch, draws
+        )
         state, grad_norm = _follow(config, state, grads, now, sync)
         taken = jnp.take_along_axis(q, batch.steps.action[:, None], axis=1)
         metrics = {
@@ -257,9 +290,9 @@ def value_agent(
             "q_max": jnp.max(q),
             "td_error_abs": jnp.mean(jnp.abs(errors)),
             "grad_norm": grad_norm,
-            "weight_norm": global_norm(state.params),
+            "weight_norm": global_norm(state.params["params"]),
         }
-        return state, Learned(metrics, jnp.abs(errors))
+        return state, Learned(metrics, priority)
 
     def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
         action, memory = policy.explore(state.memory, _parted(draws)[0])
@@ -275,7 +308,19 @@ def value_agent(
         q_values=q_values,
         status=policy.status,
         metrics=METRICS,
+        begin=begin if kept or size else None,
     )
+
+
+def losses_as_priorities(losses: Array, errors: Array) -> Array:
+    """Priorities of a distributional agent; Hessel et al. 2018."""
+    return losses
+
+
+def _keeping(params: Params, names: Collection[str], hyper: Hyper) -> Params:
+    """Parameters with hyperparameters beside them, float32 ``[]``, if there are any to keep."""
+    kept = {name: jnp.asarray(getattr(hyper, name), jnp.float32) for name in sorted(names)}
+    return {**params, "kept": kept} if kept else params
 
 
 Draws = Callable[[Key], PyTree]
@@ -287,8 +332,8 @@ def _with_rows_of_noise(draws: Draws, size: int, num_envs: int) -> Draws:
         return draws
 
     def both(key: Key) -> Noisy:
-        # The policy folds 0 and 1 into the key of an environment.
-        keys = jax.vmap(lambda k: jax.random.fold_in(k, 2))(jax.random.split(key, num_envs))
+        key, own = jax.random.split(key)
+        keys = jax.random.split(own, num_envs)
         return Noisy(draws(key), jax.vmap(lambda k: draw_noise(k, size))(keys))
 
     return both

@@ -91,4 +91,8 @@ def _check(spec: Spec) -> None:
         )
 
 
-register(Variant("tabular", build, has=("table",), about="a table of values, learned step by step"))
+register(
+    Variant(
+        "tabular", build, has=("table", "TD error"), about="a table of values, learned step by step"
+    )
+)

@@ -54,12 +54,15 @@ def version(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 def presets(options: argparse.Namespace) -> None:
     """`dqx presets`."""
-    from dqx.settings import preset, preset_about, preset_names
+    from dqx.settings import Config, preset_about, preset_names
+    from dqx.settings.presets import preset_fields
 
     rows = [("PRESET", "ENVIRONMENT", "STEPS", "")]
     for name in preset_names():
-        config, _ = preset(name)
-        rows.append((name, config.env, f"{config.total_steps:,}", preset_about(name).about))
+        # Not as settings, which would load the agents that bring some of them, and JAX.
+        fields = preset_fields(name)
+        steps = fields.get("total_steps", Config().total_steps)
+        rows.append((name, fields["env"], f"{steps:,}", preset_about(name).about))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, env, steps, about in rows:
         line = f"{name:<{widths[0]}}  {env:<{widths[1]}}  {steps:>{widths[2]}}  {about}".rstrip()

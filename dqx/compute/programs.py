@@ -71,7 +71,7 @@ class Programs:
         """Shapes and dtypes of the clock and of the lanes, ``[W]``."""
         numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
         return jax.eval_shape(self._trainer.start), jax.eval_shape(
-            self._init, numbers, self._input_shapes()
+            self._init, numbers, self._hyper_shapes()
         )
 
     def init(self, seeds: np.ndarray, hypers: Hyper | None = None) -> tuple[Clock, Lane]:
@@ -80,13 +80,16 @@ class Programs:
         Args:
             seeds: ``[W]``.
             hypers: on the device, ``[W]``; needed where parameters of the environment are inputs.
+                Left out: the defaults.
         """
-        extra = {} if hypers is None else hypers.extra
-        inputs = {name: extra[full] for name, full in self._input_names.items()}
+        if hypers is None:
+            assert not self._input_names
+            full = functools.partial(np.full, self.width, dtype=np.float32)
+            hypers = self.place(jax.tree.map(full, complete(self.config, Hyper())))
         clock = jax.tree.map(np.asarray, self._trainer.start())
         numbers = jax.device_put(np.asarray(seeds, np.uint32), self.device)
         placed = trees.to_device(clock, self.shapes[0], self.device)
-        return placed, self.program("init")(numbers, inputs)
+        return placed, self.program("init")(numbers, hypers)
 
     def restore(self, clock: Clock, lanes: Lane) -> tuple[Clock, Lane]:
         """Puts a clock and lanes from the host where `init` puts fresh ones."""
@@ -138,7 +141,7 @@ class Programs:
         match name:
             case "init":
                 numbers = jax.ShapeDtypeStruct((self.width,), jnp.uint32)
-                return self._init, (numbers, self._input_shapes())
+                return self._init, (numbers, self._hyper_shapes())
             case "warm_up":
                 one = functools.partial(trainer.warm_up, steps=steps)
                 return jax.vmap(one, in_axes=(None, 0), out_axes=(None, 0, 0)), (clock, lanes)
@@ -157,20 +160,17 @@ class Programs:
         """The environment's inputs, and what `Hyper` calls them."""
         return {name: environments.PREFIX + name for name, _ in self.config.env_inputs}
 
-    def _input_shapes(self) -> dict[str, Any]:
-        number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
-        return dict.fromkeys(self._input_names, number)
-
     def _hyper_shapes(self) -> Hyper:
         number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
         inputs = dict.fromkeys(self._input_names.values(), 0.0)
         return jax.tree.map(lambda _: number, complete(self.config, Hyper(extra=inputs)))
 
-    def _init(self, seeds: Array, inputs: dict[str, Array]) -> Lane:
-        def one(seed: Array, inputs: dict[str, Array]) -> Lane:
-            return self._trainer.init(seed_key(self._root_seed, seed), inputs)
+    def _init(self, seeds: Array, hypers: Hyper) -> Lane:
+        def one(seed: Array, hyper: Hyper) -> Lane:
+            inputs = {name: hyper.extra[full] for name, full in self._input_names.items()}
+            return self._trainer.init(seed_key(self._root_seed, seed), inputs, hyper)
 
-        return jax.vmap(one)(seeds, inputs)
+        return jax.vmap(one)(seeds, hypers)
 
     def _compile(self, name: str, steps: int) -> Any:
         started = time.perf_counter()

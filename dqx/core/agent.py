@@ -109,6 +109,8 @@ class Agent(NamedTuple):
         metrics: how each number of ``learn`` and ``status`` is shown, by its name.
         see: ``see(state, obs [E, ...]) -> state``, before each step in training, random ones too;
             None for an agent that learns nothing from looking.
+        begin: ``begin(state, hyper) -> state``, what ``init`` gave as the hyperparameters want it,
+            before the first step; None for an agent whose start depends on none.
     """
 
     init: Callable[[Key], AgentState]
@@ -121,3 +123,4 @@ class Agent(NamedTuple):
     status: Callable[[Now], dict[str, Array]]
     metrics: Mapping[str, Metric]
     see: Callable[[AgentState, Array], AgentState] | None = None
+    begin: Callable[[AgentState, Hyper], AgentState] | None = None

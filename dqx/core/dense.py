@@ -23,6 +23,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 _BATCH_LAST_FROM = 32
 
 
+# Deviation of a noisy weight at the start, times the root of the layer's inputs, until
+# `with_sigma` sets another; Fortunato et al. 2018, section 3.2.
+_SIGMA = 0.5
+
+
 class Form(NamedTuple):
     """What dense layers have beyond the plain ones.
 
@@ -30,16 +35,19 @@ class Form(NamedTuple):
         head: ``plain``, or one of ``HEADS``, which say how state values and advantages add up.
         stream_sizes: units of hidden layers that the two streams of a dueling head each have to
             themselves.
-        noisy_sigma: sigma_0 of noisy layers; None: plain ones.
+        noisy: noise on the weights.
         layer_norm: normalisation before the activation of every hidden layer.
         shape: of what the network gives an action, such as the quantiles of its return.
+        cosines: of the embedding of quantile levels, for a network that gives the quantile of each;
+            0: it knows no levels.
     """
 
     head: str = "plain"
     stream_sizes: tuple[int, ...] = ()
-    noisy_sigma: float | None = None
+    noisy: bool = False
     layer_norm: bool = False
     shape: tuple[int, ...] = ()
+    cosines: int = 0
 
 
 # From the advantages to what is added to the state's value, over the axis of actions. Sources:
@@ -55,7 +63,7 @@ class Dense(nn.Module):
     """A dense layer, ``[B, in]`` to ``[B, features]``; both transposed with ``batch_last``.
 
     The parameters are named and shaped as flax's: ``kernel [in, features]``, ``bias [features]``.
-    With a ``noisy_sigma`` there are ``kernel_sigma`` and ``bias_sigma`` of the same shapes, which
+    Where it is ``noisy`` there are ``kernel_sigma`` and ``bias_sigma`` of the same shapes, which
     count only where noise is given: a collection ``noise`` with ``inputs [in]`` and ``outputs
     [features]`` for the whole batch, or a row of each for every row of the batch. Then
     ``kernel_sigma * outer(inputs, outputs)`` is added to the kernel, ``bias_sigma * outputs`` to
@@ -67,7 +75,7 @@ class Dense(nn.Module):
     features: int
     batch_last: bool
     initializer: str = "lecun_normal"
-    noisy_sigma: float | None = None
+    noisy: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -76,9 +84,9 @@ class Dense(nn.Module):
         kernel_init, bias_init = initializers(self.initializer, fan_in)
         kernel = self.param("kernel", kernel_init, shape, jnp.float32)
         bias = self.param("bias", bias_init, (self.features,), jnp.float32)
-        if self.noisy_sigma is None:
+        if not self.noisy:
             return self._apply(x, kernel, bias)
-        start = nn.initializers.constant(self.noisy_sigma / fan_in**0.5)
+        start = nn.initializers.constant(_SIGMA / fan_in**0.5)
         kernel_sigma = self.param("kernel_sigma", start, shape, jnp.float32)
         bias_sigma = self.param("bias_sigma", start, (self.features,), jnp.float32)
         if not self.has_variable("noise", "inputs"):
@@ -88,8 +96,12 @@ class Dense(nn.Module):
         if inputs.ndim == 1:
             kernel = kernel + kernel_sigma * (inputs[:, None] * outputs)
             return self._apply(x, kernel, bias + bias_sigma * outputs)
+        # Where rows of the batch come several times, as with quantile levels, so does their noise.
+        times = x.shape[1 if self.batch_last else 0] // len(inputs)
         if self.batch_last:
-            inputs, outputs = inputs.T, outputs.T
+            inputs, outputs = jnp.tile(inputs.T, times), jnp.tile(outputs.T, times)
+        else:
+            inputs, outputs = (jnp.repeat(rows, times, axis=0) for rows in (inputs, outputs))
         disturbance = self._apply(x * inputs, kernel_sigma, bias_sigma)
         return self._apply(x, kernel, bias) + disturbance * outputs
 
@@ -108,7 +120,8 @@ def dense_layers(network: Any, x: Array) -> Array:
         x: features, float32 ``[B, F]``.
 
     Returns:
-        float32 ``[B, A, *shape]``, with the shape that the form says.
+        float32 ``[B, A, *shape]``, with the shape that the form says; with ``cosines`` and N levels
+        ``[B, A, *shape, N]``.
     """
     form: Form = network.dense
     batch_last = x.shape[0] >= _BATCH_LAST_FROM
@@ -118,7 +131,7 @@ def dense_layers(network: Any, x: Array) -> Array:
         x = jax.lax.optimization_barrier(x.T)
 
     def dense(x: Array, size: int) -> Array:
-        return Dense(size, batch_last, network.initializer, form.noisy_sigma)(x)
+        return Dense(size, batch_last, network.initializer, form.noisy)(x)
 
     def hidden(x: Array, sizes: Sequence[int]) -> Array:
         for size in sizes:
@@ -128,7 +141,9 @@ def dense_layers(network: Any, x: Array) -> Array:
         return x
 
     actions, numbers = network.num_actions, math.prod(form.shape)
-    x = hidden(x, network.hidden_sizes)
+    x, batch = hidden(x, network.hidden_sizes), x.shape[1 if batch_last else 0]
+    if form.cosines:
+        x = _times_levels(network, x, batch_last)
     if form.head == "plain":
         x = dense(x, actions * numbers)
     elif form.stream_sizes:
@@ -140,8 +155,40 @@ def dense_layers(network: Any, x: Array) -> Array:
             dense(x, (1 + actions) * numbers), [numbers], axis=0 if batch_last else 1
         )
         x = _dueling(form.head, value, advantages, batch_last)
+    if form.cosines:
+        levels = (-1, batch) if batch_last else (batch, -1)
+        x = x.reshape(x.shape[0], *levels) if batch_last else x.reshape(*levels, x.shape[1])
+        x = x.transpose(2, 0, 1) if batch_last else x.transpose(0, 2, 1)
+        return x.reshape(batch, actions, *form.shape, x.shape[-1])
     x = x.T if batch_last else x
     return x.reshape(-1, actions, *form.shape) if form.shape else x
+
+
+def _times_levels(network: Any, x: Array, batch_last: bool) -> Array:
+    """Features times the embedding of each quantile level, one column (or row) a level and row.
+
+    The levels are a collection ``levels``: those ``drawn`` for each row ``[B, N]``, if any, and
+    then those ``fixed`` for all ``[K]``. Columns have the levels outside and the batch inside, rows
+    the batch outside.
+
+    Source: Dabney et al. 2018b, equation 4; there before the last hidden layer.
+    """
+    size, batch = x.shape if batch_last else x.shape[::-1]
+    embed = Dense(size, True, network.initializer, name="Levels")
+    steps = jnp.pi * jnp.arange(network.dense.cosines, dtype=jnp.float32)[:, None]
+
+    def embedded(levels: Array) -> Array:
+        return nn.relu(embed(jnp.cos(steps * levels)))
+
+    fixed = network.get_variable("levels", "fixed", jnp.full((1,), 0.5))
+    found = [jnp.broadcast_to(embedded(fixed)[:, :, None], (size, fixed.size, batch))]
+    if network.has_variable("levels", "drawn"):
+        drawn = network.get_variable("levels", "drawn")
+        found.insert(0, embedded(drawn.T.reshape(-1)).reshape(size, -1, batch))
+    factors = jnp.concatenate(found, axis=1)  # [F, N + K, B]
+    if batch_last:
+        return (x[:, None] * factors).reshape(size, -1)
+    return (x[:, None] * factors.transpose(2, 1, 0)).reshape(-1, size)
 
 
 def _dueling(head: str, value: Array, advantages: Array, batch_last: bool) -> Array:
@@ -161,6 +208,18 @@ def normalised(x: Array, axis: int) -> Array:
     """
     norm = nn.LayerNorm(reduction_axes=axis, feature_axes=axis, use_fast_variance=False)
     return norm(x)
+
+
+def with_sigma(params: Params, sigma: Array | float) -> Params:
+    """Parameters at the start whose noisy weights deviate by ``sigma / sqrt(inputs)``."""
+    layers = {
+        name: {
+            part: value * (sigma / _SIGMA) if part.endswith("_sigma") else value
+            for part, value in layer.items()
+        }
+        for name, layer in params["params"].items()
+    }
+    return {**params, "params": layers}
 
 
 def noise_size(params: Params) -> int:

@@ -91,8 +91,8 @@ class Trainer(NamedTuple):
     """Pure functions of one seed.
 
     Attributes:
-        init: ``init(key, env_inputs={}) -> Lane``; parameters of the environment, float32 ``[]`` by
-            name.
+        init: ``init(key, env_inputs={}, hyper=Hyper()) -> Lane``; parameters of the environment,
+            float32 ``[]`` by name, and the hyperparameters that the agent starts with.
         start: ``start() -> Clock`` at step 0.
         warm_up: ``warm_up(clock, lane, steps) -> (clock, lane, Episodes)``; ``steps`` is static.
         segment: ``segment(clock, lane, hyper, steps) -> (clock, lane, Episodes, metrics)``;
@@ -170,14 +170,21 @@ def _start() -> Clock:
     return Clock(*(jnp.int32(0) for _ in range(4)))
 
 
-def _init(parts: _Parts, key: Key, env_inputs: dict[str, Array] | None = None) -> Lane:
-    env_inputs = env_inputs or {}
+def _init(
+    parts: _Parts,
+    key: Key,
+    env_inputs: dict[str, Array] | None = None,
+    hyper: Hyper | None = None,
+) -> Lane:
+    env_inputs, hyper = env_inputs or {}, hyper or Hyper()
+    agent = parts.agent.init(purpose_key(key, Purpose.PARAMS))
+    agent = agent if parts.agent.begin is None else parts.agent.begin(agent, hyper)
     num_envs, env = parts.config.num_envs, parts.env_at(env_inputs)
     reset_keys = jax.random.split(purpose_key(key, Purpose.FIRST_RESET), num_envs)
     obs, env_state = jax.vmap(env.reset)(reset_keys)
     return Lane(
         key=key,
-        agent=parts.agent.init(purpose_key(key, Purpose.PARAMS)),
+        agent=agent,
         replay_rows=parts.store.init(),
         sampler=parts.sampler.init(),
         env_state=env_state,

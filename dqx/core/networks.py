@@ -118,13 +118,17 @@ class Embedding(nn.Module):
 
 
 def make_network(
-    config: Config, num_actions: int, num_categories: int | None, shape: tuple[int, ...] = ()
+    config: Config,
+    num_actions: int,
+    num_categories: int | None,
+    shape: tuple[int, ...] = (),
+    cosines: int = 0,
 ) -> nn.Module:
     """The Q-network that ``config`` names; the arguments are those of ``MLP`` and its ``Form``."""
     name, sizes = config.network, (num_actions, config.hidden_sizes)
     style = (config.activation, config.initializer)
-    sigma = config.noisy_sigma if config.dense == "noisy" else None
-    form = Form(config.head, config.stream_sizes, sigma, config.layer_norm, shape)
+    noisy = config.dense == "noisy"
+    form = Form(config.head, config.stream_sizes, noisy, config.layer_norm, shape, cosines)
     if name == "mlp":
         return MLP(*sizes, *style, num_categories, config.scale_pixels, form)
     if name in TORSOS:

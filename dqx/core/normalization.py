@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dqx.core.agent import Agent, AgentState, Learned, Now, Spec
 from dqx.core.types import Array, Batch, Key, Params, PyTree
-from dqx.settings import ConfigError
+from dqx.settings import ConfigError, Hyper
 
 # The largest magnitude that the agent sees; and what keeps a number that never changes finite.
 _LIMIT, _LEAST_VARIANCE = 10.0, 1e-8
@@ -65,8 +65,13 @@ def normalizing(build: Callable[[Spec], Agent], spec: Spec) -> Agent:
     def q_values(params: Params, obs: Array) -> Array:
         return agent.q_values(params["network"], normalized(params["observations"], obs))
 
+    def begin(state: AgentState, hyper: Hyper) -> AgentState:
+        inner = _inner(state)
+        inner = inner if agent.begin is None else agent.begin(inner, hyper)
+        return _outer(inner, state.params["observations"])
+
     return agent._replace(
-        init=init, act=act, explore=explore, learn=learn, q_values=q_values, see=see
+        init=init, act=act, explore=explore, learn=learn, q_values=q_values, see=see, begin=begin
     )
 
 

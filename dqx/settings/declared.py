@@ -21,6 +21,7 @@ _GRADIENT = ("agent", "gradient")
 _TARGET = ("agent", "target")
 _TABLE = ("agent", "table")
 _SOFT = ("target", "soft policy")
+_SCALAR = ("agent", "scalar target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +107,6 @@ class Config:
         "learning scales, and are evaluated without it",
         choices={"plain": (), "noisy": ("sigmas",)},
         of=_NETWORK,
-    )
-    noisy_sigma: float = declare(
-        0.5,
-        "deviation of a noisy weight at the start, times the root of the layer's inputs",
-        above=0,
-        of=("dense", "sigmas"),
     )
     layer_norm: bool = declare(
         False,
@@ -237,7 +232,7 @@ class Config:
         "squared",
         "loss of the TD error; keras_mse is squared / number of actions",
         choices=("squared", "huber", "keras_mse"),
-        of=_GRADIENT,
+        of=_SCALAR,
     )
     optimizer: str = declare(
         "adam", "optimizer of the network", choices=("adam", "sgd", "rmsprop"), of=_GRADIENT
@@ -353,6 +348,13 @@ class Hyper:
         high=1,
         of=_TABLE,
     )
+    noisy_sigma: float = declare(
+        0.5,
+        "deviation of a noisy weight at the start, times the root of the layer's inputs",
+        above=0,
+        anneals=False,
+        of=("dense", "sigmas"),
+    )
     anneal_steps: float = declare(
         100_000.0, "environment steps that what is annealed takes", above=0, anneals=False
     )
@@ -377,7 +379,11 @@ class Hyper:
         math.inf, "largest magnitude of a reward in the update", above=0, infinite=True
     )
     td_error_clip: float = declare(
-        math.inf, "largest magnitude of a TD error in the update", above=0, infinite=True
+        math.inf,
+        "largest magnitude of a TD error in the update",
+        above=0,
+        infinite=True,
+        of=("agent", "TD error"),
     )
     munchausen_scale: float = declare(
         0.9, "factor of the log of the policy in the reward", low=0, high=1, of=_SOFT
@@ -397,7 +403,7 @@ class Hyper:
         "point where the Huber loss turns linear; infinite: half the square",
         above=0,
         infinite=True,
-        of=_GRADIENT,
+        of=("agent", "Huber delta"),
     )
     momentum: float = declare(0.0, "momentum of sgd and rmsprop", low=0, high=1, of=_GRADIENT)
     rmsprop_decay: float = declare(

@@ -29,7 +29,8 @@ def field_help(width: int | None = None) -> list[str]:
             sections.append((f"settings of agent {entry.name}{about}:", list(entry.settings)))
     lines: list[str] = []
     for title, settings in sections:
-        lines += [*([""] if lines else []), title, "", *_lines(settings, max(50, columns))]
+        heading = textwrap.wrap(title, max(50, columns))
+        lines += [*([""] if lines else []), *heading, "", *_lines(settings, max(50, columns))]
     return lines
 
 

@@ -22,6 +22,7 @@ class PresetAbout(NamedTuple):
         claim: what the source says that it reaches; empty for our own.
         seeds: those it is measured on, how many (16) or which ("0:16"); None if it is not measured.
         bar: the interquartile mean of the last greedy return that it has to reach, if any.
+        base: another preset, whose fields it has where it sets none of its own.
     """
 
     about: str
@@ -29,6 +30,7 @@ class PresetAbout(NamedTuple):
     claim: str = ""
     seeds: str | int | None = None
     bar: float | None = None
+    base: str = ""
 
 
 def preset(name: str) -> tuple[Config, Hyper]:
@@ -37,8 +39,26 @@ def preset(name: str) -> tuple[Config, Hyper]:
     Raises:
         ConfigError: if there is no such preset; the message lists the closest.
     """
-    fields = {k: v for k, v in _table(name).items() if k not in PresetAbout._fields}
-    return override(Config(), Hyper(), **fields)
+    return override(Config(), Hyper(), **preset_fields(name))
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """All fields that a preset and its base set, by name, as their files say; loads no agent.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    base = preset_about(name).base
+    return {**(preset_fields(base) if base else {}), **own_fields(name)}
+
+
+def own_fields(name: str) -> dict[str, Any]:
+    """The fields that a preset sets itself, by name.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    return {k: v for k, v in _table(name).items() if k not in PresetAbout._fields}
 
 
 def preset_about(name: str) -> PresetAbout:

@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import Setting
@@ -23,23 +23,30 @@ class AgentEntry(NamedTuple):
         has: its traits, sorted, such as ``"gradient"``; they say which settings concern it.
         settings: those that it brings.
         doc: what it is, in a few words.
+        check: raises where its settings do not fit; None if they always do.
     """
 
     name: str
     has: tuple[str, ...]
     settings: tuple[Setting, ...]
     doc: str
+    check: Callable[[Any, Any], None] | None = None
 
 
 _PACKAGE = "dqx.agents"
 _AGENTS: dict[str, AgentEntry] = {}
 # Names that an agent's setting cannot take.
 _TAKEN = {"extra", "env_options", "env_inputs", "replace", "preset", "name", "draws", "seed"}
-_TAKEN |= {"about", "source", "claim", "seeds", "bar"}
+_TAKEN |= {"about", "source", "claim", "seeds", "bar", "base"}
 
 
 def register_agent(
-    name: str, *, has: Iterable[str], settings: Iterable[Setting] = (), doc: str = ""
+    name: str,
+    *,
+    has: Iterable[str],
+    settings: Iterable[Setting] = (),
+    doc: str = "",
+    check: Callable[[Any, Any], None] | None = None,
 ) -> AgentEntry:
     """Records an agent's name, traits and own settings; to do so again changes nothing.
 
@@ -48,6 +55,8 @@ def register_agent(
         has: its traits: ``"network"``, ``"gradient"``, ``"target"``, ``"table"``, or others.
         settings: made by `own_setting`. Agents may share a name if they declare it alike.
         doc: what it is, in a few words.
+        check: ``check(config, hyper)`` raises `ConfigError` where its settings do not fit one
+            another.
 
     Raises:
         ConfigError: if the name is no word or is registered with other content, or a setting has
@@ -58,8 +67,8 @@ def register_agent(
     if isinstance(has, str):
         raise ConfigError(f"has of agent {name} must be a list of traits, such as ['{has}']")
     own = tuple(dataclasses.replace(setting, of=("agent", name)) for setting in settings)
-    entry = AgentEntry(name, tuple(sorted(set(has))), own, doc)
-    if _AGENTS.get(name, entry) != entry:
+    entry = AgentEntry(name, tuple(sorted(set(has))), own, doc, check)
+    if _AGENTS.get(name, entry)._replace(check=check) != entry:
         raise ConfigError(f"agent {name} is registered with other content: choose another name")
     for setting in own:
         _check_own(entry, setting)

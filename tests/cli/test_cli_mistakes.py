@@ -66,7 +66,7 @@ TRAIN = {
     "actions": ("--set env=Pendulum-v1", "continuous actions"),
     "network": ("--set network=nature_cnn", r"needs frames .*CartPole-v1 gives float32 .*\[4\]"),
     "categories": ("--set network=embedding", "needs category numbers .*set network = mlp"),
-    "agent": ("--set agent=c51", "unknown agent 'c51'; known are dqn, tabular: .*--import MODULE"),
+    "agent": ("--set agent=c52", "unknown agent 'c52'; the closest are c51; .*: .*--import MODULE"),
     "another agent": ("--set agent=tabular", "needs category numbers .*set agent = dqn"),
     "field of tables": ("--set visit_power=0.5", r"visit_power = 0.5 belongs to .*\(tabular\)"),
     "field of embeddings": ("--set embedding_size=4", "embedding_size = 4 belongs to networks"),

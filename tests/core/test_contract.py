@@ -103,6 +103,8 @@ MADE_UP = agents.Variant(
 CASES = {
     **{name: {"agent": name} for name in settings.agent_names()},
     "dqn, double, counting": {"agent": "dqn", "double": True, "policy": "boltzmann_gumbel"},
+    "dqn, dueling, noisy": {"head": "dueling_avg", "dense": "noisy", "layer_norm": True},
+    "iqn, noisy": {"agent": "iqn", "dense": "noisy", "double": True},
     "made_up": {"agent": "made_up"},
 }
 
@@ -117,7 +119,7 @@ def made_up():
 @pytest.fixture(params=CASES, scope="module")
 def config(request):
     fields = {"batch_size": BATCH, "num_envs": ENVS, "train_period": ENVS, **CASES[request.param]}
-    fields |= {"hidden_sizes": (5,)} if fields["agent"] == "dqn" else {}
+    fields |= {"hidden_sizes": (5,)} if fields.get("agent", "dqn") == "dqn" else {}
     config, hyper = settings.override(Config(), Hyper(), **fields)
     settings.validate(config, hyper)
     return settings.rounded(config)[0]

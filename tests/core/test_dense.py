@@ -12,7 +12,7 @@ import scipy.stats
 
 from dqx.core import dense, networks
 from dqx.core.dense import Form
-from dqx.settings import SETTINGS, Config, ConfigError, Hyper, validate
+from dqx.settings import SETTINGS, Config, ConfigError, Hyper, override, validate
 from tests.oracles import networks as oracle
 from tests.shared import quickly
 
@@ -137,7 +137,7 @@ def noises(params, batch, by_row):
     head=["plain", "dueling_avg"], by_row=[False, True], batch=BATCHES,
 )  # fmt: skip
 def test_noisy_layers_equal_numpys(head, by_row, batch):
-    network, params, obs = made(Form(head, noisy_sigma=0.5), (7, 4), batch)
+    network, params, obs = made(Form(head, noisy=True), (7, 4), batch)
     given, expected = noises(params, batch, by_row)
     q = quickly(network.apply)({**params, "noise": given}, obs)
     twin = oracle.forward(params, obs, ACTIONS, hidden=2, head=head, noise=expected)
@@ -151,7 +151,7 @@ def test_noisy_layers_equal_numpys(head, by_row, batch):
 
 
 def test_the_gradient_of_noisy_layers_is_that_of_the_kernel_they_make():
-    network, params, obs = made(Form(noisy_sigma=0.5), (7,), 40)
+    network, params, obs = made(Form(noisy=True), (7,), 40)
     given, _ = noises(params, 40, by_row=False)
 
     def loss(params):
@@ -171,7 +171,7 @@ def test_the_gradient_of_noisy_layers_is_that_of_the_kernel_they_make():
 
 
 def test_noise_is_the_signed_root_of_a_normal_and_every_number_is_used_once():
-    _, params, _ = made(Form(noisy_sigma=0.5), (7, 4))
+    _, params, _ = made(Form(noisy=True), (7, 4))
     assert dense.noise_size(params) == (OBS + 7) + (7 + 4) + (4 + ACTIONS)
     size = 20_000
     noise = np.asarray(dense.draw_noise(jax.random.key(3), size), np.float64)
@@ -185,8 +185,10 @@ def test_noise_is_the_signed_root_of_a_normal_and_every_number_is_used_once():
 def test_noisy_layers_start_as_published():
     # Fortunato et al. 2018, section 3.2: means uniform within 1 / sqrt(inputs), deviations
     # sigma_0 / sqrt(inputs), biases too.
-    layer = dense.Dense(4, False, "torch", noisy_sigma=0.4)
-    params = layer.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
+    layer = dense.Dense(4, False, "torch", noisy=True)
+    start = layer.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
+    np.testing.assert_allclose(start["kernel_sigma"], np.full((100, 4), 0.05), rtol=1e-6)
+    params = dense.with_sigma({"params": {"Dense_0": start}}, 0.4)["params"]["Dense_0"]
     np.testing.assert_allclose(params["kernel_sigma"], np.full((100, 4), 0.04), rtol=1e-6)
     np.testing.assert_allclose(params["bias_sigma"], np.full(4, 0.04), rtol=1e-6)
     assert 0.09 < np.abs(params["kernel"]).max() <= 0.1
@@ -196,15 +198,41 @@ def test_noisy_layers_start_as_published():
         np.testing.assert_array_equal(params[name], value)
 
 
+# --- Quantile levels.
+
+
+@product(
+    {("plain", (), 5, 3, False), ("dueling_avg", (4,), 40, 3, False), ("plain", (), 40, 0, True)},
+    head=["plain", "dueling_avg"], streams=[(), (4,)], batch=BATCHES, drawn=[0, 3],
+    noisy=[False, True],
+)  # fmt: skip
+def test_quantiles_of_levels_equal_numpys(head, streams, batch, drawn, noisy):
+    streams = () if head == "plain" else streams
+    network, params, obs = made(Form(head, streams, noisy, cosines=6), batch=batch)
+    rng = np.random.default_rng(2)
+    fixed, levels = np.array([0.1, 0.7], np.float32), np.broadcast_to([0.1, 0.7], (batch, 2))
+    given = {"fixed": fixed}
+    if drawn:
+        given["drawn"] = rng.random((batch, drawn)).astype(np.float32)
+        levels = np.concatenate([given["drawn"], levels], axis=1)
+    variables, noise = {**params, "levels": given}, None
+    if noisy:
+        variables["noise"], noise = noises(params, batch, by_row=True)
+    q = quickly(network.apply)(variables, obs)
+    assert q.shape == (batch, ACTIONS, drawn + 2)
+    expected = oracle.forward(params, obs, ACTIONS, head=head, streams=len(streams), noise=noise,
+                              levels=levels)  # fmt: skip
+    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
+
+
 # --- Settings.
 
 
 def test_the_configuration_reaches_the_network():
-    config = Config(head="dueling_max", stream_sizes=(5, 4), dense="noisy", noisy_sigma=0.25,
-                    layer_norm=True)  # fmt: skip
+    config = Config(head="dueling_max", stream_sizes=(5, 4), dense="noisy", layer_norm=True)
     for name in ("mlp", "embedding", "nature_cnn"):
         network = networks.make_network(dataclasses.replace(config, network=name), 3, 20, (11,))
-        assert network.dense == Form("dueling_max", (5, 4), 0.25, True, (11,))
+        assert network.dense == Form("dueling_max", (5, 4), True, True, (11,))
 
 
 @pytest.mark.parametrize(
@@ -222,6 +250,5 @@ def test_the_configuration_reaches_the_network():
     ],
 )
 def test_what_does_not_fit_is_refused(fields, words):
-    fields = {"hidden_sizes": Config().hidden_sizes, **fields}
     with pytest.raises(ConfigError, match=words):
-        validate(Config(**fields), Hyper())
+        validate(*override(Config(), Hyper(), **fields))

@@ -96,6 +96,10 @@ VARIANTS = [
     {"num_envs": 1, "train_period": 1, "optimizer": "rmsprop"},
     {"sampling": "newest", "batch_size": 8, "updates_per_train": 1, "policy": "boltzmann_gumbel"},
     {"policy": "max_boltzmann", "epsilon_ladder": True, "annealed": ("temperature", "tau")},
+    {"head": "dueling_avg", "dense": "noisy", "layer_norm": True},
+    {"agent": "c51", "double": True},
+    {"agent": "qr"},
+    {"agent": "iqn", "dense": "noisy"},
     {"frame_stack": 3, "sticky_actions": 0.2, "normalize_observations": True},
     {"n_step": 3, "frame_stack": 2, "target": "clipped_double"},
     {"n_step": 5, "target": "expected_sarsa", "value_rescaling": 1e-2},
@@ -103,9 +107,13 @@ VARIANTS = [
 ]
 
 
+def config_of(fields):
+    return dqx.override(CONFIG, dqx.Hyper(), **fields)[0]
+
+
 @pytest.mark.parametrize("fields", VARIANTS)
 def test_replay_is_only_sliced_into_and_gathered_from(fields):
-    config = dataclasses.replace(CONFIG, **fields)
+    config = config_of(fields)
     rows = ring_rows(CAPACITY, config.num_envs, config.frame_stack)
     reads, writes = replay_accesses(segment_equations(config), rows)
     assert writes == {"dynamic_update_slice"}
@@ -114,7 +122,7 @@ def test_replay_is_only_sliced_into_and_gathered_from(fields):
 
 @pytest.mark.parametrize("fields", VARIANTS)
 def test_target_sync_stays_a_condition(fields):
-    found = segment_equations(dataclasses.replace(CONFIG, **fields))
+    found = segment_equations(config_of(fields))
     conditions = [e for e in found if e.primitive.name == "cond"]
     assert len(conditions) == 1
     (condition,) = conditions

@@ -1,5 +1,7 @@
 """Dense layers as float64 NumPy: layer normalisation, noise on weights, dueling heads."""
 
+import functools
+
 import numpy as np
 
 ACTIVATIONS = {
@@ -41,8 +43,30 @@ def dueling(head, value, advantages):
 
 
 def forward(params, x, num_actions, *, hidden=1, streams=0, head="plain", layer_norms=False,
-            activation="relu", shape=(), noise=None):  # fmt: skip
-    """Q-values [B, A, *shape] of an MLP whose layers are numbered in the order of their use."""
+            activation="relu", shape=(), noise=None, levels=None):  # fmt: skip
+    """Q-values [B, A, *shape] of an MLP whose layers are numbered in the order of their use.
+
+    With ``levels [B, N]`` the quantile of each level, [B, A, N], computed for one level at a time.
+    """
+    if levels is not None:
+        with_level = functools.partial(
+            _forward, params, x, num_actions, hidden, streams, head, layer_norms, activation,
+            shape, noise,
+        )  # fmt: skip
+        return np.stack([with_level(level) for level in np.transpose(levels)], axis=-1)
+    return _forward(params, x, num_actions, hidden, streams, head, layer_norms, activation, shape,
+                    noise, None)  # fmt: skip
+
+
+def embedding(layer, level):
+    """Features of one quantile level; Dabney et al. 2018b, equation 4."""
+    kernel, bias = (np.asarray(layer[part], np.float64) for part in ("kernel", "bias"))
+    cosines = np.cos(np.pi * np.arange(len(kernel)) * level)
+    return np.maximum(cosines @ kernel + bias, 0)
+
+
+def _forward(params, x, num_actions, hidden, streams, head, layer_norms, activation, shape, noise,
+             level):  # fmt: skip
     layers, count, norms = params["params"], 0, 0
 
     def apply(x):
@@ -62,6 +86,8 @@ def forward(params, x, num_actions, *, hidden=1, streams=0, head="plain", layer_
         return x
 
     x = hiddens(np.asarray(x, np.float64), hidden)
+    if level is not None:
+        x = x * np.stack([embedding(layers["Levels"], one) for one in level])
     numbers = int(np.prod(shape))
     if head == "plain":
         return apply(x).reshape(len(x), num_actions, *shape)

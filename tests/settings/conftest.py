@@ -1,4 +1,4 @@
-"""The agents that the tests of the settings know: two like the built-in ones, and a made-up one."""
+"""The agents that the tests of the settings know: three like our own, and a made-up one."""
 
 import pytest
 
@@ -12,9 +12,10 @@ def agents(request, monkeypatch):
     if "real_agents" not in request.fixturenames:
         monkeypatch.setattr(registry, "_AGENTS", {})
         monkeypatch.setattr(registry, "_PACKAGE", "no_such_package")
-        has = ("network", "gradient", "target", "target rule", "rescaled values")
-        register_agent("dqn", has=has)
-        register_agent("tabular", has=("table",))
+        losses = ("scalar target", "TD error", "Huber delta", "target rule", "rescaled values")
+        register_agent("dqn", has=("network", "gradient", "target", *losses))
+        register_agent("qr", has=("network", "gradient", "target", "target rule", "Huber delta"))
+        register_agent("tabular", has=("table", "TD error"))
 
 
 @pytest.fixture

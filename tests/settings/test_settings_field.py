@@ -36,7 +36,7 @@ def among(*choices):
 
 ALLOWED = {
     "env": TEXT,
-    "agent": among("dqn", "tabular"),
+    "agent": among("dqn", "qr", "tabular"),
     "network": among("mlp", "nature_cnn", "minatar_cnn", "coarse_cnn", "embedding"),
     "hidden_sizes": ("all be at least 1", ((), (1,), (64, 3)), ((8, 0), (-1,))),
     "convolution": among("blocks", "plain"),

@@ -23,9 +23,9 @@ from dqx.settings import (
 
 
 def test_the_built_in_agents(real_agents):
-    assert {"dqn", "tabular"} <= set(agent_names())
-    assert {"network", "gradient", "target", "target rule"} < set(agent("dqn").has)
-    assert agent("tabular").has == ("table",)
+    assert {"c51", "dqn", "iqn", "qr", "tabular"} <= set(agent_names())
+    assert {"network", "gradient", "target", "scalar target"} <= set(agent("dqn").has)
+    assert set(agent("tabular").has) == {"table", "TD error"}
 
 
 def test_an_unknown_agent_names_the_closest_and_all():
@@ -40,9 +40,9 @@ def test_an_unknown_agent_names_the_closest_and_all():
 
 
 def test_a_registered_agent_is_a_choice_with_settings(c99):
-    assert agent_names() == ("c99", "dqn", "tabular") and agent("c99") is c99
+    assert agent_names() == ("c99", "dqn", "qr", "tabular") and agent("c99") is c99
     assert SETTINGS["agent"].check("c99") == "c99"
-    assert "one of c99, dqn, tabular" in SETTINGS["agent"].help()
+    assert "one of c99, dqn, qr, tabular" in SETTINGS["agent"].help()
     found = setting("num_bars")
     assert found.of == ("agent", "c99") and found.own and not found.traced
     assert setting("bar_limit").traced and setting("bar_limit").default == 10.0
@@ -106,7 +106,7 @@ def test_agents_that_cannot_be(c99, name, content, words):
     own = [own_setting(each, 1, "words") for each in content.get("settings", ())]
     with pytest.raises(ConfigError, match=words):
         register_agent(name, **{**content, "settings": own})
-    assert agent_names() == ("c99", "dqn", "tabular")
+    assert agent_names() == ("c99", "dqn", "qr", "tabular")
 
 
 def test_agents_may_share_a_setting_that_they_declare_alike(c99):
@@ -149,7 +149,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_modules_are_agents_and_are_not_imported_for_their_names(package):
-    assert agent_names() == ("dqn", "e99", "silent", "tabular")
+    assert agent_names() == ("dqn", "e99", "qr", "silent", "tabular")
     SETTINGS["agent"].check("e99")
     assert not any(name.startswith("made_up_agents") for name in sys.modules)
 
@@ -160,7 +160,7 @@ def test_a_module_is_imported_when_its_agent_is_asked_for(package):
     assert Config(agent="e99").num_quants == 32
     assert "made_up_agents.e99" in sys.modules and "made_up_agents.kit" not in sys.modules
     assert agent("e99").has == ("network",)
-    assert agent_names() == ("dqn", "e99", "tabular")
+    assert agent_names() == ("dqn", "e99", "qr", "tabular")
 
 
 def test_the_agent_is_chosen_before_its_settings_are_looked_for(package):
@@ -188,4 +188,4 @@ def test_a_module_that_registers_nothing_is_named(package):
 def test_without_the_package_there_are_the_registered_agents(monkeypatch):
     for name in ("no_such_package", "no_such_package.agents", "json.decoder"):
         monkeypatch.setattr(registry, "_PACKAGE", name)
-        assert agent_names() == ("dqn", "tabular")
+        assert agent_names() == ("dqn", "qr", "tabular")

@@ -154,10 +154,26 @@ def test_hyperparameters_may_be_scalars_of_numpy_and_jax(value):
 # and the words that say whose it is. The table is written from what the agents and networks do.
 AGENT = {"agent": "tabular"}
 OWNED = {
-    "network": ("embedding", AGENT, "agents with a network (dqn), and agent is tabular"),
-    "hidden_sizes": ((3,), AGENT, "agents with a network (dqn), and agent is tabular"),
-    "activation": ("tanh", AGENT, "agents with a network (dqn), and agent is tabular"),
-    "initializer": ("torch", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "network": (
+        "embedding",
+        AGENT,
+        "agents with a network (dqn, qr), and agent is tabular",
+    ),
+    "hidden_sizes": (
+        (3,),
+        AGENT,
+        "agents with a network (dqn, qr), and agent is tabular",
+    ),
+    "activation": (
+        "tanh",
+        AGENT,
+        "agents with a network (dqn, qr), and agent is tabular",
+    ),
+    "initializer": (
+        "torch",
+        AGENT,
+        "agents with a network (dqn, qr), and agent is tabular",
+    ),
     "convolution": (
         "plain",
         {},
@@ -169,27 +185,57 @@ OWNED = {
         "networks with pixels (mlp, nature_cnn, minatar_cnn, coarse_cnn), and network is embedding",
     ),
     "embedding_size": (3, {}, "networks with an embedding (embedding), and network is mlp"),
-    "head": ("dueling_avg", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "head": (
+        "dueling_avg",
+        AGENT,
+        "agents with a network (dqn, qr), and agent is tabular",
+    ),
     "stream_sizes": (
         (8,),
         {},
         "heads with streams (dueling_avg, dueling_max, dueling_naive), and head is plain",
     ),
-    "dense": ("noisy", AGENT, "agents with a network (dqn), and agent is tabular"),
+    "dense": ("noisy", AGENT, "agents with a network (dqn, qr), and agent is tabular"),
     "noisy_sigma": (0.1, {}, "denses with sigmas (noisy), and dense is plain"),
-    "layer_norm": (True, AGENT, "agents with a network (dqn), and agent is tabular"),
+    "layer_norm": (True, AGENT, "agents with a network (dqn, qr), and agent is tabular"),
     "initial_q": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
     "visit_power": (1.0, {}, "agents with a table (tabular), and agent is dqn"),
     "normalize_observations": (
         True,
         AGENT,
-        "agents with a network (dqn), and agent is tabular",
+        "agents with a network (dqn, qr), and agent is tabular",
     ),
-    "double": (True, AGENT, "agents with a target (dqn), and agent is tabular"),
+    "double": (True, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
+    "tau": (0.5, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
+    "target_period": (8, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
+    "loss": ("huber", AGENT, "agents with a scalar target (dqn), and agent is tabular"),
+    "optimizer": ("sgd", AGENT, "agents with a gradient (dqn, qr), and agent is tabular"),
+    "max_grad_norm": (
+        10,
+        AGENT,
+        "agents with a gradient (dqn, qr), and agent is tabular",
+    ),
+    "momentum": (0.5, AGENT, "agents with a gradient (dqn, qr), and agent is tabular"),
+    "rmsprop_decay": (
+        0.5,
+        AGENT,
+        "agents with a gradient (dqn, qr), and agent is tabular",
+    ),
+    "optimizer_epsilon": (
+        1e-5,
+        AGENT,
+        "agents with a gradient (dqn, qr), and agent is tabular",
+    ),
+    "huber_delta": (2.0, AGENT, "agents with a Huber delta (dqn, qr), and agent is tabular"),
+    "td_error_clip": (
+        2.0,
+        {"agent": "qr"},
+        "agents with a TD error (dqn, tabular), and agent is qr",
+    ),
     "target": (
         "munchausen",
         AGENT,
-        "agents with a target rule (dqn), and agent is tabular",
+        "agents with a target rule (dqn, qr), and agent is tabular",
     ),
     "value_rescaling": (
         0.01,
@@ -203,15 +249,6 @@ OWNED = {
         "targets with a soft policy (munchausen), and target is max",
     ),
     "munchausen_clip": (0.5, {}, "targets with a soft policy (munchausen), and target is max"),
-    "tau": (0.5, AGENT, "agents with a target (dqn), and agent is tabular"),
-    "target_period": (8, AGENT, "agents with a target (dqn), and agent is tabular"),
-    "loss": ("huber", AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "optimizer": ("sgd", AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "max_grad_norm": (10, AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "momentum": (0.5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "rmsprop_decay": (0.5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "optimizer_epsilon": (1e-5, AGENT, "agents with a gradient (dqn), and agent is tabular"),
-    "huber_delta": (2.0, AGENT, "agents with a gradient (dqn), and agent is tabular"),
 }
 
 
@@ -249,7 +286,7 @@ def test_a_setting_with_its_owner_passes(name):
 
 def test_what_a_network_has_concerns_only_agents_with_a_network():
     message = refusal(*changed(agent="tabular", scale_pixels=True))
-    assert "scale_pixels = true belongs to agents with a network (dqn)" in message
+    assert "scale_pixels = true belongs to agents with a network (dqn, qr)" in message
 
 
 def test_an_own_setting_belongs_to_its_agent_alone(c99):
@@ -257,9 +294,10 @@ def test_an_own_setting_belongs_to_its_agent_alone(c99):
     for name, value in [("num_bars", 21), ("bar_limit", 3.0)]:
         message = refusal(*changed(**{name: value}))
         assert message.startswith(f"{name} belongs to agent c99, and agent is dqn: leave it out")
-    assert "(c99, dqn), and agent is tabular" in refusal(*changed(agent="tabular", loss="huber"))
+    message = refusal(*changed(agent="tabular", optimizer="sgd"))
+    assert "(c99, dqn, qr), and agent is tabular" in message
     message = refusal(*changed(agent="c99", double=True))
-    assert "double = true belongs to agents with a target (dqn), and agent is c99" in message
+    assert "double = true belongs to agents with a target (dqn, qr), and agent is c99" in message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""C51: the distribution of returns as probabilities of fixed atoms.
+
+Source: Bellemare, Dabney and Munos 2017. Under a target rule that weighs several next actions, the
+target is the mixture of their distributions.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dqx.agents import Variant, kit, register
+from dqx.core import distributional, losses
+from dqx.core.agent import Agent, Spec
+from dqx.core.types import Array, PyTree, Transition
+from dqx.settings import Config, ConfigError, Hyper, own_setting
+
+
+def build(config: Config, spec: Spec) -> Agent:
+    """The agent; see `kit.value_agent` for what is raised."""
+    size = config.num_atoms
+
+    def values(logits: Array, v_min: Array, v_max: Array) -> Array:
+        atoms = distributional.support(v_min, v_max, size)
+        return jnp.sum(jax.nn.softmax(logits) * atoms, axis=-1)
+
+    def loss(
+        outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
+    ) -> tuple[Array, Array]:
+        assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
+        atoms = distributional.support(hyper.v_min, hyper.v_max, size)
+        following = losses.weighted(jax.nn.softmax(outputs.next_target), outputs.weight)
+        target = distributional.project(following, step.reward + step.discount * atoms, atoms)
+        logits = distributional.chosen(outputs.now, step.action)
+        error = jnp.sum((target - jax.nn.softmax(logits)) * atoms)
+        return distributional.cross_entropy(logits, target), error
+
+    return kit.value_agent(
+        config,
+        spec,
+        loss,
+        reads=("next_target", "weight"),
+        values=values,
+        shape=(size,),
+        kept=("v_min", "v_max"),
+        priorities=kit.losses_as_priorities,
+    )
+
+
+def check(config: Config, hyper: Hyper) -> None:
+    """Refuses ends of the atoms that are not in order."""
+    if not hyper.v_min < hyper.v_max:
+        raise ConfigError(
+            f"v_min must be less than v_max {hyper.v_max:g}, got {hyper.v_min:g}: the atoms of "
+            "agent c51 go from one to the other"
+        )
+
+
+SETTINGS = (
+    own_setting("num_atoms", 51, "atoms of the distribution of returns", low=2),
+    own_setting("v_min", -10.0, "return of the first atom", traced=True, anneals=False),
+    own_setting("v_max", 10.0, "return of the last atom", traced=True, anneals=False),
+)
+register(
+    Variant(
+        "c51",
+        build,
+        has=("network", "gradient", "target", "target rule"),
+        settings=SETTINGS,
+        about="probabilities of returns on fixed atoms",
+        check=check,
+    )
+)
