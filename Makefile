@@ -1,4 +1,4 @@
-# make train | test | test-long | test-suites | test-cluster | test-browser | test-wandb | lint | bench | clean. The first use of each installs what it needs into $(VENV).
+# make train | test | test-long | hostile | test-suites | test-cluster | test-browser | test-wandb | lint | bench | clean. The first use of each installs what it needs into $(VENV).
 #   PYTHON=/path/to/python   the interpreter for a new $(VENV) (default: the first 3.12 or 3.11 found)
 #   VENV=.venv-3.11          another environment beside the default one
 #   SUITES_VENV=.venv-suites the environment of test-suites, which has other suites beside the pins
@@ -13,7 +13,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-long test-suites test-cluster test-browser test-wandb suites cluster lint bench clean
+.PHONY: help venv train test test-long hostile test-suites test-cluster test-browser test-wandb suites cluster lint bench clean
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -84,6 +84,12 @@ test: $(VENV)/.installed-test
 # What takes minutes in all and is run on one Python: more cases, more kills, the scripts.
 test-long: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(ARGS)
+
+# Kills, damage, hostile folders, full disks, wrong lines and calls: under 10 minutes on 2 cores.
+# ARGS="-k kills" runs a part, ARGS="--table docs/hostile.md" writes the numbers down.
+hostile: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m hostile tests/hostile $(ARGS)
+
 # One Python is enough, and navix needs 3.12.
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \

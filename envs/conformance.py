@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -69,8 +70,7 @@ def check_environment(
     """
     if num_steps is None:
         num_steps = QUICK_STEPS if quick else STEPS
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+    _check_arguments(env, num_steps, seed)
     key = jax.random.key(seed)
     _check_spaces(env, params)
     _check_shapes(env, params)
@@ -79,6 +79,16 @@ def check_environment(
     else:
         _check_purity(env, params, key)
     check_rollouts(env, params, key, num_steps, deterministic_reset, quick)
+
+
+def _check_arguments(env: Any, num_steps: Any, seed: Any) -> None:
+    for name, value in (("num_steps", num_steps), ("seed", seed)):
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number")
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+    if not all(callable(getattr(env, name, None)) for name in ("reset", "step", "step_env")):
+        raise ValueError(f"env is {env!r}; it must be an environment, such as envs.make gives")
 
 
 def _check_spaces(env: Environment, params: Any) -> None:

@@ -100,6 +100,9 @@ def configure(
     cannot hold, a static parameter that is given a traced value and a time limit below 1, and
     whatever `make` raises.
     """
+    for what, values in (("options", options), ("params", params)):
+        if values is not None and not isinstance(values, Mapping):
+            raise UnusableEnvironment(f"{what} of {name} must be values by name, got {values!r}")
     options, params = options or {}, params or {}
     known = {option.name: option for option in _options(registry.factory_of(name), options)}
     for given in options:

@@ -133,6 +133,8 @@ def sources_of(environment: str | Environment, /, **options: Any) -> list[Path]:
     Raises UnusableEnvironment for code without a file, such as a notebook's.
     """
     if not isinstance(environment, str):
+        if not isinstance(environment, Environment):
+            raise UnusableEnvironment(f"{environment!r} is no environment, and no name of one")
         return foreign.source_files([type(environment), type(environment.default_params)])
     if not is_foreign(environment):
         return []

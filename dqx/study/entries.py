@@ -70,6 +70,10 @@ def check(path: Path) -> None:
     Raises:
         StudyError: naming the entry, what it is, and what to do.
     """
+    check_reach(path)
+    for name in FOLDERS:
+        if name not in _APART:
+            check_reach(path / name)
     for name in FILES:
         refuse_unless(path / name, "a file")
     for name in (*FOLDERS, *_TRACKERS):
@@ -82,6 +86,24 @@ def check(path: Path) -> None:
     for entry in _entries(path / "tensorboard"):
         if entry.is_symlink():
             refuse_unless(Path(entry.path), "a folder")
+
+
+def check_reach(path: Path) -> None:
+    """Refuses a folder of which nobody can say what is in it; one that is not there is fine.
+
+    Raises:
+        StudyError: naming it, and why.
+    """
+    reason = ""
+    try:
+        os.stat(path)
+        if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+            reason = os.strerror(errno.EACCES)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            reason = error.strerror or str(error)
+    if reason:
+        raise StudyError(f"cannot read {str(path)[:200]}: {reason}; give a folder that can be read")
 
 
 def refuse_unless(path: Path, wanted: str) -> None:
@@ -111,7 +133,14 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
         if error.errno in (errno.ELOOP, errno.ENXIO) and _mode(path):
             refuse_unless(path, "a file")
         raise
-    kind = _kind_of(os.fstat(number).st_mode)
+    state = os.fstat(number)
+    kind = _kind_of(state.st_mode)
+    if kind == "a file" and flags & (os.O_WRONLY | os.O_RDWR) and state.st_nlink > 1:
+        os.close(number)
+        raise StudyError(
+            f"{path} is a hard link, so that what is written there is written elsewhere too; it is "
+            "not written: delete it"
+        )
     if kind == "a file":
         return number
     os.close(number)

@@ -97,11 +97,15 @@ class Study:
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """``manifest.json`` of a finished study; of an unfinished one, its plan."""
-        if not self._folder.manifest.exists():
+        path = self._folder.manifest
+        if not path.exists():
             return self.plan
         runs = len(self.configs) * len(self.seeds)
         with self._repair():
-            return read_sealed(self._folder.manifest, forms.MANIFEST, runs)
+            found = read_sealed(path, forms.MANIFEST, runs)
+            if found.get("plan_seal") != self.plan["sha256"]:
+                raise StudyError(f"{path}: it belongs to another study")
+        return found
 
     @functools.cached_property
     def metrics(self) -> "pandas.DataFrame":

@@ -52,6 +52,8 @@ def render(env: Any, state: Any, params: Any) -> jax.Array:
     Raises TypeError for another environment's state, for a method that gives no picture and for
     observations that are no array, and ValueError for a batch of states.
     """
+    if not callable(getattr(env, "step", None)):
+        raise TypeError(f"env is {env!r}; it must be an environment, such as envs.make gives")
     env, state = _unwrapped(env, state)
     picture = _picture_of(env)
     if picture is not _own:

@@ -9,7 +9,7 @@ import pytest
 
 from dqx import run as runs
 from dqx.report import cases, figures, findings
-from dqx.study import StudyError, entries, load
+from dqx.study import StudyError, entries, finish, load
 from dqx.study.folder import Folder, Lock, holder, read_plan_record
 from dqx.study.tuning.folder import is_ours as is_ours_of_a_search
 from tests.study.kit import call, make_study, resume
@@ -129,6 +129,24 @@ def test_a_lock_that_is_no_file_is_never_opened(study, kind):
         with pytest.raises(StudyError, match="lock is a"):
             within(5, holder, study)
     assert_nothing_outside_is_touched(study)
+
+
+def test_a_lock_that_is_a_hard_link_is_not_written(study):
+    (study / "lock").unlink(missing_ok=True)
+    os.link(study.parent / "outside" / "precious", study / "lock")
+    with pytest.raises(StudyError, match="lock is a hard link, .*delete it"):
+        Lock(Folder(study)).__enter__()
+    assert_nothing_outside_is_touched(study)
+
+
+def test_the_manifest_of_another_study_is_not_taken(study, tmp_path):
+    made = make_study(tmp_path / "other", {"seeds": 5, "base": {"gamma": 0.9}})
+    for path in (study, made.folder.path):
+        finish.write_manifest(Folder(path), {})
+    assert load(study).manifest["runs"] == load(study).runs
+    shutil.copyfile(tmp_path / "other" / "manifest.json", study / "manifest.json")
+    with pytest.raises(StudyError, match=r"manifest\.json: it belongs to another study"):
+        load(study).manifest  # noqa: B018
 
 
 def test_only_plain_files_are_read(tmp_path):

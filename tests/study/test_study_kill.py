@@ -90,6 +90,7 @@ FILES = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_at_any_moment_of_any_file(short, in_one_thread, tmp_path):
     """One study for each moment: plan, checkpoints, snapshots, tables, records, summary."""
     moment, seen = 0, set()

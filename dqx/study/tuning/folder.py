@@ -31,7 +31,7 @@ from dqx import stats
 from dqx.arguments import PATH, require
 from dqx.settings import ConfigError, brief
 from dqx.study import entries, forms
-from dqx.study.entries import refuse_unless
+from dqx.study.entries import check_reach, refuse_unless
 from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
 from dqx.study.host import checkout
 from dqx.study.tuning.file import Tune, jsonable, read_tune
@@ -121,6 +121,7 @@ def read_search(folder: TuneFolder) -> dict[str, Any]:
 
 def _check_entries(folder: TuneFolder) -> None:
     """Refuses a link, a pipe or a device under a name of the layout; studies check their own."""
+    check_reach(folder.path)
     own = (folder.search, folder.result, folder.picture, folder.path / "lock")
     for path in (*own, *folder.path.glob("generation-*/candidates.json")):
         refuse_unless(path, "a file")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,10 @@ def check(path: str | os.PathLike[str]) -> list[str]:
     if not folder.result.is_file():
         raise StudyError(f"{path} is not finished: `dqx tune resume {path}` goes on")
     search = follow(path)
-    if search.fresh is None:
-        return ["a study that it needs is missing"]
     kept = read_result(folder, search.tune, record["search_seal"])
     del kept["sha256"]
+    if search.fresh is None:
+        return _missing(folder, kept)
     derived = result_record(search, record["search_seal"])
     keys = dict.fromkeys([*derived, *kept])
     texts = [f"{key} is another" for key in keys if kept.get(key) != derived.get(key)]
@@ -191,3 +192,13 @@ def check(path: str | os.PathLike[str]) -> list[str]:
             return [*texts, f"generation {generation + 1} would be proposed differently"]
         proposer.tell(values)
     return texts
+
+
+def _missing(folder: TuneFolder, result: Mapping[str, Any]) -> list[str]:
+    """Which studies of a finished search are not whole, one text each."""
+    places = [folder.path / study["place"] for study in result["studies"]]
+    broken = [path for path in places if not has_manifest(Folder(path))]
+    return [
+        f"{path} is missing or not whole (`dqx study resume {path}` mends it if its plan is there)"
+        for path in broken
+    ] or ["a study that it needs is missing"]
