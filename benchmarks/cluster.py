@@ -66,13 +66,13 @@ def made_up_worker() -> type:
             names = (*EPISODE_METRICS, "loss", "q_mean", *EVAL_METRICS)
             params = {"params": {"Dense_0": {"kernel": np.zeros((width, 32, 32), np.float32)}}}
             lanes = np.repeat(np.arange(width), 10)
-            numbers = np.arange(10 * width)
+            steps = np.tile(np.arange(1, 11) * 200, width)
             return result_message(
                 ChunkResult(
                     seeds=np.array(seeds, np.int64),
                     steps=np.array([1_000, 2_000], np.int64),
                     metrics={name: np.ones((width, 2), np.float32) for name in names},
-                    episodes=(lanes, numbers, numbers.astype(np.float32), numbers),
+                    episodes=(lanes, steps, -steps.astype(np.float32), np.full(10 * width, 200)),
                     params=params,
                     diverged_at=np.full(width, -1, np.int64),
                 )

@@ -48,6 +48,7 @@ def add(subparsers: Any) -> None:
     add("--expect", metavar="SHA256", help="the digest that the whole study has to have")
     add("--sign", metavar="KEY", help="sign the certificate with this private key of OpenSSH")
     shared.add_common(parser)
+    shared.add_cluster(parser)
     parser.set_defaults(run=run)
 
 
@@ -78,11 +79,13 @@ def _certify(options: argparse.Namespace) -> int:
     from dqx.study import certify
     from dqx.study.folder import Folder
 
+    executor = shared.executor(options)
     certificate = certify.verify(
         options.folder,
         sample=None if options.all else options.sample or _SAMPLE,
         pick=options.pick,
-        devices=select_devices(options.devices),
+        devices=None if executor is not None else select_devices(options.devices),
+        executor=executor,
         expect=options.expect,
         sign=options.sign,
         progress=_training(options),

@@ -213,6 +213,9 @@ def certificate_lines(certificate: "Certificate", folder: str, quiet: bool) -> l
     words = f"{same} of {count} runs trained again have the same bits; {has}"
     if not count:
         words = "no run could be trained again"
+    elsewhere = sum(check.elsewhere for check in certificate.checks)
+    if elsewhere:
+        words += f"; {elsewhere} on a machine other than the one that trained them"
     lines.append(f"verdict: {certificate.verdict} ({words})")
     if certificate.digest:
         lines.append(f"digest: {certificate.digest}")

@@ -6,7 +6,7 @@ import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +17,13 @@ from dqx import stats
 from dqx.arguments import FUNCTION, PATH, TEXT, maybe, require, whole
 from dqx.compute.devices import select_devices
 from dqx.compute.digest import digest, flatten
-from dqx.compute.programs import programs_for
 from dqx.compute.score import score
-from dqx.compute.session import Session
-from dqx.core.types import PyTree
 from dqx.files import check_folder
 from dqx.settings import ConfigError
 from dqx.study import differing, signature
 from dqx.study.audit import Audit, audit
-from dqx.study.audit_runs import snapshot_steps
-from dqx.study.background import over_places, stopping
+from dqx.study.executors import EXECUTOR, Executor
+from dqx.study.executors.local import Local
 from dqx.study.folder import (
     Folder,
     StudyError,
@@ -34,11 +31,11 @@ from dqx.study.folder import (
     read_plan_record,
     write_sealed,
 )
-from dqx.study.identity import differences, identity
+from dqx.study.identity import differences
 from dqx.study.plan import Plan, Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study
-from dqx.study.schedule import Task, fitting_places
+from dqx.study.retrained import retrain
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
 INCOMPLETE = "incomplete"
@@ -57,6 +54,8 @@ class Check(NamedTuple):
         detail: where and by how much it differs; empty if it does not.
         stored_score: score in the study.
         found_score: score now.
+        trained_on: the machine that trained it, as far as the study tells.
+        again_on: the machine that trained it again.
     """
 
     config: str
@@ -67,6 +66,13 @@ class Check(NamedTuple):
     detail: str
     stored_score: float
     found_score: float
+    trained_on: str = ""
+    again_on: str = ""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another machine than before has trained it again."""
+        return bool(self.trained_on) and self.again_on != self.trained_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +116,7 @@ def verify(
     sample: int | None = 5,
     pick: int | None = None,
     devices: str | Sequence[jax.Device] | None = None,
+    executor: Executor | None = None,
     expect: str | None = None,
     sign: str | Path | None = None,
     progress: Progress = None,
@@ -125,6 +132,8 @@ def verify(
         sample: how many runs, drawn at random; None for all of them.
         pick: seed of that draw, 0 or more; another one each time if left out.
         devices: as of ``dqx.study.run``.
+        executor: as of ``dqx.study.run``; a cluster trains a run on a machine other than the one
+            that trained it, if it has one.
         expect: the digest that the study has to have, 64 hexadecimal digits.
         sign: a private key of OpenSSH to sign the certificate with.
         progress: ``progress(done, total)`` is called after every run.
@@ -139,6 +148,7 @@ def verify(
         ConfigError,
         sample=(sample, maybe(whole(1))),
         pick=(pick, maybe(whole(0))),
+        executor=(executor, maybe(EXECUTOR)),
         expect=(expect, maybe(TEXT)),
         sign=(sign, maybe(PATH)),
         progress=(progress, maybe(FUNCTION)),
@@ -151,15 +161,15 @@ def verify(
         signature.check_key(Path(sign))
     # Known before anything is trained, so that what is found is not lost.
     check_folder(folder.path, "verify a copy, or make it writable")
-    plan, places = plan_of(folder, record), select_devices(devices)
-    configs = [point.config for point in plan.points]
-    present = identity(places, {c.agent for c in configs}, {c.env for c in configs})
-    apart = tuple(differences(record["identity"], present))
-    found = audit(folder, record, plan, reading)
-    if not found.problems and len(found.missing) == plan.num_runs:
-        raise StudyError(f"no run of {folder.path} is finished: there is nothing to verify")
-    pick = secrets.randbits(32) if pick is None else pick
-    checks = _checks(found, plan, places, (sample, pick), bool(apart), progress)
+    plan = plan_of(folder, record)
+    with Local(select_devices(devices)) if executor is None else executor as trainer:
+        present = trainer.meet(plan, record)
+        apart = tuple(differences(record["identity"], present))
+        found = audit(folder, record, plan, reading)
+        if not found.problems and len(found.missing) == plan.num_runs:
+            raise StudyError(f"no run of {folder.path} is finished: there is nothing to verify")
+        pick = secrets.randbits(32) if pick is None else pick
+        checks = _checks(found, plan, trainer, (sample, pick), bool(apart), progress)
     certificate = _certificate(found, plan, checks, apart, expected)
     content = _record(certificate, record, present, pick)
     _write(folder, content, None if sign is None else Path(sign))
@@ -191,7 +201,7 @@ def not_expected(digest: str, expected: str | None) -> list[str]:
 def _checks(
     found: Audit,
     plan: Plan,
-    places: Sequence[jax.Device],
+    executor: Executor,
     drawn: tuple[int | None, int],
     foreign: bool,
     progress: Progress,
@@ -202,11 +212,16 @@ def _checks(
         return []
     chosen = _chosen(study, *drawn)
     checks: dict[int, Check] = {}
-    for number, point, again in _trained(plan, chosen, places):
-        run = chosen[number]
-        checks[number] = _check(study, run, point, again, foreign, found.unsound)
-        if progress is not None:
-            progress(len(checks), len(chosen))
+    one_at_a_time = threading.Lock()
+
+    def take(number: int, point: Point, again: differing.Trained) -> None:
+        with one_at_a_time:
+            run, unsound = chosen[number], found.unsound
+            checks[number] = _check(study, run, point, again, foreign, unsound)
+            if progress is not None:
+                progress(len(checks), len(chosen))
+
+    retrain(executor, plan, chosen, study.machines, take)
     return [checks[i] for i in sorted(checks)]
 
 
@@ -243,52 +258,6 @@ def _chosen(study: Study, sample: int | None, pick: int) -> list[dict[str, Any]]
     return [study.runs[row] for row in sorted(rows)]
 
 
-def _trained(
-    plan: Plan, chosen: list[dict[str, Any]], places: Sequence[jax.Device]
-) -> Iterator[tuple[int, Point, differing.Trained]]:
-    """Yields the number of each run with its point and what it is now, as they are trained.
-
-    Every run has a chunk to itself.
-    """
-    points = {point.name: point for point in plan.points}
-    by_config: dict[Any, list[Task]] = {}
-    for number, run in enumerate(chosen):
-        point = points[run["config"]]
-        task = Task(number, (point,), np.array([run["seed"]]), plan.root_seed)
-        by_config.setdefault(point.config, []).append(task)
-    found: list[tuple[int, Point, differing.Trained]] = []
-    with stopping() as stop:
-        for config, tasks in by_config.items():
-            programs = {d: programs_for(config, d, plan.root_seed) for d in set(places)}
-            used = fitting_places(programs[places[0]], config, places, len(tasks))
-            wanted = frozenset(snapshot_steps(config, plan.snapshot_every))
-
-            def work(
-                place: jax.Device, task: Task, programs: Any = programs, wanted: Any = wanted
-            ) -> None:
-                session = Session(programs[place], task.config, task.chunk)
-                found.append((task.number, task.points[0], _to_the_end(session, wanted, stop)))
-
-            # So many at a time that progress can be told in between.
-            for first in range(0, len(tasks), len(used)):
-                over_places(used, tasks[first : first + len(used)], work, stop)
-                yield from found
-                found.clear()
-
-
-def _to_the_end(
-    session: Session, wanted: frozenset[int], stop: threading.Event
-) -> differing.Trained:
-    snapshots: dict[int, PyTree] = {}
-    while not session.finished:
-        if stop.is_set():
-            raise KeyboardInterrupt("interrupted; no certificate is written")
-        session.advance()
-        if session.step in wanted and session.step not in snapshots:
-            snapshots[session.step] = session.params()
-    return differing.Trained(session.result(), snapshots)
-
-
 def _check(
     study: Study,
     run: dict[str, Any],
@@ -309,6 +278,8 @@ def _check(
         "found": found,
         "stored_score": float("nan") if run["score"] is None else run["score"],
         "found_score": found_score,
+        "trained_on": study.machines.get(run["chunk"], ""),
+        "again_on": again.machine,
     }
     if run["chunk"] in unsound:
         return Check(verdict=DIFFERENT, detail=unsound[run["chunk"]], **common)
@@ -360,6 +331,7 @@ def _record(
         "plan_seal": plan["sha256"],
         "identity": present,
         "host": platform.node(),
+        "elsewhere": sum(check.elsewhere for check in certificate.checks),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

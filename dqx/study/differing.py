@@ -18,10 +18,12 @@ class Trained(NamedTuple):
     Attributes:
         result: of its chunk, which has this lane only.
         snapshots: parameters by step, leading axis 1.
+        machine: that trained it.
     """
 
     result: ChunkResult
     snapshots: dict[int, PyTree]
+    machine: str
 
 
 def differences(study: Study, run: Mapping[str, Any], again: Trained, score: float) -> list[str]:

@@ -305,7 +305,7 @@ CERTIFICATE = table(
     },
     {
         "problems": items(free_text), "planned": whole(), "digest": maybe(text()),
-        "expected": maybe(text()),
+        "expected": maybe(text()), "elsewhere": whole(),
     },
 )  # fmt: skip
 PROGRESS = table(

@@ -14,6 +14,7 @@ import scipy.stats
 from dqx.files import OutputError
 from dqx.settings import ConfigError
 from dqx.study import StudyError, certify, differing, load, verify
+from dqx.study.executors.local import Local
 from dqx.study.folder import Folder, read_plan_record, read_sealed
 from tests.shared import TINY
 from tests.study.kit import call, fields, make_study, run
@@ -260,12 +261,12 @@ def test_a_damaged_file_is_different_and_named(folder):
 @pytest.fixture
 def foreign(monkeypatch):
     """Another processor and another version of JAX, as far as the study can tell."""
-    real = certify.identity
+    real = Local.identity
 
-    def identity(*given):
-        return {**real(*given), "device_kind": "cpu: abacus", "jax": "99"}
+    def identity(self, plan):
+        return {**real(self, plan), "device_kind": "cpu: abacus", "jax": "99"}
 
-    monkeypatch.setattr(certify, "identity", identity)
+    monkeypatch.setattr(Local, "identity", identity)
 
 
 def test_the_same_bits_elsewhere_are_identical_too(folder, foreign):

@@ -87,7 +87,7 @@ def no_training(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("settle", "check"):
         monkeypatch.setattr(Local, name, accepted)
-    monkeypatch.setattr(certify, "_trained", accepted)
+    monkeypatch.setattr(certify, "retrain", accepted)
     monkeypatch.setattr(estimate, "settle", accepted)
     monkeypatch.setattr("dqx.tuning.Search", accepted)
     monkeypatch.setattr("dqx.compute.cache._prepare", accepted)

@@ -97,8 +97,26 @@ class Executor(Protocol):
             StudyError: showing both sides.
         """
 
-    def train(self, work: Sequence[Work], desk: Desk, stop: threading.Event) -> None:
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
+        """Gets ready to train runs again, and gives what their bits depend on.
+
+        That is what the study's bits depend on, if there is a worker like that.
+        """
+
+    def train(
+        self,
+        work: Sequence[Work],
+        desk: Desk,
+        stop: threading.Event,
+        avoid: Mapping[int, str] | None = None,
+    ) -> None:
         """Trains all chunks, or each to its next checkpoint once ``stop`` is set.
+
+        Args:
+            work: what to train.
+            desk: what takes in what is made.
+            stop: asks to stop.
+            avoid: the machine that a chunk is not to be trained on if there is another, by number.
 
         Raises:
             Stopped: if it was asked to stop.

@@ -152,6 +152,15 @@ class Ray:
                     "study in another folder"
                 )
 
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
+        self.crew.gather(plan)
+        found, kinds = _commonest(self.crew.identities), kinds_of(record)
+        if not any(kind.identity in found for kind in kinds):
+            kinds = [kind._replace(identity=found[0]) for kind in kinds[:1]]
+        self._kinds = kinds
+        self.crew.admit([kind.identity for kind in kinds])
+        return kinds[0].identity
+
     def train(
         self,
         work: Sequence[Work],

@@ -46,7 +46,16 @@ class Local:
     def check(self, plan: Plan, folder: Folder, record: Mapping[str, Any]) -> None:
         check_same_study(folder, record, self.identity(plan))
 
-    def train(self, work: Sequence[Work], desk: Desk, stop: threading.Event) -> None:
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
+        return self.identity(plan)
+
+    def train(
+        self,
+        work: Sequence[Work],
+        desk: Desk,
+        stop: threading.Event,
+        avoid: Mapping[int, str] | None = None,
+    ) -> None:
         for group, waiting in work:
             if stop.is_set():
                 raise Stopped  # before anything compiles
