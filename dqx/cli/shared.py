@@ -141,14 +141,12 @@ def executor(options: argparse.Namespace) -> "Executor | None":
     """The cluster that the options name; None for this machine.
 
     Raises:
-        ConfigError: for options that do not go together.
+        UsageError: for options of a cluster where none is given.
         StudyError: if Ray is not installed.
     """
     if options.cluster is None:
-        if options.workers is not None:
-            from dqx.settings import ConfigError
-
-            raise ConfigError("--workers is of a cluster: give --cluster too")
+        names = ("--workers", "--kinds")
+        refuse(options, *names, by="this machine alone", why="give --cluster too")
         return None
     from dqx.study.executors.cluster import Ray
 

@@ -135,6 +135,8 @@ STUDIES = {
     "pick of all": ("verify study --all --pick 3", "--all takes no --pick: it is the seed of a"),
     "width of a terminal": ("play study --width 99", "on the terminal takes no --width: give --g"),
     "speed of pictures": ("play study --png new --fps 9", "--png takes no --fps: pictures of th"),
+    "workers of no cluster": ("study plan.toml --workers 2", "takes no --workers: give --cluster"),
+    "kinds of no cluster": ("verify study --kinds split", "takes no --kinds: give --cluster too"),
     "verify nothing": ("verify", "DIR"),
     "verify no study": ("verify folder", "folder holds no study"),
     "verify unfinished": ("verify begun", "no run of begun is finished: .*nothing to verify"),
@@ -177,7 +179,7 @@ for command, line in STATUS.items():
     for action in subparser(command)._actions:
         name = action.option_strings[-1] if action.option_strings else ""
         if name not in ("", "--help", "--import"):
-            value = "config" if action.choices else "1"
+            value = next(iter(action.choices)) if action.choices else "1"
             LINES[f"{command} status {name}"] = (
                 [*line.split(), name, *([] if action.nargs in (0, "?") else [value])],
                 f"`dqx {command} status` takes no {name}: it takes --import alone",

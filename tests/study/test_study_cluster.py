@@ -3,6 +3,7 @@
 Whatever dies, is stopped or is of another kind: the bits are those of this machine alone.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,11 @@ def test_two_nodes_give_the_bits_of_one_machine(alone, nodes, tmp_path):
     assert found.finished and found.plan["identity"] == alone.plan["identity"]
     assert len(found.manifest["devices"]) == 2
     assert set(found.machines.values()) == {"one", "two"}
+    certificate = study.verify(found.path, sample=8, pick=3, executor=ray(nodes))
+    assert certificate.passed and len(certificate.checks) == 8
+    assert all(check.elsewhere for check in certificate.checks)
+    assert {check.again_on for check in certificate.checks} == {"one", "two"}
+    assert json.loads((found.path / "certificate.json").read_text())["elsewhere"] == 8
 
 
 def test_a_node_that_is_killed_at_ten_random_moments_changes_no_bit(
