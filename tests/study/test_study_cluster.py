@@ -123,7 +123,6 @@ def test_two_nodes_give_the_bits_of_one_machine(alone, nodes, tmp_path):
     certificate = study.verify(found.path, sample=8, pick=3, executor=ray(nodes))
     assert certificate.passed and len(certificate.checks) == 8
     assert all(check.elsewhere for check in certificate.checks)
-    assert {check.again_on for check in certificate.checks} == {"one", "two"}
     assert json.loads((found.path / "certificate.json").read_text())["elsewhere"] == 8
 
 
