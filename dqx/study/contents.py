@@ -5,8 +5,10 @@ thousandfold. So what it says is compared first with its own size, then with wha
 the plan, and only then read.
 """
 
+import functools
 import io
 import math
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 # What is looked up in free memory before it is read; less is always there.
 _SMALL = 64 * 2**20
 # Snappy, which our tables are packed with, makes at most 21 bytes of one.
-_PACKED = ("SNAPPY", "UNCOMPRESSED")
+_CODECS = {b"\0", b"\2"}  # none and Snappy, as Thrift's compact protocol writes them
 _UNPACKED_TIMES, _UNPACKED_MORE = 32, 2**20
 # Numbers take eight bytes, or twelve with what Parquet adds; the texts of a row may be long.
 _CELL_BYTES, _ROW_BYTES = 64, 20_000
@@ -317,13 +319,47 @@ def _check_head(path: Path, file: Any, least: int, most: int, size: int) -> int:
         count, total = part.num_rows, total + part.num_rows
         for column in map(part.column, columns):
             unpacked += column.total_uncompressed_size
-            if column.compression not in _PACKED or column.num_values != count:
-                raise StudyError(f"{path}: a column is packed otherwise, or has other rows")
+            if column.num_values != count:
+                raise StudyError(f"{path}: a column has other rows than the table")
+    if not _is_packed_as_ours(head):
+        raise StudyError(f"{path}: a column is packed otherwise than by Snappy")
     most = min(_UNPACKED_TIMES * size, rows * (_CELL_BYTES * len(columns) + _ROW_BYTES))
     if total != rows or unpacked > most + _UNPACKED_MORE:
         raise StudyError(f"{path}: {size:,} bytes that say they unpack to {unpacked:,}")
     check_room(path, unpacked + 8 * rows * len(columns))
     return unpacked
+
+
+def _is_packed_as_ours(head: Any) -> bool:
+    """Whether all columns are packed by Snappy or not at all.
+
+    Asked for a codec that it does not know, pyarrow ends the process. So the codecs are looked up
+    in the footer as Thrift writes it anew, in which the name of a column comes before its codec.
+    A text that only looks like that makes one too many.
+    """
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    head.write_metadata_file(sink)
+    found = _codecs(tuple(head.schema.names)).findall(sink.getvalue().to_pybytes())
+    return len(found) == head.num_columns * head.num_row_groups and set(found) <= _CODECS
+
+
+@functools.lru_cache(maxsize=16)
+def _codecs(names: tuple[str, ...]) -> re.Pattern[bytes]:
+    """What matches a column's path, a list of one text, and gives the codec after it."""
+    texts = [name.encode() for name in names]
+    paths = [_varint(len(text)) + text for text in texts]
+    return re.compile(rb"\x19\x18(?:%s)\x15(.)" % b"|".join(map(re.escape, paths)), re.DOTALL)
+
+
+def _varint(number: int) -> bytes:
+    """A whole number as Thrift's compact protocol writes lengths."""
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
 
 
 def _check_columns(

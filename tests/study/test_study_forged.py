@@ -283,7 +283,11 @@ TABLES = {
     "config": ("metrics", column("config", lambda v: v[::-1]), "its rows are not those of the"),
     "no step": ("metrics", lambda t: t.drop_columns(["step"]), "its columns are not those"),
     "metric": ("metrics", column("loss", lambda v: v.astype(str)), "its columns are not those of"),
-    "nested": ("metrics", column("loss", lambda v: [[x] for x in v]), "other rows|not those of a"),
+    "nested": (
+        "metrics",
+        column("loss", lambda v: [[x] for x in v]),
+        "a column is packed otherwise",
+    ),
     "seed text": ("metrics", column("seed", lambda v: v.astype(str)), "its columns are not those"),
     "gap": ("metrics", column("seed", lambda v: [None, *v.tolist()[1:]]), "or have gaps"),
     "twice": ("metrics", lambda t: t.append_column("seed", t.column("seed")), "its columns are"),
@@ -369,6 +373,35 @@ def test_parameters_of_other_runs_are_refused_and_trained_again(forge, case):
 def test_a_table_packed_otherwise_is_refused(forge, codec):
     forge.table("metrics", lambda table: table, compression=codec)
     with pytest.raises(StudyError, match="a column is packed otherwise"):
+        read_all(forge.folder.path)
+
+
+def test_a_codec_that_there_is_not_ends_no_process(forge):
+    """Asked for its name, pyarrow would."""
+
+    def changed(content):
+        head = b"\x19\x18\x04step\x15"
+        place = content.rindex(head) + len(head)
+        assert content[place] == 2  # Snappy
+        return content[:place] + b"\x72" + content[place + 1 :]
+
+    forge.part("metrics", changed)
+    with pytest.raises(StudyError, match="a column is packed otherwise than by Snappy"):
+        read_all(forge.folder.path)
+
+
+def test_names_that_are_long_or_odd_tell_their_codec(forge):
+    names = ["x" * 127, "y" * 128, "z" * 300, "a.b+(c)", "\u00e9", "step step"]
+
+    def changed(table):
+        for name in names:
+            table = table.append_column(name, table.column("loss"))
+        return table
+
+    forge.table("metrics", changed)
+    assert set(names) < set(load(forge.folder.path).metrics)
+    forge.table("metrics", lambda table: table, compression={name: "zstd" for name in names[:1]})
+    with pytest.raises(StudyError, match="a column is packed otherwise than by Snappy"):
         read_all(forge.folder.path)
 
 
