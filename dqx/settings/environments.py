@@ -183,7 +183,7 @@ def resolved(config: "Config", hyper: "Hyper") -> tuple["Config", "Hyper"]:
         if known[name].traced:
             inputs[name] = value if isinstance(value, Draw) else None
             ends = [value.low, value.high] if inputs[name] else [value]
-            values[full] = sum(_number(full, end) for end in ends) / len(ends)
+            values[full] = sum(number(full, end) for end in ends) / len(ends)
         elif isinstance(value, Draw):
             raise ConfigError(
                 f"{full} decides what is compiled, so it cannot be drawn for every seed: give a "
@@ -197,7 +197,12 @@ def resolved(config: "Config", hyper: "Hyper") -> tuple["Config", "Hyper"]:
     return config, dataclasses.replace(hyper, extra=dict(sorted(values.items())))
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
+    """A number that programs take as input.
+
+    Raises:
+        ConfigError: if it is none, is not finite, or float32 cannot hold it.
+    """
     if not is_number(value):
         raise ConfigError(f"{name} must be a finite number, got {brief(value)}")
     check_single(name, value)
@@ -208,7 +213,7 @@ def _of_type(name: str, kind: type, value: Any) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _number(name, value)
+        return number(name, value)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         if isinstance(value, int) and not -INT_END <= value < INT_END:
             raise ConfigError(f"{name} must fit into int32, got {brief(value)}")

@@ -168,7 +168,7 @@ def from_record(
                 values[name] = (value.low + value.high) / 2
             elif name in (hyper or {}):
                 inputs.append((short, None))
-                values[name] = float(value)
+                values[name] = environments.number(name, value)
             else:
                 options.append((short, value))
     read = dataclasses.replace(

@@ -5,7 +5,7 @@ Two files make a checkpoint: ``checkpoints/00012-40000.npz`` with the arrays and
 moment there is a whole one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ import numpy as np
 from dqx.compute import trees
 from dqx.compute.programs import Programs
 from dqx.compute.session import Saved, row_metrics
-from dqx.settings import row_steps
 from dqx.study import forms
 from dqx.study.folder import (
     Folder,
@@ -67,19 +66,19 @@ def unpacked(state: State, programs: Programs) -> Saved:
         metrics={name: arrays[f"metrics/{name}"] for name in row_metrics(programs)},
         episodes=tuple(arrays[f"episodes/{name}"] for name in _EPISODES),  # type: ignore[arg-type]
     )
-    _check_rows(found, state.step, programs)
+    _check_parts(found, state.step, programs.width)
     return found
 
 
-def _check_rows(saved: Saved, step: int, programs: Programs) -> None:
-    """Raises `ValueError` unless there is a number for each row up to a step, as it has to be."""
-    steps, width = row_steps(programs.config), programs.width
-    if step not in steps or int(saved.clock.step) != step:
-        raise ValueError(f"its clock is at step {int(saved.clock.step)}, no row or not {step}")
-    wanted = (width, steps.index(step) + 1)
-    for name, values in saved.metrics.items():
-        if values.shape != wanted or values.dtype.kind not in "fi":
-            raise ValueError(f"metrics/{name} is {values.dtype} {list(values.shape)}")
+def _check_parts(saved: Saved, step: int, width: int) -> None:
+    """Raises `ValueError` unless clock, metrics and episodes are of one chunk at one step."""
+    if int(saved.clock.step) != step:
+        raise ValueError(f"its clock is at step {int(saved.clock.step)} and not at {step}")
+    shapes = {values.shape for values in saved.metrics.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 2 or next(iter(shapes))[0] != width:
+        raise ValueError(f"its metrics have the shapes {sorted(shapes)[:3]}")
+    if any(values.dtype.kind not in "fi" for values in saved.metrics.values()):
+        raise ValueError("its metrics are no numbers")
     lane, at, total, length = saved.episodes
     if any(c.shape != (lane.size,) for c in saved.episodes) or total.dtype.kind != "f":
         raise ValueError("its columns of episodes differ in length or are no numbers")
@@ -157,14 +156,31 @@ def files(folder: Folder, chunk: int, found: Checkpoint) -> list[tuple[Path, Mar
     return [(arrays, found.mark), *((folder.snapshot(chunk, at), mark) for at, mark in snapshots)]
 
 
-def read(folder: Folder, chunk: int, checkpoint: Checkpoint, programs: Programs) -> Saved:
+def read(
+    folder: Folder,
+    chunk: int,
+    checkpoint: Checkpoint,
+    programs: Programs,
+    steps: Sequence[int] | None = None,
+) -> Saved:
     """Reads the state of a chunk.
+
+    Args:
+        folder: of the study.
+        chunk: number of the chunk.
+        checkpoint: what is known of it.
+        programs: of the chunk.
+        steps: of its rows, of which those up to the checkpoint must be there; asked if given.
 
     Raises:
         StudyError: naming the file, if it is not as it was written.
     """
     try:
-        return unpacked(read_state(folder, chunk, checkpoint), programs)
+        found = unpacked(read_state(folder, chunk, checkpoint), programs)
+        rows = next(iter(found.metrics.values())).shape[1]
+        if steps is not None and list(steps[rows - 1 : rows]) != [checkpoint.step]:
+            raise ValueError(f"it has {rows} rows at step {checkpoint.step}")
+        return found
     except (KeyError, ValueError) as error:
         path = _path(folder, chunk, checkpoint.step)
         what = f"it has no array {error}" if isinstance(error, KeyError) else str(error)

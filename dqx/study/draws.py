@@ -10,8 +10,8 @@ import numpy as np
 from dqx.settings import brief, environments, setting, show
 from dqx.settings.single import is_number
 from dqx.study.folder import StudyError
+from dqx.study.forms import MAX_POINTS
 
-MAX_POINTS = 10_000
 KINDS = ("log_uniform", "uniform", "choice")
 
 

@@ -15,13 +15,14 @@ from dqx.settings import MAX_SEEDS, brief
 from dqx.settings.single import is_number
 from dqx.study.entries import StudyError, read_plain
 
-# Bytes and values of a file at most; a value takes up to a hundred bytes once it is parsed. The
-# largest plan that is allowed has less than half of either.
-MAX_BYTES = 64 * 2**20
+# Configurations of a plan.
+MAX_POINTS = 10_000
+# Bytes and values of a file at most, which the largest plan that is allowed does not reach: each of
+# its configurations takes 3 kB and 80 values, and a name. A value takes up to 100 bytes in memory.
+MAX_BYTES = 96 * 2**20
 MAX_VALUES = 4_000_000
 # What each run may add to a manifest, which lists them all.
 _RUN_BYTES, _RUN_VALUES = 512, 8
-MAX_POINTS = 10_000
 
 # A form raises `Wrong` for a value that does not fit it.
 Form = Callable[[Any], None]
@@ -203,6 +204,7 @@ PLAN = table(
         "points": items(
             table({"name": LABEL, "config": _SETTINGS, "hyper": _SETTINGS, "varied": _SETTINGS}),
             least=1,
+            most=MAX_POINTS,
         ),
         "identity": _IDENTITY,
         "sha256": SHA256,

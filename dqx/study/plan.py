@@ -209,6 +209,7 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
     check_name(plan.name)
     if not plan.points:
         raise StudyError("points: none are given; a study needs at least one configuration")
+    _check_labels([point.name for point in plan.points])
     told: dict[str, None] = {}  # each line once, in order
     points = []
     for point in plan.points:
@@ -223,7 +224,6 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
     for line in told:
         warnings.warn(ConfigWarning(line), stacklevel=4)
     plan = dataclasses.replace(plan, points=tuple(points))
-    _check_labels([point.name for point in plan.points])
     check_seeds(plan.seeds)
     check_root_seed(plan.root_seed)
     _check_snapshots(plan)
@@ -362,14 +362,20 @@ def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
 
 def _check_labels(names: Sequence[str]) -> None:
     """Refuses names of configurations that cannot tell them apart in a line."""
+    if len(names) > MAX_POINTS:
+        raise StudyError(
+            f"{len(names):,} configurations are too many, at most {MAX_POINTS:,} are allowed: "
+            "split the study"
+        )
+    for name in names:
+        if not isinstance(name, str) or len(name) > MAX_LABEL or not name.isprintable():
+            raise StudyError(
+                f"the name of a configuration is a text in one line of at most {MAX_LABEL:,} "
+                f"characters, got {brief(name)}: give it a [[case]] with such a name"
+            )
     for name, count in collections.Counter(names).items():
         if count > 1:
             raise StudyError(f"two configurations are named {brief(name)}: every name must differ")
-        if len(name) > MAX_LABEL:
-            raise StudyError(
-                f"the name of a configuration has at most {MAX_LABEL:,} characters, got "
-                f"{brief(name)}: give it a [[case]] with a short one"
-            )
 
 
 def _check_snapshots(plan: Plan) -> None:

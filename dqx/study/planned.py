@@ -15,6 +15,7 @@ from dqx.settings import SETTINGS, Config, ConfigError, brief, environments, row
 from dqx.settings.field import Setting
 from dqx.settings.periods import check_rows
 from dqx.settings.seeds import MAX_SEEDS
+from dqx.settings.single import is_number
 from dqx.study.entries import StudyError
 
 _PERIODS = ("total_steps", "log_period", "eval_period")
@@ -119,9 +120,14 @@ def check_plan(path: Path, plan: Mapping[str, Any]) -> None:
     if len(names) * len(plan["seeds"]) > MAX_SEEDS:
         raise StudyError(f"{path}: its {len(names) * len(plan['seeds']):,} runs are too many")
     known: set[Any] = set()
+    varied = plan["points"][0]["varied"].keys()
     for point in plan["points"]:
         try:
             _check_settings(point, known)
+            if point["varied"].keys() != varied:
+                raise ConfigError("it varies other fields than the first configuration does")
+            for name, value in point["varied"].items():
+                _check_varied(name, value)
         except ConfigError as error:
             label = brief(point["name"])
             raise StudyError(f"{path}: configuration {label}: {error}") from None
@@ -145,8 +151,8 @@ def _check_settings(point: Mapping[str, Any], known: set[Any]) -> None:
 def _check_setting(name: str, value: Any, traced: bool) -> None:
     if environments.is_own(name):
         found = environments.typed(name, value)
-        if traced and (isinstance(found, bool) or not isinstance(found, int | float)):
-            raise ConfigError(f"{name} must be a number, got {brief(value)}")
+        if traced or isinstance(found, float) or type(found) is int:
+            environments.number(name, found)
         return
     declared: Setting | None = SETTINGS.get(name)
     if declared is None:  # an agent's own, which may not be known here
@@ -157,6 +163,16 @@ def _check_setting(name: str, value: Any, traced: bool) -> None:
         declared.typed(value)
     else:
         declared.check(value)
+
+
+def _check_varied(name: str, value: Any) -> None:
+    """Raises `ConfigError` unless a report can show a value of a varied field."""
+    if isinstance(value, str) or value is None:
+        return
+    if name in SETTINGS or environments.is_own(name):
+        _check_setting(name, value, name in SETTINGS and SETTINGS[name].traced)
+    elif isinstance(value, int | float) and not is_number(value):
+        raise ConfigError(f"{name} must be a number, got {brief(value)}")
 
 
 def _compiled(point: Mapping[str, Any]) -> str:

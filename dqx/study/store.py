@@ -201,7 +201,8 @@ class FolderStore:
         if found is None:
             return None
         try:
-            saved = checkpoint.read(self.folder, task.number, found, programs)
+            steps = task.planned.steps.tolist()
+            saved = checkpoint.read(self.folder, task.number, found, programs, steps)
         except StudyError as error:
             _warn_of_restart(error, task)
             return None

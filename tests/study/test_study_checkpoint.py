@@ -162,9 +162,17 @@ def test_what_is_no_array_of_this_state_is_refused(odd, tmp_path):
 
 STATES = {
     "gone": (lambda a: a.pop("metrics/loss"), KeyError, "metrics/loss"),
-    "shape": (lambda a: a.update({"metrics/loss": a["metrics/loss"][:, :1]}), ValueError, "loss"),
-    "text": (lambda a: a.update({"metrics/loss": a["metrics/loss"].astype(str)}), ValueError, "U"),
-    "clock": (lambda a: a["clock.step"].__isub__(1), ValueError, "clock is at step 351"),
+    "shape": (
+        lambda a: a.update({"metrics/loss": a["metrics/loss"][:, :1]}),
+        ValueError,
+        "its metrics have the shapes",
+    ),
+    "text": (
+        lambda a: a.update({"metrics/loss": a["metrics/loss"].astype(str)}),
+        ValueError,
+        "are no numbers",
+    ),
+    "clock": (lambda a: a["clock.step"].__isub__(1), ValueError, "is at step 351 and not at 352"),
     "lane": (lambda a: a["episodes/lane"].__iadd__(4), ValueError, "of other lanes or steps"),
     "step": (lambda a: a["episodes/step"].__imul__(-1), ValueError, "of other lanes or steps"),
     "columns": (lambda a: a.update({"episodes/step": a["episodes/step"][1:]}), ValueError, "diff"),
@@ -179,6 +187,15 @@ def test_a_state_whose_parts_do_not_fit_together_is_refused(odd, case):
     change(arrays)
     with pytest.raises(error, match=words):
         checkpoint.unpacked(checkpoint.State(step, arrays), odd.programs)
+
+
+def test_a_state_without_the_rows_before_it_is_refused(odd, tmp_path):
+    back(Folder(tmp_path), odd, 0)
+    found = checkpoint.find(Folder(tmp_path), SEAL, 0)
+    checkpoint.read(Folder(tmp_path), 0, found, odd.programs, [88, 176, 264, 352, 440])
+    for steps in ([352], [44, 88, 176, 264, 352], []):
+        with pytest.raises(StudyError, match=r"00000-352\.npz: it has 4 rows at step 352, so it"):
+            checkpoint.read(Folder(tmp_path), 0, found, odd.programs, steps)
 
 
 def test_diverged_runs_are_resumed_with_the_same_bits(tmp_path):

@@ -22,6 +22,7 @@ from dqx.settings import ConfigError
 from dqx.study import StudyError, StudyWarning, contents, finish, load, record, store
 from dqx.study.engine import groups
 from dqx.study.folder import Folder, read_plan_record
+from dqx.study.plan import read_plan
 from dqx.study.planned import check_plan
 from tests.study.forge import DEFLATED, Forge, archive, header, read_all
 from tests.study.kit import call, make_study
@@ -80,7 +81,7 @@ PLANS = {
     "no name": (cut("name"), "its content must be a table with an entry 'name'"),
     "name": (put("name", value="../../x"), "name must be a name that a folder can have"),
     "name none": (put("name", value=None), "name must be a name that a folder can have, got None"),
-    "no points": (put("points", value=[]), "points must be a list of 1 to 1,000,000 entries"),
+    "no points": (put("points", value=[]), "points must be a list of 1 to 10,000 entries"),
     "points table": (put("points", value={"a": 1}), "points must be a list"),
     "point text": (put(*POINT, value="a"), r"points\[0\] must be a table, got 'a'"),
     "no config": (cut(*POINT, "config"), r"points\[0\] must be a table with an entry 'config'"),
@@ -112,7 +113,11 @@ PLANS = {
     "agent": (config(agent=3), "agent must be a text"),
     "env nested": (config(**{"env.x": {"a": {"b": 1}}}), "must be the value of a setting"),
     "env rule": (config(**{"env.x": {"uniform": [2, 1]}}), r"env\.x is drawn by uniform"),
-    "env traced": (hyper(**{"env.x": "far"}), r"env\.x must be a number, got 'far'"),
+    "env huge": (config(**{"env.x": 10**400}), r"env\.x must be a finite number, got a whole"),
+    "varied": (put(*POINT, "varied", "gamma", value=10**400), "gamma must be a number, got a w"),
+    "varied huge": (put(*POINT, "varied", value={"own": 10**400}), "varies other fields|own must"),
+    "varied less": (put(*POINT, "varied", value={}), "it varies other fields than the first"),
+    "env traced": (hyper(**{"env.x": "far"}), r"env\.x must be a finite number, got 'far'"),
     "gamma": (hyper(gamma=7), "gamma must be between 0 and 1, got 7"),
     "gamma none": (hyper(gamma=None), "gamma must be a number, got None"),
     "gamma tiny": (hyper(learning_rate=1e-46), "too small for float32"),
@@ -201,6 +206,8 @@ def test_a_plan_with_too_many_runs_is_refused(tmp_path):
     many = {"points": [{"name": "a"}, {"name": "b"}], "seeds": range(600_000)}
     with pytest.raises(StudyError, match="its 1,200,000 runs are too many"):
         check_plan(tmp_path / "plan.json", many)
+    with pytest.raises(StudyError, match="10,001 configurations are too many"):
+        read_plan({"case": [{"name": f"{i}"} for i in range(10_001)]})
 
 
 RECORDS = {
