@@ -6,15 +6,17 @@ to be the same; `audit_runs` looks into the files of a chunk.
 
 import collections
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dqx.study import forms
-from dqx.study.audit_runs import audit_chunk, listed, runs_of
-from dqx.study.folder import PLAN_KEYS, Folder, StudyError, read_plan_file, read_sealed
+from dqx.study.audit_runs import audit_chunk, listed, plainly, runs_of
+from dqx.study.folder import KINDS, PLAN_KEYS, Folder, StudyError, read_plan_file, read_sealed
 from dqx.study.plan import Plan, point_record
 from dqx.study.results import Study, load
 from dqx.study.schedule import Task, groups
+from dqx.study.shelf import TABLES
 from dqx.study.whole import by_chunk, together
 
 
@@ -112,25 +114,23 @@ def _runs(study: Study, tasks: Sequence[Task]) -> tuple[tuple[tuple[str, int], .
 
 
 def _strangers(study: Study, chunks: int) -> list[str]:
-    """Files that readers of the folders would take for results, and that belong to no run."""
-    folder = study._folder
-    # Whoever reads all tables of a folder, as pandas does, reads whatever lies in it and below.
-    found = [
-        path
-        for path in folder.strangers(chunks)
-        if path.parent.name in ("metrics", "episodes") or path.suffix in (".npz", ".json")
-    ]
-    chunks_done = {run["chunk"] for run in study.runs}
-    known = {folder.snapshot(c, step) for c in chunks_done for step in study._snapshots(c)}
-    finished = tuple(f"part-{chunk:05d}-" for chunk in chunks_done)
-    found += [
-        path
-        for path in sorted((study.path / "snapshots").glob("part-*.npz"))
-        if path.name.startswith(finished) and path not in known
-    ]
+    """Files that readers of the folders would take for results, and that no record names.
+
+    Whoever reads all tables of a folder, as pandas does, reads whatever lies in it and below.
+    """
+    folder, named = study._folder, study._shelf.files()
+    to_do = set(range(chunks)) - {run["chunk"] for run in study.runs}
+    found = [path for path in folder.strangers(chunks) if path.suffix == ".json"]
+    for kind in (*KINDS, "snapshots"):
+        for path in sorted((study.path / kind).glob("[!.]*")):
+            part = re.fullmatch(r"part-([0-9]{5,})\b.*", path.name)
+            under_way = part is not None and int(part[1]) in to_do
+            data = kind in TABLES or path.suffix in (".npz", ".zip")
+            if data and path not in named and not under_way:
+                found.append(path)
     return [
-        f"{path.relative_to(study.path).as_posix()}: no run of the plan has such a file"
-        for path in dict.fromkeys(found)
+        f"{plainly(path.relative_to(study.path).as_posix())}: no record names such a file"
+        for path in found
     ]
 
 

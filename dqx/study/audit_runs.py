@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dqx.arguments import shown
 from dqx.compute.score import score
 from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS
 from dqx.compute.solution import EXACT_METRICS
@@ -37,6 +38,12 @@ def listed(runs: Sequence[tuple[str, int]]) -> str:
     shown = [f"seed {seed} of {config}" for config, seed in runs[:_MOST]]
     more = len(runs) - _MOST
     return ", ".join([*shown, *([f"{more} more"] if more > 0 else [])])
+
+
+def plainly(value: Any) -> str:
+    """A value that a file gives, in one short line that a terminal can show."""
+    is_text = isinstance(value, str) and value.isprintable() and len(value) <= 100
+    return value if is_text else shown(value)
 
 
 def snapshot_steps(config: Config, every: int) -> list[int]:
@@ -107,7 +114,8 @@ def _columns(
         elif not then.equals(planned):
             pairs = zip(then.to_pylist(), planned.to_pylist(), strict=True)
             row, (was, has) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-            texts.append(f"{name}: its column {column} has {was} in row {row}, not {has}")
+            text = f"its column {column} has {plainly(was)} in row {row}, not {plainly(has)}"
+            texts.append(f"{name}: {text}")
     return texts
 
 
@@ -200,12 +208,13 @@ def _record(
         }
         of = f"of {listed([key])}"
         texts += [
-            f"{name}: {field} {of} is {run.get(field)} there, {value} by its files and the plan"
+            f"{name}: {field} {of} is {plainly(run.get(field))} there, {value} by its files and "
+            "the plan"
             for field, value in derived.items()
             if run.get(field) != value or isinstance(run.get(field), bool)
         ]
         if more := run.keys() - derived.keys() - {"config", "seed", "diverged_at", "chunk"}:
-            texts.append(f"{name}: {min(more)} {of} is nothing that a run has")
+            texts.append(f"{name}: {plainly(min(more))} {of} is nothing that a run has")
         finite = all(np.isfinite(values[i]).all() for values in arrays)
         if run["diverged_at"] < 0 and not finite:
             texts.append(f"{name}: diverged_at {of} is -1, though parameters are not finite")

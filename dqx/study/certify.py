@@ -39,6 +39,7 @@ from dqx.study.retrained import retrain
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
 INCOMPLETE = "incomplete"
+_MAX_PROBLEMS = 1_000  # in a certificate
 Progress = Callable[[int, int], None] | None
 
 
@@ -321,7 +322,7 @@ def _record(
         "runs": certificate.runs,
         "planned": certificate.planned,
         "pick": pick,
-        "problems": list(certificate.problems),
+        "problems": _few(certificate.problems),
         "differences": list(certificate.differences),
         "statistics": certificate.statistics,
         "checks": [
@@ -334,6 +335,12 @@ def _record(
         "elsewhere": sum(check.elsewhere for check in certificate.checks),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _few(problems: Sequence[str]) -> list[str]:
+    """As many problems as anybody reads, and how many there are more."""
+    more = len(problems) - _MAX_PROBLEMS
+    return [*problems[:_MAX_PROBLEMS], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 def _write(folder: Folder, content: Mapping[str, Any], key: Path | None) -> None:

@@ -7,8 +7,11 @@ import numpy as np
 import pyarrow
 import pytest
 
-from dqx.study import load
-from dqx.study.folder import Folder, read_sealed, seal, write_sealed
+from dqx.study import load, merge
+from dqx.study.folder import Folder, read_plan_record, read_sealed, seal, write_sealed
+from dqx.study.record import plan_of
+from dqx.study.schedule import groups
+from dqx.study.store import FolderStore
 from tests.shared import TINY
 from tests.study import reseal
 from tests.study.kit import call, fields, run
@@ -323,17 +326,22 @@ FORGED = {
     ),
     "a file of metrics more": (
         copied("metrics", "part-00007.parquet"),
-        r"metrics/part-00007.parquet: no run of the plan has such a file",
+        r"metrics/part-00007.parquet: no record names such a file",
         False,
     ),
     "a folder of metrics more": (
         lambda folder: shutil.copytree(folder.path / "metrics", folder.path / "metrics" / "more"),
-        r"metrics/more: no run of the plan has such a file",
+        r"metrics/more: no record names such a file",
+        False,
+    ),
+    "a bundle more": (
+        copied("episodes", "bundle-00007.parquet"),
+        r"episodes/bundle-00007.parquet: no record names such a file",
         False,
     ),
     "a snapshot more": (
         lambda folder: shutil.copy(folder.snapshot(0, 264), folder.snapshot(0, 88)),
-        r"snapshots/part-00000-88.npz: no run of the plan has such a file",
+        r"snapshots/part-00000-88.npz: no record names such a file",
         False,
     ),
     "the plan's copy": (other_copy, r"plan-copy.json: it is of another plan", False),
@@ -361,3 +369,21 @@ def test_what_was_forged_is_named(forged, folder):
     # What only training again can tell is no problem of the folder.
     of_folder = [line for line in out if line.startswith("differs: ")]
     assert bool(of_folder) != needs_training or "divergence" in forged, of_folder
+
+
+def test_a_study_whose_chunks_are_merged_is_verified_alike(original, folder, monkeypatch):
+    before = load(folder.path).digest()
+    for name, value in {"MANY": 1, "LEAST": 2}.items():
+        monkeypatch.setattr(merge, name, value)
+    record = read_plan_record(folder)
+    tasks = [task for group in groups(plan_of(folder, record)) for task in group.tasks]
+    store = FolderStore(folder, record["sha256"])
+    assert len(store.finished({task.number: task for task in tasks})) == 2
+    store.complete()
+    assert [path.name for path in (folder.path / "metrics").iterdir()] == ["bundle-00000.parquet"]
+    status, out, _ = call("verify", folder.path, "--all", "--quiet", "--expect", before)
+    assert status == 0 and out[0].startswith("verdict: identical (6 of 6 runs")
+    shutil.copy(original / "metrics" / "part-00001.parquet", folder.path / "metrics")
+    status, out, _ = call("verify", folder.path, "--sample", 1, "--quiet")
+    assert status == 1
+    assert out[0] == "differs: metrics/part-00001.parquet: no record names such a file"
