@@ -65,6 +65,18 @@ def test_chunks_are_timed_side_by_side_as_training_runs_them(common):
     assert [int(timed.state(i)[0].step) for i in range(2)] == [steps, steps]
 
 
+def test_the_variants_are_the_presets_with_that_base(common):
+    import variants
+
+    from dqx.settings import preset_about, preset_names
+
+    found = variants.variants()
+    based = {name for name in preset_names() if preset_about(name).base == "cartpole"}
+    assert {f"cartpole/{name}" for name in found} == based | {"cartpole/plain"}
+    assert found["plain"] == {} and found["dueling"] == {"head": "dueling_avg"}
+    assert set(variants.AIMS) <= set(found)
+
+
 def test_results_are_strict_json(common, tmp_path):
     common.write_json(str(tmp_path / "new" / "a.json"), {"rate": 1.5, **to_record(TINY, HYPER)})
     record = json.loads((tmp_path / "new" / "a.json").read_text(), parse_constant=pytest.fail)
@@ -72,7 +84,7 @@ def test_results_are_strict_json(common, tmp_path):
     common.write_json(None, {})
 
 
-@pytest.mark.parametrize("name", ["throughput", "pixels", "study", "tune_rule"])
+@pytest.mark.parametrize("name", ["throughput", "pixels", "study", "tune_rule", "variants"])
 def test_help_of_the_benchmarks(name):
     command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
