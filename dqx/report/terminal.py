@@ -1,5 +1,6 @@
 """What the command prints of a study: tables, sizes, times, and a summary in words."""
 
+import collections
 import datetime
 import math
 import unicodedata
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 30  # of a table, before the rest is only counted
 _MAX_DIVERGED = 10
+# A summary of more runs resamples no intervals, which takes `dqx compare` its time.
+MAX_RESAMPLED = 20_000
 
 
 class Standing(NamedTuple):
@@ -47,19 +50,19 @@ def rank(scores: Mapping[str, Iterable[float]]) -> list[Standing]:
 def summary(study: "Study") -> list[str]:
     """What a study has found so far, a line a fact."""
     configs, seeds = len(study.configs), len(study.seeds)
-    planned, done = configs * seeds, len(study.runs)
+    planned, done = configs * seeds, study.num_finished
     runs = counted(done, "run") if done == planned else f"{done:,} of {planned:,} runs"
     lines = [
         f"{study.plan['name']}: {runs} ({counted(configs, 'configuration')} x "
         f"{counted(seeds, 'seed')})"
     ]
     lines += _one(study) if configs == 1 else _standings(study)
-    diverged = [run for run in study.runs if run["diverged_at"] >= 0]
+    diverged = study.diverged
     if diverged:
         lines.append(f"diverged: {len(diverged):,} of {done:,} runs")
-    for run in diverged[:_MAX_DIVERGED]:
-        of = "" if configs == 1 else f" of {run['config']}"
-        lines.append(f"  seed {run['seed']}{of} at step {run['diverged_at']:,}")
+    for config, seed, step in diverged[:_MAX_DIVERGED]:
+        of = "" if configs == 1 else f" of {config}"
+        lines.append(f"  seed {seed}{of} at step {step:,}")
     if len(diverged) > _MAX_DIVERGED:
         lines.append(f"  ... and {len(diverged) - _MAX_DIVERGED} more")
     if study.finished:
@@ -69,7 +72,7 @@ def summary(study: "Study") -> list[str]:
 
 def _one(study: "Study") -> list[str]:
     """The score of the only configuration, and how far it is from the exact solution."""
-    if not study.runs:
+    if not study.num_finished:
         return []
     config, _ = study.point()
     words = {
@@ -116,16 +119,19 @@ def _standings(study: "Study") -> list[str]:
     if not standings:
         return []
     rows = [("CONFIGURATION", "RUNS", "IQM", "95 % INTERVAL", "DIVERGED")]
+    many, lost = (
+        study.num_finished > MAX_RESAMPLED,
+        collections.Counter(d[0] for d in study.diverged),
+    )
     for standing in standings[:MAX_ROWS]:
-        of = [run for run in study.runs if run["config"] == standing.name]
-        lost = sum(run["diverged_at"] >= 0 for run in of)
+        name = standing.name
         rows.append(
             (
-                standing.name,
+                name,
                 f"{standing.runs:,} of {len(study.seeds):,}",
                 f"{standing.iqm:.1f}",
-                _interval(scores[standing.name]),
-                f"{lost}" if lost else "",
+                "see compare" if many else _interval(scores[name]),
+                f"{lost[name]}" if lost[name] else "",
             )
         )
     more = len(standings) - MAX_ROWS

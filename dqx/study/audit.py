@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dqx.study import forms
 from dqx.study.audit_runs import audit_chunk, listed, plainly, runs_of
+from dqx.study.finish import LISTED
 from dqx.study.folder import KINDS, PLAN_KEYS, Folder, StudyError, read_plan_file, read_sealed
 from dqx.study.plan import Plan, point_record
 from dqx.study.results import Study, load
@@ -144,7 +145,9 @@ def _manifest(study: Study, whole: str, plan: Plan) -> list[str]:
     except StudyError as error:
         return [str(error)]
     expected = {key: study.plan[key] for key in PLAN_KEYS if key in study.plan}
-    expected |= {"plan_seal": study.plan["sha256"], "runs": study.runs}
+    expected |= {"plan_seal": study.plan["sha256"]}
+    if "runs" in manifest or study.num_finished <= LISTED:
+        expected["runs"] = study.runs
     if len(plan.points) == 1:
         expected |= {part: study.plan["points"][0][part] for part in ("config", "hyper")}
     if whole and "digest" in manifest:

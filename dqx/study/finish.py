@@ -25,6 +25,9 @@ from dqx.study.plan import MAX_RUNS
 from dqx.study.record import plan_differences
 from dqx.study.sinks import Progress
 
+# Runs that a manifest lists.
+LISTED = 10_000
+
 
 def replaces(target: Path, given: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether there is an old study to replace by a new one; False where there is nothing.
@@ -109,7 +112,10 @@ def read_progress(folder: Folder) -> dict[str, Any]:
 
 
 def write_manifest(folder: Folder, facts: Mapping[str, Any]) -> None:
-    """Writes ``manifest.json`` of a finished study: its plan, all runs, and ``facts``."""
+    """Writes ``manifest.json`` of a finished study: its plan, its runs, and ``facts``.
+
+    More than `LISTED` runs are left to the records of chunks: `dqx study status` reads a manifest.
+    """
     from dqx.study.results import load
 
     study, record = load(folder.path), read_plan_record(folder)
@@ -121,7 +127,7 @@ def write_manifest(folder: Folder, facts: Mapping[str, Any]) -> None:
             **{key: value for key, value in record.items() if key != "sha256"},
             "plan_seal": record["sha256"],
             **alone,  # `dqx.train` takes them as they are
-            "runs": study.runs,
+            **({"runs": study.runs} if study.num_finished <= LISTED else {}),
             "digest": study.digest(),
             **{key: plain(value) for key, value in facts.items()},
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

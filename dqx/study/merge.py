@@ -130,9 +130,10 @@ def _shape(chunk: Loose) -> tuple[Any, ...]:
         StudyError: if a file of it was damaged.
     """
     (number,) = chunk.chunks
-    for text in chunk.damage():
-        raise StudyError(text)
-    schemas = tuple(next(chunk.pieces(kind, {number})).table.schema.to_string() for kind in TABLES)
+    pieces = [next(chunk.pieces(kind, chunk.chunks)) for kind in TABLES]
+    for step in (None, *chunk.snapshots(number)):
+        chunk.content(number, step)
+    schemas = tuple(piece.table.schema.to_string() for piece in pieces)
     return (*schemas, *chunk.runs()[number][0])
 
 

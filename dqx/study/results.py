@@ -94,6 +94,16 @@ class Study:
         """Why chunks were set aside, by their number; `dqx.study.resume` tries them again."""
         return read_failures(self._folder, self.plan["sha256"])
 
+    @property
+    def diverged(self) -> list[tuple[str, int, int]]:
+        """Configuration, seed and step of each run that diverged, in the order of the plan."""
+        index = self._shelf.index
+        rows = np.flatnonzero(index.diverged_at >= 0)
+        columns = (index.config[rows], index.seed[rows], index.diverged_at[rows])
+        return [
+            (self.configs[c], self.seeds[s], int(step)) for c, s, step in zip(*columns, strict=True)
+        ]
+
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """``manifest.json`` of a finished study; of an unfinished one, its plan."""

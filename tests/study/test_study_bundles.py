@@ -3,6 +3,7 @@
 import re
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from dqx.study import StudyError, StudyWarning, load, merge
+from dqx.report import terminal
+from dqx.study import StudyError, StudyWarning, finish, load, merge
 from dqx.study.folder import Folder, ForeignRecord, read_plan_record, read_sealed, write_sealed
 from dqx.study.merge import Merger
 from dqx.study.schedule import groups
@@ -159,6 +161,33 @@ def test_other_programs_read_the_tables_by_a_pattern(apart, tmp_path):
     columns = {file.metadata.row_group(0).column(i).path_in_schema: i for i in range(6)}
     assert file.metadata.num_row_groups > 1
     assert file.metadata.row_group(0).column(columns["config"]).statistics.has_min_max
+
+
+def test_an_archive_holds_the_files_of_the_chunks(apart, tmp_path):
+    path = merged(apart, tmp_path / "s").path
+    for kind in ("params", "snapshots"):
+        found = {}
+        for bundle in sorted(path.glob(f"{kind}/*.zip")):
+            with zipfile.ZipFile(bundle) as archive:
+                assert archive.testzip() is None
+                found |= {name: archive.read(name) for name in archive.namelist()}
+        own = {p.name: p.read_bytes() for p in (apart.folder.path / kind).iterdir()}
+        assert found == own
+
+
+def test_summaries_of_very_many_runs_list_and_resample_less(apart, tmp_path, monkeypatch):
+    path = merged(apart, tmp_path / "s").path
+    finish.write_manifest(Folder(path), {"steps": 1})
+    assert load(path).manifest["runs"] == load(path).runs
+    before = terminal.summary(load(path))
+    monkeypatch.setattr(finish, "LISTED", 23)
+    monkeypatch.setattr(terminal, "MAX_RESAMPLED", 23)
+    finish.write_manifest(Folder(path), {"steps": 1})
+    assert "runs" not in load(path).manifest
+    after = terminal.summary(load(path))
+    assert [line.split()[:5] for line in after[:1]] == [line.split()[:5] for line in before[:1]]
+    assert sum("see compare" in line for line in after) == 4
+    assert load(path).diverged == []
 
 
 def flip(path, at):
