@@ -281,7 +281,7 @@ def bomb(study, _):
     packed = io.BytesIO()
     head = {"descr": "|u1", "fortran_order": False, "shape": (3 * 2**30,)}
     with (
-        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("a.npy", "w", force_zip64=True) as file,
     ):
         np.lib.format.write_array_header_1_0(file, head)
