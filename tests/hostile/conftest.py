@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.hostile)
+            item.add_marker(pytest.mark.timeout(1800))  # many cases in one test, on a busy machine
 
 
 def pytest_runtest_setup(item):
