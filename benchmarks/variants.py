@@ -16,7 +16,7 @@ import statistics
 from typing import Any
 
 # The most that a step may cost, relative to plain DQN.
-AIMS = {"dueling": 1.15, "noisy": 1.4, "c51": 2.2, "qr": 2.5}
+AIMS = {"dueling": 1.15, "noisy": 1.4, "n-step": 1.05, "munchausen": 1.3, "c51": 2.2, "qr": 2.5}
 
 
 def variants() -> dict[str, dict[str, Any]]:

@@ -73,10 +73,6 @@ CASES: dict[str, dict] = {
     "coarse_cnn": {**_FRAMES, "env": "WallDodge-v1", "network": "coarse_cnn", "double": True},
     "n_step": {**_BASE, "env": "CartPole-v1", "n_step": 3, "num_envs": 2, "double": True,
                "value_rescaling": 1e-2, "loss": "huber"},
-    "munchausen": {**_BASE, "env": "CartPole-v1", "target": "munchausen"},
-    "clipped_double": {**_BASE, "env": "CartPole-v1", "target": "clipped_double", "n_step": 2,
-                       "frame_stack": 2},
-    "expected_sarsa": {**_BASE, "env": "CartPole-v1", "target": "expected_sarsa"},
     "diverged": {**_BASE, "env": "CartPole-v1", "optimizer": "sgd", "learning_rate": 1e5},
 }  # fmt: skip
 # What a run shows early, before rounding has grown: equal on every machine up to these shares.
