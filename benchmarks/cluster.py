@@ -105,11 +105,11 @@ def busy() -> float:
     return psutil.cpu_percent(3.0) / 100 * (psutil.cpu_count() or 1)
 
 
-def speed(folder: Path, turns: int) -> list[dict[str, Any]]:
+def speed(folder: Path, turns: int, steps: int) -> list[dict[str, Any]]:
     """Two nodes against two cores of one process."""
     from dqx import study
 
-    seeds, steps = 8, 1_200_000  # two chunks of four seeds, about a minute each on an idle core
+    seeds = 8  # two chunks of four
     plan = {"name": "s", "seeds": seeds, "base": {**WORKLOAD, "total_steps": steps}}
     rates: dict[str, list[float]] = {"here": [], "nodes": []}
     others = []
@@ -204,6 +204,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("speed", "empty", "memory", "messages"))
     parser.add_argument("--turns", type=int, default=2, help="of `speed`; default: 2")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=1_200_000,
+        help="of a seed in `speed`; default: 1,200,000, a minute a chunk on an idle core",
+    )
     parser.add_argument("--json", type=Path, help="write what was measured")
     options = parser.parse_args()
     import jax
@@ -216,7 +222,7 @@ def main() -> None:
             "empty": lambda: empty(folder, 500),
             "memory": lambda: empty(folder, 5_000),
             "messages": lambda: messages(folder),
-            "speed": lambda: speed(folder, options.turns),
+            "speed": lambda: speed(folder, options.turns, options.steps),
         }
         for what, measure in measures.items():
             if options.only in (None, what):

@@ -190,16 +190,8 @@ class Dispatch:
             now = time.monotonic()
             if compiling:
                 self._desk.compiled((), now - before)
-            for hand in self._crew.hands:
-                # Not more than a while at a time: this process may have been asleep itself.
-                hand.silence += min(now - before, 5 * _POLL_SECONDS) if hand.busy else 0.0
+            self._hear(found, now - before)
             before = now
-            for hand, said in found:
-                if isinstance(said, Lost):
-                    self._lose(hand, str(said), said.memory)
-                else:
-                    self._take(hand, said)
-            self._notice_silence()
             if now - looked >= _LOOK_SECONDS or not self._crew.hands:
                 looked = now
                 self._count_deaths(self._crew.look())
@@ -284,6 +276,18 @@ class Dispatch:
         return self._places[task.points[run].name]
 
     # --- Taking in.
+
+    def _hear(self, found: list[tuple[Hand, list[Message] | Lost]], seconds: float) -> None:
+        """Takes in what was said within so many seconds, and loses those who say nothing."""
+        for hand in self._crew.hands:
+            # Not more than a while at a time: this process may have been asleep itself.
+            hand.silence += min(seconds, 5 * _POLL_SECONDS) if hand.busy else 0.0
+        for hand, said in found:
+            if isinstance(said, Lost):
+                self._lose(hand, str(said), said.memory)
+            else:
+                self._take(hand, said)
+        self._notice_silence()
 
     def _take(self, hand: Hand, messages: list[Message]) -> None:
         if hand.training:
