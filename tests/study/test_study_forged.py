@@ -18,11 +18,11 @@ import pytest
 import dqx
 from dqx.compute import limits
 from dqx.report.trackers.wandb import _known
-from dqx.settings import ConfigError
+from dqx.settings import Config, ConfigError, Hyper
 from dqx.study import StudyError, StudyWarning, contents, finish, load, record, store
 from dqx.study.engine import groups
 from dqx.study.folder import Folder, read_plan_record
-from dqx.study.plan import read_plan
+from dqx.study.plan import Plan, Point, read_plan
 from dqx.study.planned import check_plan
 from tests.study.forge import DEFLATED, Forge, archive, header, read_all
 from tests.study.kit import call, make_study
@@ -207,7 +207,7 @@ def test_a_plan_with_too_many_runs_is_refused(tmp_path):
     with pytest.raises(StudyError, match="its 1,200,000 runs are too many"):
         check_plan(tmp_path / "plan.json", many)
     with pytest.raises(StudyError, match="10,001 configurations are too many"):
-        read_plan({"case": [{"name": f"{i}"} for i in range(10_001)]})
+        read_plan(Plan("x", (Point("a", Config(), Hyper(), {}),) * 10_001, (0,)))
 
 
 RECORDS = {
