@@ -227,7 +227,8 @@ def run_trainer(trainer, hyper, keys, warm_up, steps):
     learn = functools.partial(trainer.segment, hyper=hyper, steps=steps)
 
     def run(keys):
-        clock, lanes = trainer.start(), jax.vmap(trainer.init)(keys)
+        clock = trainer.start()
+        lanes = jax.vmap(lambda key: trainer.init(key, hyper=hyper))(keys)
         outs = (None, 0, 0)
         clock, lanes, early = jax.vmap(warm, (None, 0), outs)(clock, lanes)
         clock, lanes, late, metrics = jax.vmap(learn, (None, 0), (*outs, 0))(clock, lanes)
