@@ -73,6 +73,7 @@ VARIANTS = {
     "noisy": {"dense": "noisy", "noisy_sigma": 0.1},
     "c51": {"agent": "c51", "num_atoms": 41, "v_min": -2.0, "v_max": 2.0, "double": True},
     "qr": {"agent": "qr", "num_quantiles": 5, "huber_delta": 0.1},
+    "iqn": {"agent": "iqn", "num_cosines": 8, "head": "dueling_avg", "layer_norm": True},
 }
 
 
