@@ -105,7 +105,8 @@ def write_json(path: Path, content: Any) -> None:
     """
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     with whole_file(path) as file:
-        file.write(f"{text}\n".encode())
+        # Names of files may hold what is no UTF-8; JSON has escapes for it.
+        file.write(f"{text}\n".encode(errors="backslashreplace"))
 
 
 class Staging:

@@ -353,3 +353,10 @@ def test_what_has_no_place_in_the_new_folder_stays_where_it_is_named(tmp_path):
     (aside,) = (p for p in tmp_path.iterdir() if p.name != "a")
     assert contents(aside) == {"notes": b"mine"}
     assert contents(tmp_path / "a") == {"notes": b"of the new folder"}
+
+
+def test_json_holds_the_names_of_files_that_are_no_utf_8(tmp_path):
+    content = {os.fsdecode(b"part-\xff.npz"): "\u00e9"}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content and "\u00e9" in text

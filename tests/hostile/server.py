@@ -62,7 +62,11 @@ class Server:
 
     def close(self):
         self._process.stdin.close()
-        self._process.wait(10)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:  # a child is still at work, as after Ctrl-C
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
 
 
