@@ -198,7 +198,7 @@ class Bundle:
         pieces, path = self._record[kind]["pieces"], self._folder.bundle(kind, self.number)
         # Pages that nothing is read into take no memory.
         content = np.zeros(self._record["files"][kind]["bytes"], np.uint8)
-        view = memoryview(content)
+        view = content.data
         with self._opened(kind) as file:
             self._read_end(kind, file, view)
             problems = {i: self._read_piece(kind, i, file, view) for i in wanted}
