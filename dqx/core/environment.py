@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 import envs
 from dqx.arguments import TEXT, Kind, instance, require
+from dqx.core import checks
 from dqx.core.agent import Spec
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import ConfigError
@@ -63,7 +64,7 @@ class Environment(NamedTuple):
         num_actions: A.
         reset: ``reset(key) -> (obs, state)``.
         step: ``step(key, state, action, fresh) -> Step``; ``fresh`` is a ``reset`` result used if
-            the episode ends.
+            the episode ends; ``action`` is int ``[]`` below A.
         observe: ``observe(state) -> obs``, where observations are not random.
         model: ``model() -> Model`` lists all states; None where they cannot be listed.
         at: ``at(inputs)``: the same environment with other values, ``{name: float32 []}``, of the
@@ -176,12 +177,14 @@ def adapt(env: Any, params: Any) -> Environment:
             "takes one array (Box) or category number (Discrete): wrap it so that it gives one"
         )
     obs_like, state_like = _fixed_types(env, params)
+    num_actions = int(action_space.n)
 
     def reset(key: Key) -> tuple[Array, PyTree]:
         obs, state = env.reset_env(key, params)
         return _cast(obs, obs_like), _cast(state, state_like)
 
     def step(key: Key, state: PyTree, action: Array, fresh: tuple[Array, PyTree]) -> Step:
+        checks.an_action(action, num_actions)
         final_obs, next_state, reward, terminated, _ = env.step_env(key, state, action, params)
         final_obs, next_state = _cast(final_obs, obs_like), _cast(next_state, state_like)
         terminated = jnp.asarray(terminated, bool)
@@ -204,7 +207,7 @@ def adapt(env: Any, params: Any) -> Environment:
         obs_shape=tuple(obs_like.shape),
         obs_dtype=obs_like.dtype,
         num_categories=obs_space.n if isinstance(obs_space, spaces.Discrete) else None,
-        num_actions=int(action_space.n),
+        num_actions=num_actions,
         reset=reset,
         step=step,
         observe=observe,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dqx.core import checks
 from dqx.core.types import Array, Key
 
 # The policies whose choices depend on epsilon, and those that need Gumbel noise.
@@ -33,7 +34,12 @@ class Draw(NamedTuple):
 
 
 def draw(key: Key, num_actions: int, gumbel: bool = False) -> Draw:
-    """Draws what one choice needs: two random words, and with ``gumbel`` one more an action."""
+    """Draws what one choice needs: two random words, and with ``gumbel`` one more an action.
+
+    Raises:
+        AssertionError: at trace time, without any action.
+    """
+    checks.above_zero("an environment has at least one action", num_actions=num_actions)
     coin, action = jax.random.bits(key, (2,), jnp.uint32)
     # The upper 24 bits are all that a float32 in [0, 1) can hold.
     return Draw(
@@ -56,11 +62,17 @@ def epsilon_greedy(draw: Draw, q_values: Array, epsilon: Array | float) -> Array
 
     Source: Sutton and Barto 2018, section 2.2.
     """
+    checks.one_number(epsilon=epsilon)
     return jnp.where(draw.coin < epsilon, draw.action, greedy(q_values))
 
 
 def greedy(q_values: Array) -> Array:
-    """The first action of highest value: int32 ``[]`` from float ``[A]``."""
+    """The first action of highest value: int32 ``[]`` from float ``[A]``.
+
+    Raises:
+        AssertionError: at trace time, for Q-values of another shape or dtype, as every policy here.
+    """
+    checks.one_value_an_action(q_values=q_values)
     return jnp.argmax(q_values).astype(jnp.int32)
 
 
@@ -81,7 +93,8 @@ def boltzmann(draw: Draw, q_values: Array, temperature: Array | float) -> Array:
 
     Source: Sutton 1990 (the policy); Gumbel 1954 (the trick).
     """
-    assert draw.gumbel is not None, "boltzmann needs draws with gumbel=True"
+    assert draw.gumbel is not None, "this policy needs noise: draw(key, num_actions, gumbel=True)"
+    checks.one_value_an_action(q_values=q_values, gumbel=draw.gumbel)
     # The largest is subtracted first, so that large Q-values do not swallow the noise.
     return greedy(q_values - jnp.max(q_values) + temperature * draw.gumbel)
 
@@ -127,6 +140,7 @@ def epsilon_ladder(epsilon: Array | float, num_envs: int, power: Array | float) 
 
     Source: Horgan et al. 2018 (Ape-X), with ``epsilon`` 0.4 and ``power`` 7.
     """
+    checks.above_zero("each environment has an epsilon of its own", num_envs=num_envs)
     rung = jnp.arange(num_envs, dtype=jnp.float32) / max(num_envs - 1, 1)
     return jnp.power(jnp.asarray(epsilon, jnp.float32), 1.0 + power * rung)
 
@@ -139,7 +153,13 @@ def constant_schedule(start: Array | float) -> Array:
 def linear_schedule(
     step: Array, start: Array | float, end: Array | float, steps: Array | float
 ) -> Array:
-    """A straight line from ``start`` at step 0 to ``end`` at ``steps``, then ``end``."""
+    """A straight line from ``start`` at step 0 to ``end`` at ``steps``, then ``end``.
+
+    Raises:
+        AssertionError: at trace time, for 0 steps or fewer. Where ``steps`` is traced, checkify
+            alone tells, and 0 of them give NaN at step 0.
+    """
+    checks.above_zero("constant_schedule(end) takes no steps", steps=steps)
     fraction = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
     # Written so that both ends are met exactly, whether the schedule falls or rises.
     return start * (1.0 - fraction) + end * fraction
@@ -148,7 +168,12 @@ def linear_schedule(
 def exponential_schedule(
     step: Array, start: Array | float, end: Array | float, steps: Array | float
 ) -> Array:
-    """``end + (start - end) * exp(-step / steps)``; ``steps`` is the time constant."""
+    """``end + (start - end) * exp(-step / steps)``; ``steps`` is the time constant.
+
+    Raises:
+        AssertionError: as `linear_schedule` does.
+    """
+    checks.above_zero("constant_schedule(end) takes no steps", steps=steps)
     return end + (start - end) * jnp.exp(-jnp.asarray(step, jnp.float32) / steps)
 
 

@@ -151,7 +151,16 @@ def make_trainer(
         agent: for environments like ``env``.
         store: for transitions of ``env``, see `example_transition`.
         sampler: of the rows of ``store``.
+
+    Raises:
+        AssertionError: if the configuration is not rounded; and at trace time by the functions
+            that are given, for steps that are no multiple of what they are taken in.
     """
+    for name in ("train_period", "replay_capacity"):
+        assert getattr(config, name) % config.num_envs == 0, (
+            f"{name} = {getattr(config, name)} is no multiple of num_envs = {config.num_envs}, and "
+            "parallel environments step together: round it by dqx.settings.rounded(config)"
+        )
     parts = _Parts(config, env, agent, store, sampler)
     return Trainer(
         init=functools.partial(_init, parts),
@@ -163,6 +172,14 @@ def make_trainer(
             parts.env_at(lane.env_inputs), agent.q_values, lane.agent.params, states
         ),
         metrics=agent.metrics,
+    )
+
+
+def _check_steps(name: str, steps: int, **unit: int) -> None:
+    ((what, size),) = unit.items()
+    assert steps > 0 and steps % size == 0, (
+        f"{name} takes whole {what} steps, and steps = {steps} is no multiple of {what} = {size}: "
+        f"give {max(1, -(-steps // size)) * size}"
     )
 
 
@@ -209,6 +226,7 @@ def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock
     def block(carry: tuple[Clock, Lane], count: int) -> Any:
         return _scan(step, carry, _draw_steps(parts, *carry, count), count)
 
+    _check_steps("warm_up", steps, num_envs=parts.config.num_envs)
     count = steps // parts.config.num_envs
     (clock, lane), episodes = _in_blocks(block, (clock, lane), count, _block_rounds(parts))
     return clock, lane, episodes
@@ -244,6 +262,7 @@ def _segment(
         )
         return _scan(train_round, carry, (step_draws, _draw_updates(parts, *carry, count)), count)
 
+    _check_steps("segment", steps, train_period=config.train_period)
     count = steps // config.train_period
     (clock, lane), (episodes, learned) = _in_blocks(
         block, (clock, lane), count, _block_rounds(parts)

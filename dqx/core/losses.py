@@ -6,10 +6,10 @@ Sign convention: a TD error is ``target - prediction``, and no gradient flows th
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from dqx.core import checks
 from dqx.core.types import Array
 
 
@@ -36,7 +36,8 @@ def q_learning(
         float ``[]``: ``reward + discount * max(next_q_target) - q_values[action]``.
 
     Raises:
-        AssertionError: at trace time, on wrong ranks or a non-integer action.
+        AssertionError: at trace time, for other shapes or dtypes, saying which. An action
+            out of range is found by checkify alone (docs/building-blocks.md).
 
     Source: Watkins and Dayan 1992; with a target network, Mnih et al. 2015, algorithm 1.
     """
@@ -67,14 +68,16 @@ def double_q_learning(
         q_values[action]``.
 
     Raises:
-        AssertionError: at trace time, on wrong ranks or a non-integer action.
+        AssertionError: at trace time, for other shapes or dtypes, saying which. An action
+            out of range is found by checkify alone (docs/building-blocks.md).
 
     Source: van Hasselt, Guez and Silver 2016, equation 4.
     """
-    chex.assert_rank(
-        [q_values, action, reward, discount, next_q_target, next_q_online], [1, 0, 0, 0, 1, 1]
+    checks.one_value_an_action(
+        q_values=q_values, next_q_target=next_q_target, next_q_online=next_q_online
     )
-    chex.assert_type(action, int)
+    checks.one_number(reward=reward, discount=discount)
+    checks.an_action(action, q_values.shape[0])
     bootstrap = _pick(next_q_target, jnp.argmax(next_q_online))
     target = jax.lax.stop_gradient(reward + discount * bootstrap)
     return target - _pick(q_values, action)
@@ -104,14 +107,14 @@ def expected_q_learning(
         float ``[]``: ``reward + discount * sum(weight * next_q_target) - q_values[action]``.
 
     Raises:
-        AssertionError: at trace time, on wrong ranks or a non-integer action.
+        AssertionError: at trace time, for other shapes or dtypes, saying which. An action
+            out of range is found by checkify alone (docs/building-blocks.md).
 
     Source: van Seijen, van Hasselt, Whiteson and Wiering 2009 (expected SARSA).
     """
-    chex.assert_rank(
-        [q_values, action, reward, discount, next_q_target, weight], [1, 0, 0, 0, 1, 1]
-    )
-    chex.assert_type(action, int)
+    checks.one_value_an_action(q_values=q_values, next_q_target=next_q_target, weight=weight)
+    checks.one_number(reward=reward, discount=discount)
+    checks.an_action(action, q_values.shape[0])
     h, inverse = scale or rescaling(0.0)
     target = h(reward + discount * weighted(inverse(next_q_target), weight))
     return jax.lax.stop_gradient(target) - _pick(q_values, action)

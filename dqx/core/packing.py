@@ -12,7 +12,7 @@ from dqx.arguments import is_number, require, shown, whole
 from dqx.core.types import Array, PyTree
 
 # Rows are counted in int32.
-_COUNT = whole(1, 2**31 - 1)
+COUNT = whole(1, 2**31 - 1)
 
 Rows = dict[str, Array]
 
@@ -52,6 +52,8 @@ def make_table(example: PyTree, num_rows: int, num_envs: int) -> Table:
         chex.assert_trees_all_equal_shapes_and_dtypes(
             transitions,
             jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_envs, *x.shape), x.dtype), example),
+            custom_message="transitions must be like the example that the buffer was made with, "
+            f"after a leading axis of num_envs = {num_envs}",
         )
         return {
             dtype: jax.lax.dynamic_update_slice_in_dim(rows[dtype], new, position, axis=0)
@@ -67,7 +69,7 @@ def make_table(example: PyTree, num_rows: int, num_envs: int) -> Table:
 
 def check_capacity(capacity: int, num_envs: int) -> None:
     """Refuses a capacity that ``num_envs`` rows at a time do not fill evenly, by ValueError."""
-    require(ValueError, capacity=(capacity, _COUNT), num_envs=(num_envs, _COUNT))
+    require(ValueError, capacity=(capacity, COUNT), num_envs=(num_envs, COUNT))
     if capacity % num_envs:
         raise ValueError(
             f"replay capacity must be a multiple of num_envs, got {capacity} and {num_envs}: "

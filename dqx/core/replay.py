@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dqx.core.packing import Rows, check_capacity, columns, make_table, packed_widths, places
+from dqx.arguments import require
+from dqx.core import checks
+from dqx.core.packing import COUNT, Rows, check_capacity, columns, make_table, packed_widths, places
 from dqx.core.types import Array, Key, PyTree, Transition
 
 
@@ -174,13 +176,14 @@ def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
             replacement;
         ``gather(state, indices [B])``: transitions ``[B, ...]``;
         ``sample(state, key, batch_size)``: ``gather`` of ``indices``. The buffer must hold at least
-            one row.
+            one row: of an empty one inside ``jit`` zeros come back, and checkify alone tells
+            (docs/building-blocks.md).
 
     Raises:
         ValueError: if ``capacity`` or ``num_envs`` is not positive, or the one no multiple of the
             other.
         AssertionError: at trace time, if added transitions differ from ``example`` in shape or
-            dtype.
+            dtype; and if an empty buffer is sampled where its size is known, outside of ``jit``.
 
     Source: Lin 1992; uniform sampling as in Mnih et al. 2015.
     """
@@ -197,9 +200,17 @@ def make_replay(example: PyTree, capacity: int, num_envs: int = 1) -> Replay:
         )
 
     def indices(key: Key, size: Array, batch_size: int) -> Array:
+        require(ValueError, batch_size=(batch_size, COUNT))
+        checks.above_zero("add transitions before any are sampled", size=size)
         return uniform_rows(jax.random.bits(key, (batch_size,), jnp.uint32), size)
 
     def gather(state: ReplayState, indices: Array) -> PyTree:
+        chex.assert_type(indices, int, custom_message="indices of rows must be whole numbers")
+        checks.holds(
+            (indices >= 0) & (indices < state.size),
+            "indices must be below size, {size}: rows from there on were never written",
+            size=state.size,
+        )
         return table.gather(state.rows, indices)
 
     def sample(state: ReplayState, key: Key, batch_size: int) -> PyTree:
