@@ -23,7 +23,7 @@ from dqx.compute.build import environment_of, make_trainer
 from dqx.compute.solution import solution_of
 from dqx.core.agent import Metric
 from dqx.core.environment import Environment
-from dqx.core.evaluation import Evaluation
+from dqx.core.evaluation import Played
 from dqx.core.keys import seed_key
 from dqx.core.loop import Clock, Episodes, Lane
 from dqx.core.types import Array
@@ -109,9 +109,17 @@ class Programs:
         """Acting and learning for ``steps`` steps of every seed; consumes clock and lanes."""
         return self.program("segment", steps)(clock, lanes, hypers)
 
-    def evaluate(self, clock: Clock, lanes: Lane) -> Evaluation:
-        """Greedy episodes, ``[W, ...]``; consumes nothing."""
-        return self.program("evaluate")(clock, lanes)
+    def evaluate(self, clock: Clock, lanes: Lane, until: int) -> tuple[Played, Array]:
+        """Begins greedy episodes, and plays them up to a time in steps; consumes nothing.
+
+        Returns:
+            The episodes, and the mean of max Q over fixed states, both ``[W, ...]``.
+        """
+        return self.program("evaluate")(clock, lanes, self._number(until))
+
+    def play(self, clock: Clock, lanes: Lane, played: Played, until: int) -> Played:
+        """Goes on with an evaluation, ``[W, ...]``; consumes ``played``."""
+        return self.program("play")(clock, lanes, played, self._number(until))
 
     def q_table(self, lanes: Lane) -> Array:
         """Q-values ``[W, N, A]`` in all N states of the environment; consumes nothing."""
@@ -150,7 +158,12 @@ class Programs:
                 chunk = jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, 0, 0))
                 return chunk, (clock, lanes, self._hyper_shapes())
             case "evaluate":
-                return jax.vmap(trainer.evaluate, in_axes=(None, 0)), (clock, lanes)
+                return jax.vmap(trainer.begin, in_axes=(None, 0, None)), (clock, lanes, clock.step)
+            case "play":
+                first, shapes = self.chunk("evaluate")
+                played, _ = jax.eval_shape(first, *shapes)
+                going_on = jax.vmap(trainer.play, in_axes=(None, 0, 0, None))
+                return going_on, (clock, lanes, played, clock.step)
             case _:
                 states = solution_of(self.config).model.states
                 return jax.vmap(functools.partial(trainer.q_table, states)), (lanes,)
@@ -164,6 +177,9 @@ class Programs:
         number = jax.ShapeDtypeStruct((self.width,), jnp.float32)
         inputs = dict.fromkeys(self._input_names.values(), 0.0)
         return jax.tree.map(lambda _: number, complete(self.config, Hyper(extra=inputs)))
+
+    def _number(self, value: int) -> Array:
+        return jax.device_put(np.int32(value), self.device)
 
     def _init(self, seeds: Array, hypers: Hyper) -> Lane:
         def one(seed: Array, hyper: Hyper) -> Lane:
@@ -179,7 +195,7 @@ class Programs:
         args = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
         )
-        donated = (0, 1) if name in ("warm_up", "segment") else ()
+        donated = {"warm_up": (0, 1), "segment": (0, 1), "play": (2,)}.get(name, ())
         lowered = jax.jit(chunk, donate_argnums=donated).lower(*args)
         compiled = lowered.compile(compiler_options=_compiler_options(self.device.platform, name))
         ended = time.perf_counter()

@@ -5,6 +5,8 @@ restored in between.
 """
 
 import collections
+import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +16,11 @@ from dqx.compute import trees
 from dqx.compute.programs import Programs
 from dqx.compute.solution import EXACT_METRICS, exact_metrics
 from dqx.core.agent import Metric
-from dqx.core.evaluation import Evaluation
+from dqx.core.evaluation import Played
 from dqx.core.loop import Clock, Episodes, Lane
 from dqx.core.types import PyTree
 from dqx.settings import Config, Hyper, evaluates_at, row_steps
+from dqx.settings.field import INT_END
 
 EPISODE_METRICS = (
     "episode_count",
@@ -32,6 +35,12 @@ _LENGTHS, _POWER = 3, 32
 # Finished episodes as columns: lane, environment step at the end, return, length.
 EpisodeColumns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 OnRow = Callable[[int, dict[str, np.ndarray]], None]
+# Of an evaluation that takes long: episodes that are over, all of them, steps of each so far.
+OnWait = Callable[[int, int, int], bool]
+# Steps of an evaluation's first piece: more than episodes of the usual games have, so that theirs
+# are one piece. Those after it take about a second, whatever a step takes.
+PIECE = 16_384
+_PIECES = 64, 2**20
 
 
 class Chunk(NamedTuple):
@@ -132,14 +141,24 @@ def _taken_apart(length: int, unit: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+@dataclasses.dataclass
+class _Evaluating:
+    """An evaluation under way: its episodes, the mean of max Q, and steps played so far."""
+
+    played: Played
+    q_max: Any
+    until: int
+
+
 class _Pending(NamedTuple):
-    """Outputs of an interval that may still be computed."""
+    """Outputs of an interval that may still be computed; ``row`` is what is collected of them."""
 
     interval: Interval
     episodes: list[tuple[int, Episodes]]
     metrics: list[tuple[int, dict[str, Any]]]
-    evaluation: Evaluation | None
+    evaluation: _Evaluating | None
     q_table: Any | None
+    row: dict[str, np.ndarray] | None = None
 
 
 class Session:
@@ -153,9 +172,12 @@ class Session:
         chunk: its seeds.
         on_row: ``on_row(step, row)`` is called with every row of metrics, ``{name: [w]}``.
         saved: state to go on from; from the start without it.
+        on_wait: ``on_wait(over, all, steps)`` is called between pieces of an evaluation that does
+            not end in its first one; whether to leave it for now, for `save` or for good.
 
     Attributes:
         step: environment steps a seed that have been handed to the device.
+        collected: those of the last row that has been collected.
     """
 
     def __init__(
@@ -165,9 +187,10 @@ class Session:
         chunk: Chunk,
         on_row: OnRow | None = None,
         saved: Saved | None = None,
+        on_wait: OnWait | None = None,
     ) -> None:
         self.chunk, self.config = chunk, config
-        self._programs, self._on_row = programs, on_row
+        self._programs, self._on_row, self._on_wait = programs, on_row, on_wait
         self._count, width = len(chunk.seeds), programs.width
         self._hypers = programs.place(trees.padded(chunk.hypers, width))
         self._pending: _Pending | None = None
@@ -182,7 +205,13 @@ class Session:
             count = len(next(iter(saved.metrics.values()))[0]) if saved.metrics else 0
             self._rows = [{n: v[:, k] for n, v in saved.metrics.items()} for k in range(count)]
             self._episodes = [saved.episodes]
-        self._left = collections.deque(i for i in intervals(config) if i.end > self.step)
+        parts = intervals(config)
+        self._left = collections.deque(i for i in parts if i.end > self.step)
+        self.collected = self.step
+        last = next((i for i in parts if i.end == self.step), None)
+        if last is not None and _lacks_evaluation(last, self._rows):
+            self._pending = self._evaluate(_Pending(last, [], [], None, None, self._rows.pop()))
+            self.collected = last.start
 
     @property
     def finished(self) -> bool:
@@ -190,7 +219,13 @@ class Session:
         return not self._left and self._pending is None
 
     def advance(self) -> None:
-        """Hands the next interval to the device, if there is one, and collects the one before."""
+        """Hands the next interval to the device, if there is one, and collects the one before.
+
+        An evaluation of the one before is played to its end first, so that the state is that of
+        its moment as long as it takes; nothing else happens where ``on_wait`` leaves it.
+        """
+        if not self._evaluated():
+            return
         before, self._pending = self._pending, None
         if self._left:
             self._pending = self._launch(self._left.popleft())
@@ -198,7 +233,12 @@ class Session:
             self._collect(before)
 
     def settle(self) -> None:
-        """Collects what is under way, so that the state is that of the last row."""
+        """Collects what is under way, so that the state is that of the last row.
+
+        Of an evaluation that ``on_wait`` leaves nothing is collected.
+        """
+        if not self._evaluated():
+            return
         before, self._pending = self._pending, None
         if before is not None:
             self._collect(before)
@@ -208,8 +248,14 @@ class Session:
         return trees.first(trees.to_host(self._lanes.agent.params), self._count)
 
     def save(self) -> Saved:
-        """The state, copied to the host; collects what is under way first."""
+        """The state, copied to the host; collects what is under way first.
+
+        Where that is an evaluation that ``on_wait`` leaves, the last row is without it; whoever
+        goes on evaluates anew, with the same bits.
+        """
         self.settle()
+        if self._pending is not None:
+            self._pending = self._gathered(self._pending)
         metrics, episodes = self._joined()
         return Saved(trees.to_host(self._clock), trees.to_host(self._lanes), metrics, episodes)
 
@@ -230,7 +276,7 @@ class Session:
         )
 
     def _launch(self, interval: Interval) -> _Pending:
-        programs, config, step = self._programs, self.config, interval.start
+        programs, step = self._programs, interval.start
         episodes: list[tuple[int, Episodes]] = []
         metrics: list[tuple[int, dict[str, Any]]] = []
         for steps in interval.warm:
@@ -244,41 +290,85 @@ class Session:
             episodes.append((step, found))
             metrics.append((steps, numbers))
             step += steps
-        due = interval.evaluates
-        evaluation = programs.evaluate(self._clock, self._lanes) if due else None
-        q_table = programs.q_table(self._lanes) if due and config.exact_metrics else None
         self.step = interval.end
-        return _Pending(interval, episodes, metrics, evaluation, q_table)
+        pending = _Pending(interval, episodes, metrics, None, None)
+        return self._evaluate(pending) if interval.evaluates else pending
+
+    def _evaluate(self, pending: _Pending) -> _Pending:
+        """Begins the evaluation at the end of an interval."""
+        programs = self._programs
+        played, q_max = programs.evaluate(self._clock, self._lanes, PIECE)
+        q_table = programs.q_table(self._lanes) if self.config.exact_metrics else None
+        return pending._replace(evaluation=_Evaluating(played, q_max, PIECE), q_table=q_table)
+
+    def _evaluated(self) -> bool:
+        """Plays the evaluation that is under way to its end, if any; whether it has got there."""
+        found = self._pending.evaluation if self._pending is not None else None
+        if found is None:
+            return True
+        piece, started = PIECE, 0.0
+        while True:
+            running = np.asarray(found.played.running)
+            if not running.any():
+                return True
+            if started:
+                seconds = max(time.monotonic() - started, 1e-3)
+                piece = min(max(int(piece / seconds), _PIECES[0]), _PIECES[1])
+            ours = running[: self._count]
+            over = ours.size - int(ours.sum())
+            if self._on_wait is not None and self._on_wait(over, ours.size, found.until):
+                return False
+            started = time.monotonic()
+            found.until = min(found.until + piece, INT_END - 1)
+            found.played = self._programs.play(self._clock, self._lanes, found.played, found.until)
 
     def _collect(self, pending: _Pending) -> None:
         """Brings an interval's outputs to the host as a row of metrics and columns of episodes."""
+        pending = self._gathered(pending)
+        row, evaluation = dict(pending.row or {}), pending.evaluation
+        if evaluation is not None:
+            returns, lengths = np.array(evaluation.played.total), np.array(evaluation.played.length)
+            row |= {
+                "eval_return": returns.mean(axis=1),
+                "eval_length": lengths.mean(axis=1, dtype=np.float32),
+                "eval_q_max": np.array(evaluation.q_max),
+            }
+        if pending.q_table is not None:
+            q = np.asarray(pending.q_table)[: self._count]
+            measured = exact_metrics(self.config, self.chunk.hypers, q)
+            width = self._programs.width
+            row |= {name: trees.padded(values, width) for name, values in measured.items()}
+        self._rows.append(row)
+        self.collected = pending.interval.end
+        if self._on_row is not None:
+            self._on_row(pending.interval.end, trees.first(row, self._count))
+
+    def _gathered(self, pending: _Pending) -> _Pending:
+        """An interval of which episodes and row are collected, but for what is evaluated."""
+        if pending.row is not None:
+            return pending
         width = self._programs.width
         finished = _finished(pending.episodes)
         row = _episode_metrics(finished, width)
         row |= _agent_metrics(self._programs.metrics, pending.metrics, width)
         nothing = np.full(width, np.nan, np.float32)
         row |= dict.fromkeys((*EVAL_METRICS, *EXACT_METRICS), nothing)
-        if pending.evaluation is not None:
-            returns, lengths, q_max = (np.array(x) for x in pending.evaluation)
-            row |= {
-                "eval_return": returns.mean(axis=1),
-                "eval_length": lengths.mean(axis=1, dtype=np.float32),
-                "eval_q_max": q_max,
-            }
-        if pending.q_table is not None:
-            q = np.asarray(pending.q_table)[: self._count]
-            measured = exact_metrics(self.config, self.chunk.hypers, q)
-            row |= {name: trees.padded(values, width) for name, values in measured.items()}
-        self._rows.append(row)
         self._episodes.append(finished)
-        if self._on_row is not None:
-            self._on_row(pending.interval.end, trees.first(row, self._count))
+        return pending._replace(episodes=[], metrics=[], row=row)
 
     def _joined(self) -> tuple[dict[str, np.ndarray], EpisodeColumns]:
         """All rows as ``{name: [W, K]}``, and all episodes."""
-        names = self._rows[0] if self._rows else ()
-        metrics = {name: np.stack([row[name] for row in self._rows], axis=1) for name in names}
+        rows = list(self._rows)
+        if self._pending is not None and self._pending.row is not None:
+            rows.append(self._pending.row)  # without the evaluation that is under way
+        names = rows[0] if rows else ()
+        metrics = {name: np.stack([row[name] for row in rows], axis=1) for name in names}
         return metrics, _columns(self._episodes)
+
+
+def _lacks_evaluation(last: Interval, rows: Sequence[Mapping[str, np.ndarray]]) -> bool:
+    """Whether the last row was saved while its evaluation was under way: it has no lengths then."""
+    return last.evaluates and bool(rows) and bool(np.isnan(rows[-1]["eval_length"]).all())
 
 
 def row_metrics(programs: Programs) -> tuple[str, ...]:

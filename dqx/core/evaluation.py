@@ -31,6 +31,26 @@ class Evaluation(NamedTuple):
     q_max: Array
 
 
+class Played(NamedTuple):
+    """Greedy episodes under way; those that are over stay as they are.
+
+    Attributes:
+        time: int32 ``[]``, steps played.
+        obs: observations to act on, ``[eval_episodes, ...]``.
+        env_state: states of the environments, leading axis ``[eval_episodes]``.
+        total: float32 ``[eval_episodes]``, sums of rewards so far.
+        length: int32 ``[eval_episodes]``, in steps so far.
+        running: bool ``[eval_episodes]``, whether each is still to end.
+    """
+
+    time: Array
+    obs: Array
+    env_state: PyTree
+    total: Array
+    length: Array
+    running: Array
+
+
 QValues = Callable[[Array], Array]
 
 
@@ -46,20 +66,43 @@ def evaluate(
         key: of the seed.
         step: environment steps trained so far, int32 ``[]``.
     """
-    total, length = _greedy_episodes(config, env, q_values, key, step)
-    return Evaluation(total, length, _mean_q_max(config, env, q_values, key))
+    played = play(env, q_values, key, step, begin(config, env, key, step))
+    return Evaluation(played.total, played.length, mean_q_max(config, env, q_values, key))
 
 
-def _greedy_episodes(
-    config: Config, env: Environment, q_values: QValues, key: Key, step: Array
-) -> tuple[Array, Array]:
+def begin(config: Config, env: Environment, key: Key, step: Array) -> Played:
+    """Begins the greedy episodes of an evaluation; arguments as of `evaluate`."""
     num = config.eval_episodes
-    key = jax.random.fold_in(purpose_key(key, Purpose.EVALUATION), step)
-    reset_key, step_key = jax.random.split(key)
+    reset_key, _ = _keys(key, step)
     obs, env_state = jax.vmap(env.reset)(jax.random.split(reset_key, num))
+    zeros, ones = jnp.zeros(num), jnp.ones(num, bool)
+    return Played(jnp.int32(0), obs, env_state, zeros, zeros.astype(jnp.int32), ones)
 
-    def body(carry: Any) -> Any:
+
+def play(
+    env: Environment,
+    q_values: QValues,
+    key: Key,
+    step: Array,
+    played: Played,
+    until: Array | None = None,
+) -> Played:
+    """Plays episodes on, to their ends or up to a time; in pieces they go as they do at once.
+
+    Args:
+        env: as of `evaluate`, as are ``q_values``, ``key`` and ``step``.
+        played: from `begin`, or from here.
+        until: int32 ``[]``, steps since the beginning; to all ends without it.
+    """
+    _, step_key = _keys(key, step)
+
+    def goes_on(carry: Played) -> Array:
+        some = jnp.any(carry.running)
+        return some if until is None else some & (carry.time < until)
+
+    def body(carry: Played) -> Played:
         time, obs, env_state, total, length, running = carry
+        num = running.shape[0]
         keys = jax.random.split(jax.random.fold_in(step_key, time), num)
         action = jax.vmap(exploration.greedy)(q_values(obs))
         # The present stands in for a reset: an episode that is over is not read again.
@@ -67,15 +110,21 @@ def _greedy_episodes(
         total = total + jnp.where(running, step.reward, 0.0)
         length = length + running
         running = running & ~(step.terminated | step.truncated)
-        return time + 1, step.obs, step.state, total, length, running
+        return Played(time + 1, step.obs, step.state, total, length, running)
 
-    zeros, ones = jnp.zeros(num), jnp.ones(num, bool)
-    first = (jnp.int32(0), obs, env_state, zeros, zeros.astype(jnp.int32), ones)
-    *_, total, length, _ = jax.lax.while_loop(lambda carry: jnp.any(carry[-1]), body, first)
-    return total, length
+    last: Played = jax.lax.while_loop(goes_on, body, played)
+    return last
 
 
-def _mean_q_max(config: Config, env: Environment, q_values: QValues, key: Key) -> Array:
+def _keys(key: Key, step: Array) -> tuple[Key, Key]:
+    """The keys of the resets and of the steps of an evaluation."""
+    reset_key, step_key = jax.random.split(
+        jax.random.fold_in(purpose_key(key, Purpose.EVALUATION), step)
+    )
+    return reset_key, step_key
+
+
+def mean_q_max(config: Config, env: Environment, q_values: QValues, key: Key) -> Array:
     """The mean of max Q over the states of random play; they are played again, not kept."""
     if config.eval_states == 0:
         return jnp.float32(jnp.nan)

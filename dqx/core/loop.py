@@ -20,7 +20,7 @@ from flax import struct
 
 from dqx.core.agent import Agent, AgentState, Metric, Now
 from dqx.core.environment import Environment
-from dqx.core.evaluation import Evaluation, evaluate, q_table
+from dqx.core.evaluation import Evaluation, Played, begin, evaluate, mean_q_max, play, q_table
 from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
 from dqx.core.replay import Filled, Store
@@ -98,6 +98,9 @@ class Trainer(NamedTuple):
         segment: ``segment(clock, lane, hyper, steps) -> (clock, lane, Episodes, metrics)``;
             ``steps`` is static, a multiple of ``train_period``.
         evaluate: ``evaluate(clock, lane) -> Evaluation``.
+        begin: ``begin(clock, lane, until) -> (Played, q_max)``: the same up to a time, int32 ``[]``
+            in steps of its episodes.
+        play: ``play(clock, lane, played, until) -> Played`` goes on with it.
         q_table: ``q_table(states, lane) -> [N, A]``, the Q-values in N states of the environment.
         metrics: how each of the agent's numbers is shown, by its name.
     """
@@ -107,6 +110,8 @@ class Trainer(NamedTuple):
     warm_up: Callable[..., tuple[Clock, Lane, Episodes]]
     segment: Callable[..., tuple[Clock, Lane, Episodes, dict[str, Array]]]
     evaluate: Callable[[Clock, Lane], Evaluation]
+    begin: Callable[[Clock, Lane, Array], tuple[Played, Array]]
+    play: Callable[[Clock, Lane, Played, Array], Played]
     q_table: Callable[[PyTree, Lane], Array]
     metrics: Mapping[str, Metric]
 
@@ -168,6 +173,8 @@ def make_trainer(
         warm_up=functools.partial(_warm_up, parts),
         segment=functools.partial(_segment, parts),
         evaluate=functools.partial(_evaluate, parts),
+        begin=functools.partial(_begin, parts),
+        play=functools.partial(_play, parts),
         q_table=lambda states, lane: q_table(
             parts.env_at(lane.env_inputs), agent.q_values, lane.agent.params, states
         ),
@@ -414,6 +421,22 @@ def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Updat
 def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return evaluate(parts.config, parts.env_at(lane.env_inputs), q_values, lane.key, clock.step)
+
+
+def _begin(parts: _Parts, clock: Clock, lane: Lane, until: Array) -> tuple[Played, Array]:
+    env = parts.env_at(lane.env_inputs)
+    first = begin(parts.config, env, lane.key, clock.step)
+    q_values = functools.partial(parts.agent.q_values, lane.agent.params)
+    return (
+        _play(parts, clock, lane, first, until),
+        mean_q_max(parts.config, env, q_values, lane.key),
+    )
+
+
+def _play(parts: _Parts, clock: Clock, lane: Lane, played: Played, until: Array) -> Played:
+    """Evaluates on, up to a time."""
+    q_values = functools.partial(parts.agent.q_values, lane.agent.params)
+    return play(parts.env_at(lane.env_inputs), q_values, lane.key, clock.step, played, until)
 
 
 def example_transition(env: Environment) -> Transition:

@@ -13,7 +13,7 @@ from dqx.compute import trees
 from dqx.compute.devices import free_bytes, select_devices
 from dqx.compute.footprint import measure, state_of
 from dqx.compute.programs import Programs, programs_for
-from dqx.compute.session import intervals, row_metrics
+from dqx.compute.session import PIECE, intervals, row_metrics
 from dqx.compute.solution import exact_metrics
 from dqx.settings import ConfigError, row_steps
 from dqx.study import checkpoint
@@ -211,10 +211,10 @@ def _timed_chunk(programs: Programs, task: Task) -> float:
 
 
 def _timed_evaluation(programs: Programs, task: Task, clock: Any, lanes: Any) -> float:
-    """Seconds of one evaluation of a chunk."""
+    """Seconds of one evaluation of a chunk, or of its first piece if it has several."""
     for _ in range(2):  # the second is timed
         started = time.perf_counter()
-        jax.block_until_ready(programs.evaluate(clock, lanes))
+        jax.block_until_ready(programs.evaluate(clock, lanes, PIECE))
         if task.config.exact_metrics:
             q = np.asarray(programs.q_table(lanes))[: len(task.seeds)]
             exact_metrics(task.config, task.chunk.hypers, q)

@@ -153,12 +153,14 @@ class Interrupt(Sink):
     Args:
         when: ``when(rows)``, called with every new row.
         pause: seconds that a row takes longer, so that chunks side by side all get under way.
+        of: ``"row"``, or ``"phase"`` to look whenever something is said to begin.
     """
 
-    def __init__(self, when, pause=0.0):
+    def __init__(self, when, pause=0.0, of="row"):
         self.when, self.pause, self.rows, self.asked = when, pause, [], False
+        setattr(self, of, self.look)
 
-    def row(self, row):
+    def look(self, row):
         time.sleep(self.pause)
         self.rows.append(row)
         if not self.asked and self.when(self.rows):
@@ -177,12 +179,12 @@ class Interrupt(Sink):
         signal.signal(signal.SIGUSR1, self.before)
 
 
-def interrupted(total, out, when, call=run, pause=0.0, sinks=(), **options):
+def interrupted(total, out, when, call=run, pause=0.0, sinks=(), of="row", **options):
     """Starts or resumes a study and interrupts it at a row of metrics, or when something holds.
 
     Returns what it says.
     """
-    asks = Interrupt(when if callable(when) else lambda rows: len(rows) == when, pause)
+    asks = Interrupt(when if callable(when) else lambda rows: len(rows) == when, pause, of)
     options = {"checkpoint_seconds": 1e9, "sinks": [*sinks, asks], **options}
     with pytest.raises(StudyInterrupted) as caught:
         call(*((out,) if call is resume else (total, out)), **options)

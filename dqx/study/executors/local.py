@@ -21,6 +21,9 @@ from dqx.study.plan import Plan
 from dqx.study.record import MachineKind, check_same_study
 from dqx.study.schedule import Group, Task, fitting_places
 
+# From one line on an evaluation that takes long to the next.
+_TOLD_SECONDS = 5.0
+
 
 class Local:
     """Trains group after group, as many chunks at a time as there are places and memory for.
@@ -96,14 +99,24 @@ class Local:
 def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Event) -> None:
     """Trains a chunk to its end, or to a checkpoint if asked to stop."""
     config, every = task.config, desk.plan.snapshot_every
+    kept, told = 0, time.monotonic()  # the step last saved at; when an evaluation was told of
 
     def on_row(step: int, metrics: dict[str, np.ndarray]) -> None:
         desk.row(task, step, metrics)
 
+    def on_wait(over: int, episodes: int, steps: int) -> bool:
+        nonlocal told
+        if not stop.is_set() and time.monotonic() - told >= _TOLD_SECONDS:
+            told = time.monotonic()
+            desk.phase(f"evaluating: {over:,} of {episodes:,} episodes over, step {steps:,}")
+        # Once in an evaluation the state before it is saved: it does not change any more.
+        return stop.is_set() or (kept < session.step and desk.due(stop, last, config))
+
     saved = desk.restored(task, programs)
-    session = Session(programs, config, task.chunk, on_row, saved)
+    session = Session(programs, config, task.chunk, on_row, saved, on_wait)
+    kept = 0 if saved is None else session.step
     del saved  # a replay may fill a good part of the memory
-    last = desk.began(task, session.step)
+    last = desk.began(task, session.collected)
     while True:
         before = session.step
         session.advance()
@@ -113,7 +126,7 @@ def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Eve
             break
         if desk.due(stop, last, config):
             session.settle()  # which is training, no part of the cost
-            last = desk.save(task, session.save)
+            last, kept = desk.save(task, session.save), session.step
         if stop.is_set():
             raise Stopped
     desk.finish(task, session.result(), machine())
