@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,10 @@ from dqx.cli import loading, shared, streams
 if TYPE_CHECKING:
     from dqx.report.film import Episode, Film, Pick
     from dqx.study.results import Study
+
+
+# From one line on an episode that takes long to the next.
+_TOLD_SECONDS = 5.0
 
 
 def add(subparsers: Any) -> None:
@@ -134,7 +140,26 @@ def _played(options: argparse.Namespace) -> "Film":
         max_steps=options.max_steps,
         max_frames=options.max_frames,
         view=options.view,
+        tell=_teller(options),
     )
+
+
+def _teller(options: argparse.Namespace) -> Callable[[int, int], None]:
+    """Says every few seconds what is waited for: an episode without a time limit may never end."""
+    told = time.monotonic()
+
+    def tell(over: int, step: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _TOLD_SECONDS and not options.quiet:
+            told = time.monotonic()
+            print(
+                f"play: {over:,} of {options.episodes:,} episodes over, step {step:,}; Ctrl-C ends "
+                "it, --max-steps cuts them short",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return tell
 
 
 def _picked(study: "Study", config: str, pick: "Pick") -> str:

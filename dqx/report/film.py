@@ -110,6 +110,7 @@ def film(
     max_steps: int | None = None,
     max_frames: int = 300,
     view: str = "game",
+    tell: Callable[[int, int], None] = lambda over, step: None,
 ) -> Film:
     """Plays greedy episodes of a stored agent, and pictures them.
 
@@ -122,6 +123,7 @@ def film(
         max_steps: cuts longer episodes short; None plays them to their end.
         max_frames: pictures of an episode at most, evenly spaced from the first to the last.
         view: ``"game"``, what `envs.render` draws, or ``"agent"``, the observation.
+        tell: ``tell(over, step)`` is called while they are played: episodes over, steps of each.
 
     Raises:
         StudyError: if there is no such run or snapshot, or it has diverged.
@@ -154,6 +156,7 @@ def film(
         episodes=episodes,
         max_steps=max_steps,
         most=max_frames,
+        tell=tell,
     )
     names = _action_names(point.env, game, agent.env.num_actions)
     draw = _pictures(point.env, game, view)

@@ -86,6 +86,7 @@ def play(
     episodes: int = 1,
     max_steps: int | None = None,
     most: int = 300,
+    tell: Callable[[int, int], None] = lambda over, step: None,
 ) -> list[Played]:
     """Plays the first episodes of the evaluation that a run has after ``step`` steps.
 
@@ -99,6 +100,7 @@ def play(
         episodes: how many; more than ``eval_episodes`` make it an evaluation of so many.
         max_steps: cuts longer episodes short; None plays them to their end.
         most: states kept of an episode at most, evenly spaced from the first to the last.
+        tell: ``tell(over, step)`` is called now and then: episodes over, steps of each so far.
     """
     program = _Program(agent, game, episodes)
     key = jax.random.fold_in(purpose_key(key, Purpose.EVALUATION), step)
@@ -108,7 +110,8 @@ def play(
         _Log(jax.tree.map(lambda leaf, k=k: leaf[k][None], _on_host(first)), most)
         for k in range(episodes)
     ]
-    while any(log.running(max_steps) for log in logs):
+    while waiting := sum(log.running(max_steps) for log in logs):
+        tell(episodes - waiting, int(now[0]))
         now, steps = program.segment(agent.params, step_key, now)
         steps = _on_host(steps)
         for k, log in enumerate(logs):

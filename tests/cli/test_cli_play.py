@@ -37,7 +37,8 @@ def made_up(monkeypatch):
     """Films are not played but made up; the list of what was asked for."""
     asked = []
 
-    def film(study, config, seed, **options):
+    def film(study, config, seed, *, tell, **options):
+        tell(0, 512)
         asked.append({"config": config, "seed": seed, **options})
         return drawn_film()
 
@@ -70,6 +71,16 @@ def test_options_reach_the_film_and_the_median_is_played(place, made_up):
         }
     ]  # fmt: skip
     assert out[0] == "episode 1: return 14.5 in 29 steps, ended by the environment"
+
+
+def test_episodes_that_take_long_are_told_of(place, made_up, monkeypatch):
+    assert not any("episodes over" in line for line in call("play", "s", *FILM)[2])
+    monkeypatch.setattr("dqx.cli.play._TOLD_SECONDS", 0.0)
+    said = call("play", "s", *FILM, "--episodes", 3)[2]
+    assert said[1] == (
+        "play: 0 of 3 episodes over, step 512; Ctrl-C ends it, --max-steps cuts them short"
+    )
+    assert call("play", "s", *FILM, "--quiet")[2] == []
 
 
 def test_a_seed_that_diverged_is_told(place, made_up):

@@ -140,7 +140,9 @@ def test_last_picture_under_a_time_limit_shows_the_state_after_the_last_step(wra
 
 def test_a_snapshot_plays_its_own_parameters(tmp_path):
     study = film_study(tmp_path / "s", balancer, snapshot_every=200)
-    early = film(study, seed=1, step=200, max_steps=20)
+    told: list[tuple[int, int]] = []
+    early = film(study, seed=1, step=200, max_steps=20, tell=lambda *now: told.append(now))
+    assert told == [(0, 0)]
     assert early.step == 200
     one = early.episodes[0]
     assert (one.end, len(one.actions)) == ("cut", 20)
