@@ -35,8 +35,9 @@ _LENGTHS, _POWER = 3, 32
 # Finished episodes as columns: lane, environment step at the end, return, length.
 EpisodeColumns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 OnRow = Callable[[int, dict[str, np.ndarray]], None]
-# Of an evaluation that takes long: episodes that are over, all of them, steps of each so far.
-OnWait = Callable[[int, int, int], bool]
+# Of an evaluation that takes long: environment steps trained before it, its episodes that are over,
+# all of them, and steps of each so far.
+OnWait = Callable[[int, int, int, int], bool]
 # Steps of an evaluation's first piece: more than episodes of the usual games have, so that theirs
 # are one piece. Those after it take about a second, whatever a step takes.
 PIECE = 16_384
@@ -172,8 +173,9 @@ class Session:
         chunk: its seeds.
         on_row: ``on_row(step, row)`` is called with every row of metrics, ``{name: [w]}``.
         saved: state to go on from; from the start without it.
-        on_wait: ``on_wait(over, all, steps)`` is called between pieces of an evaluation that does
-            not end in its first one; whether to leave it for now, for `save` or for good.
+        on_wait: ``on_wait(step, over, all, steps)`` is called between pieces of an evaluation that
+            does not end in its first one; whether to leave it for now, for `save` or for good. It
+            should not hold the session, whose state would outlive it then.
 
     Attributes:
         step: environment steps a seed that have been handed to the device.
@@ -316,7 +318,8 @@ class Session:
                 piece = min(max(int(piece / seconds), _PIECES[0]), _PIECES[1])
             ours = running[: self._count]
             over = ours.size - int(ours.sum())
-            if self._on_wait is not None and self._on_wait(over, ours.size, found.until):
+            told = (self.step, over, ours.size, found.until)
+            if self._on_wait is not None and self._on_wait(*told):
                 return False
             started = time.monotonic()
             found.until = min(found.until + piece, INT_END - 1)

@@ -104,13 +104,13 @@ def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Eve
     def on_row(step: int, metrics: dict[str, np.ndarray]) -> None:
         desk.row(task, step, metrics)
 
-    def on_wait(over: int, episodes: int, steps: int) -> bool:
+    def on_wait(step: int, over: int, episodes: int, steps: int) -> bool:
         nonlocal told
         if not stop.is_set() and time.monotonic() - told >= _TOLD_SECONDS:
             told = time.monotonic()
             desk.phase(f"evaluating: {over:,} of {episodes:,} episodes over, step {steps:,}")
         # Once in an evaluation the state before it is saved: it does not change any more.
-        return stop.is_set() or (kept < session.step and desk.due(stop, last, config))
+        return stop.is_set() or (kept < step and desk.due(stop, last, config))
 
     saved = desk.restored(task, programs)
     session = Session(programs, config, task.chunk, on_row, saved, on_wait)
