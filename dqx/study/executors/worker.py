@@ -176,10 +176,15 @@ class Worker:
         programs, every = self._programs(task.config), plan.snapshot_every
         saved = None if state is None else checkpoint.unpacked(State(*state), programs)
         session = Session(
-            programs, task.config, task.chunk, lambda *row: messages.add("row", *row), saved
+            programs,
+            task.config,
+            task.chunk,
+            lambda *row: messages.add("row", *row),
+            saved,
+            on_wait=lambda *_: self._stop.is_set(),
         )
         del saved, state  # a replay may fill a good part of the memory
-        messages.add("began", session.step)
+        messages.add("began", session.collected)
         last, pause = time.monotonic(), order["pause"]
         while True:
             before = session.step
