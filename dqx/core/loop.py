@@ -358,19 +358,18 @@ def _learn_step(
     """One update from rows that the sampler picks; its metrics in the order of their names."""
     config = parts.config
     filled = _filled(clock)
-    rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled)
+    told = _now(config, hyper, clock, lane)
+    rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled, told)
     batch = _gathered(parts.store, lane, filled, rows)._replace(weight=weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
     now, before = clock.step, clock.step - config.train_period
     crossed = now // config.target_period > before // config.target_period
     last = (clock.updates + 1) % config.updates_per_train == 0
-    agent, learned = parts.agent.learn(
-        lane.agent, batch, draws.agent, _now(config, hyper, clock, lane), crossed & last
-    )
+    agent, learned = parts.agent.learn(lane.agent, batch, draws.agent, told, crossed & last)
     metrics = learned.metrics
     bad = ~(jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["weight_norm"]))
     diverged_at = jnp.where((lane.diverged_at < 0) & bad, clock.step, lane.diverged_at)
-    sampler = parts.sampler.feedback(lane.sampler, rows, learned.priority)
+    sampler = parts.sampler.feedback(lane.sampler, rows, learned.priority, told)
     lane = lane.replace(agent=agent, sampler=sampler, diverged_at=diverged_at)
     stacked = jnp.stack([metrics[name] for name in _learned_names(parts.agent)])
     return clock.replace(updates=clock.updates + 1), lane, stacked

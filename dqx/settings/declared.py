@@ -22,6 +22,7 @@ _TARGET = ("agent", "target")
 _TABLE = ("agent", "table")
 _SOFT = ("target", "soft policy")
 _SCALAR = ("agent", "scalar target")
+_PRIORITIES = ("sampling", "priorities")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +168,17 @@ class Config:
     )
     sampling: str = declare(
         "uniform",
-        "sampling from the replay; newest takes each round's transitions once, in order",
-        choices={"uniform": (), "newest": ("order",)},
+        "sampling from the replay; prioritized draws rows by their TD errors, ranked by the ranks "
+        "of these; newest takes each round's transitions once, in order",
+        choices={
+            "uniform": (),
+            "newest": ("order",),
+            "prioritized": ("priorities", "proportional priorities"),
+            "ranked": ("priorities", "ranks"),
+        },
+    )
+    rank_period: int = declare(
+        1_000, "updates from one sort of the TD errors to the next", low=1, of=("sampling", "ranks")
     )
     n_step: int = declare(
         1,
@@ -354,6 +364,36 @@ class Hyper:
         above=0,
         anneals=False,
         of=("dense", "sigmas"),
+    )
+    priority_exponent: float = declare(
+        0.6,
+        "power of a priority: 0 draws all rows alike, 1 in proportion",
+        low=0,
+        high=1,
+        of=_PRIORITIES,
+    )
+    priority_floor: float = declare(
+        1e-6,
+        "number added to the magnitude of a TD error in a priority",
+        above=0,
+        of=("sampling", "proportional priorities"),
+    )
+    importance_start: float = declare(
+        0.4,
+        "power of the weights that make up for uneven sampling, at the start",
+        low=0,
+        high=1,
+        of=_PRIORITIES,
+    )
+    importance_end: float = declare(
+        1.0, "the same at the end of its schedule", low=0, high=1, of=_PRIORITIES
+    )
+    importance_steps: float = declare(
+        500_000.0,
+        "length of its schedule, in environment steps",
+        above=0,
+        anneals=False,
+        of=_PRIORITIES,
     )
     anneal_steps: float = declare(
         100_000.0, "environment steps that what is annealed takes", above=0, anneals=False

@@ -104,6 +104,7 @@ VARIANTS = [
     {"n_step": 3, "frame_stack": 2, "target": "clipped_double"},
     {"n_step": 5, "target": "expected_sarsa", "value_rescaling": 1e-2},
     {"target": "munchausen"},
+    {"sampling": "prioritized"},
 ]
 
 
@@ -116,8 +117,10 @@ def test_replay_is_only_sliced_into_and_gathered_from(fields):
     config = config_of(fields)
     rows = ring_rows(CAPACITY, config.num_envs, config.frame_stack)
     reads, writes = replay_accesses(segment_equations(config), rows)
-    assert writes == {"dynamic_update_slice"}
-    assert reads == {"dynamic_update_slice", "gather"}
+    # Priorities, as many as rows, are read in nodes of eight and written where an update learned.
+    learned = {"scatter", "scatter-max", "reshape"} if config.sampling == "prioritized" else set()
+    assert writes - learned == {"dynamic_update_slice"}
+    assert reads - learned == {"dynamic_update_slice", "gather"}
 
 
 @pytest.mark.parametrize("fields", VARIANTS)
@@ -160,6 +163,20 @@ def test_compiled_segment_copies_no_replay(programs):
         assert re.search(rf"ROOT .*{replay}\S* dynamic-update-slice\(", body)
     header = text.splitlines()[0]
     assert "input_output_alias" in header
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sampling", ["prioritized", "ranked"])
+def test_compiled_segment_copies_no_priorities(sampling):
+    """Where the compiler cannot see that all reading comes before the writing, it copies."""
+    programs = make_programs(dataclasses.replace(CONFIG, sampling=sampling))
+    clock, lanes = programs.init(range(WIDTH))
+    programs.segment(clock, lanes, hypers(programs), STEPS)
+    text = programs.program("segment", STEPS).as_text()
+    leaves = rf"f32\[{WIDTH},{CAPACITY}\]"
+    assert re.search(rf"{leaves}\S* dynamic-update-slice\(", text)
+    assert re.search(rf"{leaves}\S* scatter\(", text)
+    assert not re.search(rf"= {leaves}\S* copy\(", text)
 
 
 def test_lanes_are_donated_to_training_and_not_to_evaluation(programs):

@@ -31,13 +31,13 @@ def test_every_name_in_the_configuration_is_a_sampler():
     assert set(sampling.SAMPLERS) == set(SETTINGS["sampling"].names())
 
 
-@pytest.mark.parametrize("name", sampling.SAMPLERS)
+@pytest.mark.parametrize("name", ["uniform", "newest"])
 def test_samplers_without_a_memory_keep_none_and_weigh_nothing(name):
     sampler = sampling.SAMPLERS[name](config_of(batch_size=8, train_period=8))
     assert sampler.init() is None and sampler.add(None, jnp.int32(3)) is None
-    rows, weight = sampler.pick(None, sampler.draws(jax.random.key(0)), filled(16, 16))
+    rows, weight = sampler.pick(None, sampler.draws(jax.random.key(0)), filled(16, 16), None)
     assert (rows.shape, rows.dtype, weight) == ((8,), jnp.int32, None)
-    assert sampler.feedback(None, rows, jnp.ones(8)) is None
+    assert sampler.feedback(None, rows, jnp.ones(8), None) is None
 
 
 # --- Uniform.
@@ -50,7 +50,7 @@ def test_uniform_rows_are_random_words_modulo_the_size(size):
     rows = uniform_rows(jnp.asarray(bits), jnp.int32(size))
     np.testing.assert_array_equal(rows, expected)
     sampler = sampling.uniform(config_of(batch_size=6))
-    picked, _ = sampler.pick(None, jnp.asarray(bits), filled(0, size))
+    picked, _ = sampler.pick(None, jnp.asarray(bits), filled(0, size), None)
     np.testing.assert_array_equal(picked, expected)
 
 
@@ -60,7 +60,7 @@ def test_uniform_draws_every_written_row_alike_and_no_other(position, size):
     sampler = sampling.uniform(config_of(batch_size=64, replay_capacity=40))
     keys = jax.random.split(jax.random.key(size), 500)
     draws = jax.vmap(sampler.draws)(keys)
-    rows = jax.vmap(lambda d: sampler.pick(None, d, filled(position, size))[0])(draws)
+    rows = jax.vmap(lambda d: sampler.pick(None, d, filled(position, size), None)[0])(draws)
     counts = np.bincount(np.ravel(rows), minlength=size)
     assert len(counts) == size
     assert scipy.stats.chisquare(counts).pvalue > LEVEL
@@ -77,7 +77,7 @@ def test_newest_takes_the_rows_before_the_position_around_the_end(position, expe
     sampler = sampling.newest(config_of(train_period=4, batch_size=4, replay_capacity=12))
     draws = sampler.draws(jax.random.key(0))
     assert jax.tree.leaves(draws) == []  # nothing is left to chance
-    rows, _ = sampler.pick(None, draws, filled(position, 12))
+    rows, _ = sampler.pick(None, draws, filled(position, 12), None)
     np.testing.assert_array_equal(rows, expected)
 
 
@@ -155,7 +155,7 @@ def greediest(config):
         ones = jnp.full(config.num_envs, 1000.0)
         return jax.lax.dynamic_update_slice_in_dim(priority, ones, position, axis=0)
 
-    def pick(priority, draws, filled):
+    def pick(priority, draws, filled, now):
         rows = jnp.argsort(-priority, stable=True)[: config.batch_size]
         return rows.astype(jnp.int32), priority[rows] / 2
 
@@ -164,7 +164,7 @@ def greediest(config):
         add=add,
         draws=lambda key: (),
         pick=pick,
-        feedback=lambda state, rows, priority: state.at[rows].set(priority),
+        feedback=lambda state, rows, priority, now: state.at[rows].set(priority),
     )
 
 

@@ -249,6 +249,32 @@ OWNED = {
         "targets with a soft policy (munchausen), and target is max",
     ),
     "munchausen_clip": (0.5, {}, "targets with a soft policy (munchausen), and target is max"),
+    "rank_period": (5, {}, "samplings with ranks (ranked), and sampling is uniform"),
+    "priority_floor": (
+        0.1,
+        {"sampling": "ranked"},
+        "samplings with proportional priorities (prioritized), and sampling is ranked",
+    ),
+    "priority_exponent": (
+        0.5,
+        {},
+        "samplings with priorities (prioritized, ranked), and sampling is uniform",
+    ),
+    "importance_start": (
+        0.5,
+        {},
+        "samplings with priorities (prioritized, ranked), and sampling is uniform",
+    ),
+    "importance_end": (
+        0.5,
+        {},
+        "samplings with priorities (prioritized, ranked), and sampling is uniform",
+    ),
+    "importance_steps": (
+        9.0,
+        {},
+        "samplings with priorities (prioritized, ranked), and sampling is uniform",
+    ),
 }
 
 
@@ -280,6 +306,9 @@ def test_a_setting_with_its_owner_passes(name):
         "initial_q": AGENT,
         "visit_power": AGENT,
         **{name: {"target": "munchausen"} for name in OWNED if name.startswith("munchausen_")},
+        **{name: {"sampling": "prioritized"} for name in OWNED if "importance" in name},
+        **{name: {"sampling": "prioritized"} for name in OWNED if name.startswith("priority_")},
+        "rank_period": {"sampling": "ranked"},
     }
     validate(*changed(**{name: value}, **owner.get(name, {})))
 
