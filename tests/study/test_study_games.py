@@ -1,6 +1,7 @@
 """Settings of environments from a plan to the tables, and environments of one's own."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -91,9 +92,9 @@ def test_a_start_reads_the_parameters_of_its_lane():
         train_period=64, batch_size=64, replay_capacity=6400,
     )  # fmt: skip
     programs = Programs(point, dqx.environment_of(point), jax.devices("cpu")[0], 0)
-    hypers = programs.place(
-        dqx.Hyper(extra={"env.fickle_probability": np.array([0, 1], np.float32)})
-    )
+    full = functools.partial(np.full, 2, dtype=np.float32)
+    shares = {"env.fickle_probability": np.array([0, 1], np.float32)}
+    hypers = programs.place(jax.tree.map(full, dqx.Hyper()).replace(extra=shares))
     _, lanes = programs.init(np.arange(2), hypers)
     assert np.asarray(lanes.env_state.fickle).mean(axis=1).tolist() == [0.0, 1.0]
 
