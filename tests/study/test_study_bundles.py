@@ -1,5 +1,6 @@
 """Bundles of chunks: read as the chunks themselves, damaged in part, killed at any moment."""
 
+import random
 import re
 import shutil
 import warnings
@@ -32,6 +33,7 @@ from tests.study.kit import (
     make_study,
     resume,
     scaled,
+    snapshot_steps,
 )
 
 GRID = {
@@ -39,6 +41,9 @@ GRID = {
     "snapshot_every": 200,
     "grid": {"learning_rate": [0.002, 0.001], "batch_size": [32, 64]},
 }
+
+
+USUAL = {name: getattr(merge, name) for name in ("MANY", "LEAST", "CHUNKS", "ROW_GROUP")}
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +92,7 @@ def train_again(apart, path):
     for task in (task for number, task in tasks.items() if number not in done):
         runs = [apart.runs[p.name, s] for p, s in zip(task.points, task.seeds, strict=True)]
         result = chunk_result(task, runs)
-        for step in (200, 400):
+        for step in snapshot_steps(task.config, apart.plan.snapshot_every):
             store.snapshot(task, step, scaled(result.params, step / 400))
         store.finish(task, result, machine="another")
     store.complete()
@@ -391,6 +396,31 @@ def test_a_chunk_that_was_damaged_is_not_merged(apart, tmp_path):
     assert load(path).runs == load(apart.folder.path).runs
     trained, texts = train_again(apart, path)
     assert trained == [1] and "params/part-00001.npz" in texts[0]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_thousands_of_runs_are_few_files_through_kills_and_damage(tmp_path, monkeypatch):
+    """As it is by default, killed here and there, with a byte damaged in any file each time."""
+    for name, value in {**USUAL, "CHUNKS": 128}.items():
+        monkeypatch.setattr(merge, name, value)
+    rates = {"learning_rate": [0.001, 0.002, 0.003, 0.004]}
+    apart = make_study(tmp_path / "apart", {"seeds": 500, "grid": rates})  # 500 chunks
+    path, reference, dice = tmp_path / "s", load(apart.folder.path), random.Random(1)
+    shutil.copytree(apart.folder.path, path)
+    assert len(names(path)) > 2000
+    for _ in range(6):
+        with Death(dice.randrange(500), removals=True):
+            store_of(apart, path)[0].complete()
+        assert len(load(path).runs) == 2000
+        victim = path / dice.choice([name for name in names(path) if "plan" not in name])
+        flip(victim, dice.randrange(victim.stat().st_size))
+        trained, texts = train_again(apart, path)
+        assert len(trained) <= 128
+    assert len(names(path)) < 40
+    assert load(path).runs == reference.runs
+    pandas.testing.assert_frame_equal(load(path).metrics, reference.metrics)
+    assert load(path).digest() == reference.digest()
 
 
 # --- When chunks are merged.
