@@ -174,7 +174,10 @@ class FolderStore:
                 checkpoint.delete(folder, index)
             else:
                 self._find(tasks[index])
-        runs = {id(each): each.runs() for each in held.values()}
+        owners = {
+            id(each): each for each in held.values()
+        }  # a bundle holds many, and is asked once
+        runs = {owner: each.runs() for owner, each in owners.items()}
         return {index: runs[id(held[index])][index] for index in tasks if index in held}
 
     def _find(self, task: Task) -> None:
