@@ -91,7 +91,8 @@ def holds(true: Any, message: str, **values: Any) -> None:
         message: a format text, with ``values`` by name.
         values: arrays that the message shows.
     """
-    shown = {name: jax.numpy.asarray(value) for name, value in values.items()}
+    # Copies, since checkify takes elements of NumPy's arrays by traced numbers, which NumPy cannot.
+    shown = {name: jax.numpy.copy(value) for name, value in values.items()}
     checkify.debug_check(jax.numpy.all(true), message, **shown)
 
 
