@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dqx.core import exploration
@@ -199,7 +200,7 @@ def value_agent(
     network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
     needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
     policy = make_policy(config, spec)
-    example = jnp.zeros((1, *spec.obs_shape), spec.obs_dtype)
+    example = np.zeros((1, *spec.obs_shape), spec.obs_dtype)  # nothing compiles
     size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
 
     def forward(

@@ -63,7 +63,7 @@ def _libraries() -> dict[str, str]:
 
 
 # The rooms of dqx that compute: whatever lies in them is part of the promise about bits.
-COMPUTING = ("agents", "compute", "core", "settings")
+COMPUTING = ("agents", "arguments", "compute", "core", "settings")
 
 
 @functools.cache

@@ -171,7 +171,7 @@ def _check_varied(name: str, value: Any) -> None:
         return
     if name in SETTINGS or environments.is_own(name):
         _check_setting(name, value, name in SETTINGS and SETTINGS[name].traced)
-    elif isinstance(value, int | float) and not is_number(value):
+    elif isinstance(value, int | float) and not (isinstance(value, bool) or is_number(value)):
         raise ConfigError(f"{name} must be a number, got {brief(value)}")
 
 

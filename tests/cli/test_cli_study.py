@@ -242,10 +242,11 @@ def test_a_damaged_study_is_one_line(tmp_path):
     made = make_study(tmp_path / "s", {"seeds": 2})
     record = made.folder.record(0)
     record.write_text(record.read_text().replace('"diverged_at": -1', '"diverged_at": -2', 1))
-    for command in (["study", "status"], ["verify"]):
-        status, out, (line,) = call(*command, made.folder.path)
-        assert (status, out) == (2, []) and line.startswith(f"dqx: error: {record}: its content")
-        assert line.endswith(f"`dqx study resume {made.folder.path}` trains its runs again")
+    status, out, (line,) = call("study", "status", made.folder.path)
+    assert (status, out) == (2, []) and line.startswith(f"dqx: error: {record}: its content")
+    assert line.endswith(f"`dqx study resume {made.folder.path}` trains its runs again")
+    status, out, _ = call("verify", made.folder.path)  # certifies that it is not whole
+    assert status == 1 and [text for text in out if f"{record}: its content" in text], out
 
 
 @pytest.mark.filterwarnings("always::dqx.study.StudyWarning")
@@ -282,6 +283,7 @@ def test_the_options_reach_the_training(place, monkeypatch):
          "--quiet")  # fmt: skip
     given = [named for _, _, named in calls]
     for named in given:
+        assert named.pop("executor") is None
         assert [type(sink).__name__ for sink in named.pop("sinks")] == [
             "View", "Picture", "Page",
         ]  # fmt: skip

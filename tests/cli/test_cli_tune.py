@@ -14,7 +14,7 @@ from dqx.study.tuning.file import read_tune
 from tests.cli.kit import ROOT, environment, files
 from tests.cli.kit import run as run_process
 from tests.study.kit import call
-from tests.study.test_study_identity import PROGRAMS, compilations
+from tests.study.test_study_identity import TRACED, compilations
 
 FILE = """
 root_seed = 77
@@ -85,7 +85,7 @@ def test_a_search_from_its_file_to_its_certificate(here, monkeypatch):
         status, out, err = call("tune", "t.toml", "--devices", "cpu:1", "--no-cache")
     assert status == 0, err
     # Candidates differ in a traced field: one program for all generations, rungs and seeds.
-    assert {name: heard.count(f"jit(_{name})") for name in PROGRAMS} == dict.fromkeys(PROGRAMS, 1)
+    assert {name: heard.count(f"jit(_{name})") for name in TRACED} == dict.fromkeys(TRACED, 1)
     assert out[0].startswith("t: 6 candidates") and out[-2] == "folder: runs/t"
     assert out[-1] == "page: runs/t/report/index.html"
     assert sum("score, on 2 fresh seeds: IQM" in line for line in out) == 1

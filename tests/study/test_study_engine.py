@@ -141,7 +141,7 @@ def test_checkpoints_take_a_small_share_of_the_time(clockwork, tmp_path):
     assert len(clockwork.saved) >= 1 and 3 * len(clockwork.saved) <= 3 + 0.05 * rows
 
 
-@pytest.mark.parametrize("seconds", [0, 7, 1e9, math.inf])
+@pytest.mark.parametrize("seconds", [0, 7, 1e9])
 def test_checkpoints_keep_their_distance(clockwork, seconds, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "CHECKPOINT_SHARE", math.inf)
     run(
