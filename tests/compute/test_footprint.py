@@ -125,6 +125,7 @@ def test_what_is_measured_is_what_is_live_and_what_xla_allocates(fields, largest
     assert need.working > 0.5 * max(needs.values())
 
 
+@pytest.mark.long
 def test_a_run_without_evaluation_is_measured_without():
     programs = make_programs(TINY)
     config = dataclasses.replace(TINY, eval_period=0, total_steps=176, learning_starts=176)
@@ -177,7 +178,7 @@ LARGE = dataclasses.replace(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_seed_takes_the_replays_of_one_chunk():
     config = dataclasses.replace(LARGE, chunk_width=WIDTH)
     need = state_of(make_programs(config), config)

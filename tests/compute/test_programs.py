@@ -95,7 +95,7 @@ print(len(jax.devices("cpu")), len(result.devices), *result.digests)
 PROCESSES = [("gymnax", 1, 1), ("dqx.run", 2, 2), ("dqx.run", 8, 2)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_seed_is_the_same_whatever_jax_was_started_with():
     with contextlib.ExitStack() as stack:
         running = []

@@ -223,6 +223,7 @@ def test_progress_is_told_of_every_row(run):
 # --- What changes nothing.
 
 
+@pytest.mark.long
 def test_blocks_of_random_numbers_leave_training_as_it_is(run, monkeypatch):
     monkeypatch.setattr("dqx.core.loop.BLOCK_ROUNDS", 3)  # 11 rounds: three blocks and an odd one
     env, cpu = dqx.make_environment(TINY.env), jax.devices("cpu")[0]

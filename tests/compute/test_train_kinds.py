@@ -78,6 +78,7 @@ def test_environments_of_gymnax_train(env, inputs, actions):
     assert np.all(result.diverged_at == -1)
 
 
+@pytest.mark.long
 def test_an_environment_registered_with_gymnax_trains():
     env = probes.registered(probes.ConstantReward)
     config = dataclasses.replace(TINY, env=env, eval_period=528, chunk_width=2)

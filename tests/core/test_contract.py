@@ -116,7 +116,14 @@ def made_up():
     registry.forget("made_up")
 
 
-@pytest.fixture(params=CASES, scope="module")
+# Some of them are enough every time, the others are for `make test-long`.
+_LONG = ("qr", "iqn", "iqn, noisy")
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.long] * (n in _LONG)) for n in CASES],
+    scope="module",
+)
 def config(request):
     fields = {"batch_size": BATCH, "num_envs": ENVS, "train_period": ENVS, **CASES[request.param]}
     fields |= {"hidden_sizes": (5,)} if fields.get("agent", "dqn") == "dqn" else {}

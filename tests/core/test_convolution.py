@@ -296,6 +296,7 @@ class Lamp(probes.Probe):
         return jnp.where(action == (state.mark % 6 >= 3), 1.0, -1.0)
 
 
+@pytest.mark.long
 def test_frames_are_stored_as_bytes_and_learned_from():
     config = dqx.Config(
         network="minatar_cnn", hidden_sizes=(16,), scale_pixels=True, num_envs=4, train_period=4,

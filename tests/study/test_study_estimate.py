@@ -176,6 +176,7 @@ def test_the_time_is_that_of_all_segments_and_evaluations(tmp_path, monkeypatch,
     assert group.seconds == found.seconds == group.compile_seconds + 5 * chunk
 
 
+@pytest.mark.long
 def test_odd_rows_are_timed_by_their_commonest_piece(monkeypatch):
     """What a piece takes counts by its steps, whatever rows it is made of."""
     clock = Clock()
@@ -188,6 +189,7 @@ def test_odd_rows_are_timed_by_their_commonest_piece(monkeypatch):
     assert found.seconds - found.groups[0].compile_seconds == pytest.approx(7 * 360 / 56)
 
 
+@pytest.mark.long
 def test_compiling_is_counted_once_and_whenever_it_was(tmp_path):
     """Two budgets share their programs; a second estimate knows what the first one compiled."""
     base = {**BASE, "num_envs": 4, "replay_capacity": 1200}
@@ -246,6 +248,7 @@ def test_the_width_shrinks_to_what_fits(monkeypatch, factor):
         assert (group.width, group.chunks) == (expected, 64 // expected)
 
 
+@pytest.mark.long
 def test_a_study_is_trained_at_the_width_that_fits(monkeypatch, tmp_path):
     """Then all memory counts, of the compiled programs too."""
     plan = {"seeds": 4, "base": {k: v for k, v in BASE.items() if k != "chunk_width"}}

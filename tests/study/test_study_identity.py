@@ -155,6 +155,7 @@ def test_train_gives_the_same_as_a_study(reference):
             assert_same_bits(flat[name][seed], values, name)
 
 
+@pytest.mark.long
 def test_another_root_seed_gives_other_bits(reference, tmp_path):
     study = run(planned(4, root_seed=1), tmp_path / "s")
     assert not set(study.digests.values()) & set(reference.digests.values())
