@@ -50,12 +50,15 @@ def measure(programs: Programs, config: Config) -> Footprint:
     if any(part.evaluates for part in parts):
         lengths |= {("evaluate", 0)} | ({("q_table", 0)} if config.exact_metrics else set())
     programs.program("init")
-    needs, results = [0], [0]
+    needs, results, played = [0], [0], 0
     for name, steps in sorted(lengths):
         new, temporary = _allocated(programs, name, steps)
         needs.append(new + temporary)
-        results.append(new if name in ("warm_up", "segment") else 0)
-    return state_of(programs, config)._replace(working=max(needs) + max(results))
+        if name == "evaluate":
+            played = new  # the episodes of an evaluation
+        elif name in ("warm_up", "segment"):
+            results.append(new)
+    return state_of(programs, config)._replace(working=max(needs) + max(results) + played)
 
 
 def _allocated(programs: Programs, name: str, steps: int) -> tuple[int, int]:

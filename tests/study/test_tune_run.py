@@ -14,7 +14,7 @@ from dqx.study.tuning import results
 from dqx.study.tuning.folder import TuneFolder
 from dqx.study.tuning.results import follow, load_tune
 from tests.study.kit import IDENTITY, contents
-from tests.study.test_study_identity import PROGRAMS, compilations
+from tests.study.test_study_identity import TRACED, compilations
 from tests.study.tune_kit import Killed, make, quality, table
 
 pytest.importorskip("optuna")
@@ -303,7 +303,7 @@ def test_a_search_is_trained_by_one_compiled_program(tmp_path):
     with compilations() as heard:
         done = dqx.tune(tiny(), tmp_path / "t", devices="cpu:1")
     # Three candidates, two generations, two rungs and the fresh seeds: five studies or fewer.
-    assert {name: heard.count(f"jit(_{name})") for name in PROGRAMS} == dict.fromkeys(PROGRAMS, 1)
+    assert {name: heard.count(f"jit(_{name})") for name in TRACED} == dict.fromkeys(TRACED, 1)
     assert (done.path / "tune.png").read_bytes().startswith(b"\x89PNG")
     assert results.check(done.path) == []
     assert dqx.study.verify(TuneFolder(done.path).fresh, sample=1, devices="cpu:1").passed
