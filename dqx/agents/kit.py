@@ -348,7 +348,9 @@ def _with_noise(draws: Draws, size: int, passes: Collection[str]) -> Draws:
     def both(key: Key) -> Noisy:
         key, own = jax.random.split(key)
         keys = dict(zip(_PASSES, jax.random.split(own, len(_PASSES)), strict=True))
-        return Noisy(draws(key), {name: draw_noise(keys[name], size) for name in passes})
+        # In an order of their own: that of a set, and so the program, changes between processes.
+        needed = [name for name in _PASSES if name in passes]
+        return Noisy(draws(key), {name: draw_noise(keys[name], size) for name in needed})
 
     return both
 

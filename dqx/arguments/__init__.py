@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -127,7 +127,10 @@ def each(kind: Kind, words: str) -> Kind:
     """Lists, tuples and the like of one kind."""
 
     def holds(values: Any) -> bool:
-        if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
+        # Not what can be gone through only once: the check would use it up.
+        if not isinstance(values, Collection) or isinstance(values, str | bytes | Mapping):
+            return False
+        if getattr(values, "ndim", 1) == 0:  # an array of one number, which has no items
             return False
         return all(kind.holds(value) for value in values)
 

@@ -57,8 +57,9 @@ def run(options: argparse.Namespace) -> int:
     if options.all:
         shared.refuse(options, "--pick", by="--all", why="it is the seed of a draw of some runs")
     if options.check_signature is not None:
-        for name in ("--pick", "--sign"):
-            shared.refuse(options, name, by="--check-signature", why="it writes no certificate")
+        by, idle = "--check-signature", ("--cluster", "--workers", "--kinds", "--devices")
+        shared.refuse(options, "--pick", "--sign", by=by, why="it writes no certificate")
+        shared.refuse(options, *idle, by=by, why="it trains nothing")
     from dqx.study.folder import Folder, read_plan_record
     from dqx.study.tuning.folder import TuneFolder, is_tune
 

@@ -23,7 +23,8 @@ class Footprint(NamedTuple):
         replay: the rows of all lanes' replays.
         state: everything of the lanes, the replays included.
         working: what the largest program allocates beside the state, as XLA says, and the results
-            of the interval before, which the host still reads; 0 before anything is compiled.
+            of the interval before, which the host still reads, the episodes of an evaluation among
+            them; 0 before anything is compiled.
     """
 
     replay: int
@@ -43,7 +44,10 @@ def state_of(programs: Programs, config: Config) -> Footprint:
 
 
 def measure(programs: Programs, config: Config) -> Footprint:
-    """What a chunk needs; compiles every program that a run of ``config`` will use."""
+    """What a chunk needs; compiles every program that a run of ``config`` will use.
+
+    But for the one that goes on with an evaluation which does not end in its first piece.
+    """
     parts = intervals(config)
     lengths = {("warm_up", n) for part in parts for n in part.warm}
     lengths |= {("segment", n) for part in parts for n in part.learn}

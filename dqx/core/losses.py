@@ -90,7 +90,7 @@ def expected_q_learning(
     discount: Array,
     next_q_target: Array,
     weight: Array,
-    scale: "Rescaling | None" = None,
+    scale: Rescaling | None = None,
 ) -> Array:
     """TD error where each action of the next observation counts by its weight.
 

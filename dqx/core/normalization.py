@@ -66,12 +66,17 @@ def normalizing(build: Callable[[Spec], Agent], spec: Spec) -> Agent:
         return agent.q_values(params["network"], normalized(params["observations"], obs))
 
     def begin(state: AgentState, hyper: Hyper) -> AgentState:
-        inner = _inner(state)
-        inner = inner if agent.begin is None else agent.begin(inner, hyper)
-        return _outer(inner, state.params["observations"])
+        assert agent.begin is not None
+        return _outer(agent.begin(_inner(state), hyper), state.params["observations"])
 
     return agent._replace(
-        init=init, act=act, explore=explore, learn=learn, q_values=q_values, see=see, begin=begin
+        init=init,
+        act=act,
+        explore=explore,
+        learn=learn,
+        q_values=q_values,
+        see=see,
+        begin=None if agent.begin is None else begin,
     )
 
 

@@ -75,7 +75,8 @@ class Ranks(Priorities):
     """What a sampler by ranks keeps beside them.
 
     Attributes:
-        errors: float32 ``[C]``, by what rows are ranked; infinite for those not learned from yet.
+        errors: float32 ``[C]``, by what rows are ranked; infinite for those not learned from
+            yet, -1 where nothing was written.
         ranked: float32 ``[C]``, the errors at the last sort, rising.
     """
 

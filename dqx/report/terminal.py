@@ -119,10 +119,8 @@ def _standings(study: "Study") -> list[str]:
     if not standings:
         return []
     rows = [("CONFIGURATION", "RUNS", "IQM", "95 % INTERVAL", "DIVERGED")]
-    many, lost = (
-        study.num_finished > MAX_RESAMPLED,
-        collections.Counter(d[0] for d in study.diverged),
-    )
+    many = study.num_finished > MAX_RESAMPLED
+    lost = collections.Counter(d[0] for d in study.diverged)
     for standing in standings[:MAX_ROWS]:
         name = standing.name
         rows.append(

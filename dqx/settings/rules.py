@@ -26,11 +26,11 @@ def validate(config: Config, hyper: Hyper) -> None:
     for declared in SETTINGS.values():
         declared.check(getattr(hyper if declared.traced else config, declared.name))
     _check_extra(config, hyper)
+    config, _ = rounded(config)
+    _check_owners(config, hyper)
     own = registry.agent(config.agent)
     if own.check is not None:
         own.check(config, hyper)
-    config, _ = rounded(config)
-    _check_owners(config, hyper)
     _check_sizes(config)
     check_rows(config)
     _check_sampling(config)

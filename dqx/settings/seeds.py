@@ -90,4 +90,5 @@ def check_root_seed(root_seed: int) -> None:
     if isinstance(root_seed, bool) or not isinstance(root_seed, int | np.integer):
         raise ConfigError(f"root_seed must be a whole number, got {brief(root_seed)}")
     if not 0 <= root_seed < 2**32:
-        raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {root_seed}")
+        shown = brief(root_seed)
+        raise ConfigError(f"root_seed must be a whole number from 0 to 2**32 - 1, got {shown}")

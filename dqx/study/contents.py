@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # What is looked up in free memory before it is read; less is always there.
 _SMALL = 64 * 2**20
-# Snappy, which our tables are packed with, makes at most 21 bytes of one.
 _CODECS = {b"\0", b"\2"}  # none and Snappy, as Thrift's compact protocol writes them
+# Snappy, which our tables are packed with, makes at most 21 bytes of one.
 _UNPACKED_TIMES, _UNPACKED_MORE = 32, 2**20
 # Numbers take eight bytes, or twelve with what Parquet adds; the texts of a row may be long.
 _CELL_BYTES, _ROW_BYTES = 64, 20_000

@@ -189,7 +189,7 @@ def _timed_chunk(programs: Programs, task: Task) -> float:
     """Seconds of a chunk, from its commonest piece of each kind and one evaluation."""
     parts = intervals(task.config)
     hypers = programs.place(trees.padded(task.chunk.hypers, programs.width))
-    clock, lanes = programs.init(trees.padded(task.chunk.seeds, programs.width))
+    clock, lanes = programs.init(trees.padded(task.chunk.seeds, programs.width), hypers)
     seconds = 0.0
     for kind in ("warm", "learn"):
         pieces = [steps for part in parts for steps in getattr(part, kind)]

@@ -236,9 +236,8 @@ class _Gone(StudyError):
 def _find(folder: Folder, seal: str, chunks: Chunks) -> dict[int, Held]:
     from dqx.study import bundle
 
-    alone = [
-        chunk for chunk in folder.finished() if chunk < chunks.count
-    ]  # before the bundles, which may take them in meanwhile
+    # Before the bundles, which may take them in meanwhile.
+    alone = [chunk for chunk in folder.finished() if chunk < chunks.count]
     found: dict[int, Held] = {}
     for number in bundle.numbers(folder):
         record = _still(folder.bundle_record(number), bundle.read, folder, seal, number, chunks)

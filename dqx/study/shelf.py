@@ -73,6 +73,7 @@ class Shelf:
         self._kept: dict[tuple[str, tuple[int, ...]], dict[int, pyarrow.Table]] = {}
         self.index = _index([each.columns() for each, _ in self._owned()], configs, seeds)
         self._by_chunk = np.lexsort((self.index.lane, self.index.chunk))
+        self._chunks_in_order = self.index.chunk[self._by_chunk]
 
     def runs(self) -> list[dict[str, Any]]:
         """What is known of each run, in the order of `index`, with its chunk."""
@@ -148,8 +149,7 @@ class Shelf:
     def owners(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
         """Whose row each row of metrics is, as places in `index`, and its step."""
         planned = [self._chunks.chunk(chunk) for chunk in piece.chunks]
-        chunks = self.index.chunk[self._by_chunk]
-        firsts = np.searchsorted(chunks, piece.chunks)
+        firsts = np.searchsorted(self._chunks_in_order, piece.chunks)
         counts = [len(chunk.runs) for chunk in planned]
         runs = [self._by_chunk[a : a + n] for a, n in zip(firsts, counts, strict=True)]
         steps = [np.tile(chunk.steps, len(chunk.runs)) for chunk in planned]
@@ -159,10 +159,10 @@ class Shelf:
     def _owned(self, chunks: Collection[int] | None = None) -> list[tuple[Held, set[int]]]:
         """What holds chunks, and which of them, in the order of their numbers."""
         found: dict[int, tuple[Held, set[int]]] = {}
-        for chunk in sorted(self._held):
-            if chunks is None or chunk in chunks:
-                each = self._held[chunk]
-                found.setdefault(id(each), (each, set()))[1].add(chunk)
+        wanted = self._held.keys() if chunks is None else self._held.keys() & set(chunks)
+        for chunk in sorted(wanted):
+            each = self._held[chunk]
+            found.setdefault(id(each), (each, set()))[1].add(chunk)
         return list(found.values())
 
     def _moved(self, each: Held, chunks: Collection[int]) -> bool:

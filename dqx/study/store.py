@@ -64,7 +64,7 @@ class Store(Protocol):
         """Keeps why a chunk was given up for now."""
 
     def complete(self) -> None:
-        """All chunks are finished and nothing more is written."""
+        """Nothing more is trained."""
 
     def progress(self, progress: Progress) -> None:
         """Keeps how far the study is."""
@@ -174,9 +174,8 @@ class FolderStore:
                 checkpoint.delete(folder, index)
             else:
                 self._find(tasks[index])
-        owners = {
-            id(each): each for each in held.values()
-        }  # a bundle holds many, and is asked once
+        # A bundle holds many chunks, and is asked once.
+        owners = {id(each): each for each in held.values()}
         runs = {owner: each.runs() for owner, each in owners.items()}
         return {index: runs[id(held[index])][index] for index in tasks if index in held}
 

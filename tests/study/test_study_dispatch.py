@@ -94,21 +94,22 @@ def test_a_lost_chunk_goes_elsewhere_from_its_last_checkpoint(plan):
     )
 
 
-def test_ten_random_deaths_change_nothing(plan):
+def test_random_deaths_change_nothing(plan):
     rng = np.random.default_rng(3)
     left = [10]
 
     def fate(name, number, step):
-        if left[0] and rng.random() < 0.2:
+        if name.startswith("away") and left[0] and rng.random() < 0.2:
             left[0] -= 1
-            return DIE_WITH_NODE if name.startswith("away") else None
+            return DIE_WITH_NODE
         return None
 
     crew, desk = FakeCrew(["home", *(f"away{i}" for i in range(9))], fate), Notes(plan)
     with pytest.warns(ClusterWarning):
         dispatch(crew, plan, desk)
     check_results(desk)
-    assert desk.aside == {} and len(crew.hands) < 10
+    died = 10 - left[0]
+    assert desk.aside == {} and died >= 3 and len(crew.hands) == 10 - died
 
 
 @pytest.mark.parametrize("what", [FAIL, DIE])
@@ -222,6 +223,16 @@ def test_every_configuration_stays_on_its_kind_of_machine(plan):
     dispatch(crew, plan, desk, kinds={"small": 1})
     check_results(desk)
     assert sorted(crew.trained["c-1"]) == [6, 7, 8]
+
+
+def test_the_only_worker_of_a_kind_trains_what_failed_there_or_comes_from_there(plan):
+    """Workers of another kind are nobody who could have it instead."""
+    crew = FakeCrew(["a", "b", "c"], once((7, 100, FAIL)))
+    crew.hands[2].kind = 1
+    desk = Notes(plan)
+    dispatch(crew, plan, desk, kinds={"small": 1}, avoid={8: "c"})
+    check_results(desk)
+    assert desk.aside == {} and {desk.machines[n] for n in (6, 7, 8)} == {"c"}
 
 
 def test_checkpoints_and_messages_are_rarer_in_large_clusters(plan):

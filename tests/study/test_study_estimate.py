@@ -190,6 +190,12 @@ def test_odd_rows_are_timed_by_their_commonest_piece(monkeypatch):
 
 
 @pytest.mark.long
+def test_a_study_whose_environment_has_inputs_is_timed():
+    plan = read_plan({"name": "s", "seeds": 2, "base": {**BASE, "env.gravity": 12.0}})
+    assert dry_run(plan, devices="cpu:1").seconds > 0
+
+
+@pytest.mark.long
 def test_compiling_is_counted_once_and_whenever_it_was(tmp_path):
     """Two budgets share their programs; a second estimate knows what the first one compiled."""
     base = {**BASE, "num_envs": 4, "replay_capacity": 1200}

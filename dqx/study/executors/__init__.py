@@ -137,6 +137,15 @@ EXECUTOR = Kind(
     "one that trains chunks, such as dqx.study.Ray()",
     lambda value: all(
         callable(getattr(value, name, None))
-        for name in ("settle", "identity", "check", "train", "__enter__", "__exit__")
+        for name in (
+            "settle",
+            "identity",
+            "kinds",
+            "check",
+            "meet",
+            "train",
+            "__enter__",
+            "__exit__",
+        )  # fmt: skip
     ),
 )

@@ -200,17 +200,9 @@ class RayCrew:
             except self._ray.exceptions.RayError as error:
                 del self._streams[stream]
                 text = reason(error)
-                found.append(
-                    (
-                        hand,
-                        Lost(
-                            text,
-                            memory=bool(
-                                re.search(r"(?i)out of memory|low on memory|\boom\b", text)
-                            ),
-                        ),
-                    )
-                )
+                # The whole error: of a death out of memory the last line alone need not say so.
+                memory = bool(re.search(r"(?i)out of memory|low on memory|\boom\b", str(error)))
+                found.append((hand, Lost(text, memory)))
         return found
 
     def stop(self, hand: Hand) -> None:

@@ -65,9 +65,11 @@ class Hand:
         kind: which kind of machine it is, of those that train the study.
         group: number of the group whose programs it has; None: of none yet.
         task: what it does or will do; None: nothing.
-        step: of the last row.
+        wanted: number of the group of its task.
         silence: seconds since it has last been heard.
+        busy: whether it was told to do something and has not done it.
         training: whether its chunk is under way.
+        unfit: groups whose chunks do not fit there, and why.
     """
 
     def __init__(self, name: str, node: str, machine: str, free: int) -> None:
@@ -76,10 +78,9 @@ class Hand:
         self.group: int | None = None
         self.task: Task | None = None
         self.wanted: int = -1  # the group of its task
-        self.step, self.silence = 0, 0.0
+        self.silence = 0.0
         self.busy = self.training = False
         self.unfit: dict[int, str] = {}  # groups whose chunks do not fit here, and why
-        self.used = False
 
 
 class Lost(Exception):
@@ -228,17 +229,21 @@ class Dispatch:
             queue = self._queues[group]
             if not queue or group in hand.unfit or self._kinds[group] != hand.kind:
                 continue
-            chosen = next((n for n in queue if not self._unwelcome(hand, n)), None)
+            chosen = next((n for n in queue if not self._unwelcome(hand, n, group)), None)
             if chosen is not None:
                 queue.remove(chosen)
                 return self._tasks[chosen], group
         return None, -1
 
-    def _unwelcome(self, hand: Hand, number: int) -> bool:
-        """Whether another worker should have this chunk: it failed here, or is to go elsewhere."""
+    def _unwelcome(self, hand: Hand, number: int, group: int) -> bool:
+        """Whether another worker should have this chunk: it failed here, or is to go elsewhere.
+
+        Only a worker counts that may have it.
+        """
         if number not in self._last and number not in self._avoid:
             return False
-        others = [other for other in self._crew.hands if other is not hand]
+        able = [h for h in self._crew.hands if h.kind == hand.kind and group not in h.unfit]
+        others = [other for other in able if other is not hand]
         failed = self._last.get(number, ("", ""))[0] == hand.name and bool(others)
         machine = self._avoid.get(number)
         known = machine == hand.machine and any(other.machine != machine for other in others)
@@ -265,7 +270,7 @@ class Dispatch:
             "pause": max(desk.pause, self._write_seconds * count / _WRITING_SHARE),
             "gap": count / _LISTS_PER_SECOND,
         }
-        hand.training = hand.used = True
+        hand.training = True
         self._start(hand, "train", order, None if state is None else tuple(state))
 
     def _start(self, hand: Hand, what: str, *arguments: Any) -> None:
@@ -317,7 +322,6 @@ class Dispatch:
 
     def _on_row(self, hand: Hand, step: int, metrics: Mapping[str, Any]) -> None:
         assert hand.task is not None
-        hand.step = step
         self._desk.row(hand.task, step, metrics)
 
     def _on_snapshot(self, hand: Hand, step: int, params: Mapping[str, Any]) -> None:
@@ -359,11 +363,7 @@ class Dispatch:
         for hand in list(self._crew.hands):
             if not hand.busy:
                 continue
-            limit = (
-                self._patience.limit(hand.wanted)
-                if hand.training
-                else (10 * self._patience.limit(hand.wanted))
-            )
+            limit = self._patience.limit(hand.wanted) * (1 if hand.training else 10)
             if hand.silence > limit:
                 self._lose(hand, f"no word for {hand.silence:.0f} s")
 
