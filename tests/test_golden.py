@@ -10,6 +10,8 @@ from tests import golden
 RECORDED = json.loads(golden.RECORDED.read_text())
 # Elsewhere only early numbers can be compared: rounding differs, and grows from update to update.
 _TOLERANCE = 1e-3
+# Cases whose bits were recorded on none of those machines yet.
+_WITHOUT_BITS = ("n_step",)
 # One case of each kind of agent and network is compared every time, the others in `make test-long`.
 _SHORT = ("adam", "minatar_cnn", "tabular")
 
@@ -25,7 +27,7 @@ def test_a_case_has_the_bits_that_were_recorded(name: str) -> None:
     for metric, expected in RECORDED["early"][name].items():
         np.testing.assert_allclose(found["probes"][metric], expected, rtol=_TOLERANCE, atol=1e-5)
     recorded = RECORDED.get(golden.machine())
-    if recorded is not None and name in recorded:
+    if recorded is not None and name not in _WITHOUT_BITS:
         for key in ("diverged_at", "params", "digests"):
             assert found[key] == recorded[name][key], key
 

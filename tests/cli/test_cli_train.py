@@ -147,6 +147,8 @@ def test_every_option_reaches_the_training(runs):
     hyper = given.plan.points[0].hyper
     assert (hyper.gamma, hyper.max_grad_norm, hyper.tau) == (0.5, float("inf"), 0.5)
     assert given.plan.seeds == (8, 9)
+    assert call("train", "cartpole", "--out", "b", "--no-replay-checkpoint", "--quiet")[0] == 0
+    assert runs[-1].replay_checkpoint is False
 
 
 def test_quiet_prints_the_result_only(trained, tmp_path, monkeypatch):

@@ -52,17 +52,6 @@ def test_projections_equal_numpys_and_keep_probability_and_mean():
         np.testing.assert_allclose(np.sum(given * atoms), mean, atol=1e-4)
 
 
-def project_without_clip(probabilities, returns, atoms):
-    step = atoms[1] - atoms[0]
-    shares = 1 - np.abs(returns - atoms[:, None]) / step
-    return (np.maximum(shares, 0) * probabilities).sum(axis=1)
-
-
-def test_the_mutant_that_does_not_clip_returns_would_be_noticed():
-    mass = project_without_clip(np.array([0.25, 0.75]), np.array([-7.0, 9.0]), ATOMS)
-    assert mass.sum() == 0
-
-
 def test_cross_entropy_equals_numpys_with_its_gradient():
     rng = np.random.default_rng(0)
     for size in (2, 11, 51):
@@ -125,6 +114,7 @@ def test_the_least_quantile_loss_is_at_the_quantiles():
         assert np.all(np.abs(given) < 1.5e-3 if sign == 0 else sign * given > 2e-3)
 
 
+@pytest.mark.suites  # rlax and what it needs are in that environment alone
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 def test_losses_equal_rlaxs():
     with warnings.catch_warnings():

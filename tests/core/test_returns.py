@@ -144,7 +144,7 @@ def test_wrong_discounts_would_be_noticed(name, monkeypatch):
         return MUTANTS[name](rewards, found, discount, gamma)
 
     monkeypatch.setattr(returns, "folded", wrong)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="Not equal to tolerance|Arrays are not equal"):
         check_store(10, *CASES[0])
 
 
@@ -156,7 +156,7 @@ def test_joined_episodes_would_be_noticed(monkeypatch):
         return jnp.ones_like(found) if found.dtype == jnp.int32 else found
 
     monkeypatch.setattr(returns, "columns", no_beginnings)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="Not equal to tolerance|Arrays are not equal"):
         check_store(10, *CASES[0])
 
 
@@ -179,7 +179,7 @@ def test_folding_by_hand():
     assert returns.folded(rewards, jnp.float32(0.0), jnp.int32(3), 0.5)[1] == 0
     found = returns.folded(rewards, jnp.float32(1.0), jnp.int32(3), 0.0)
     assert found == (1.0, 0.0)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="assert_rank"):
         returns.folded(rewards[0], jnp.float32(1.0), jnp.int32(1), 0.5)
 
 

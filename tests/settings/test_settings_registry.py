@@ -24,7 +24,10 @@ from dqx.settings import (
 
 def test_the_built_in_agents(real_agents):
     assert {"c51", "dqn", "iqn", "qr", "tabular"} <= set(agent_names())
-    assert {"network", "gradient", "target", "scalar target"} <= set(agent("dqn").has)
+    assert set(agent("dqn").has) == {
+        "network", "gradient", "target", "scalar target", "TD error", "Huber delta",
+        "target rule", "rescaled values",
+    }  # fmt: skip
     assert set(agent("tabular").has) == {"table", "TD error"}
 
 

@@ -209,6 +209,8 @@ def test_runs_that_are_not_there_are_no_difference_but_not_whole(folder):
         "rows",
         "shape",
         pytest.param("no array", marks=pytest.mark.long),
+        pytest.param("another array", marks=pytest.mark.long),
+        pytest.param("no column", marks=pytest.mark.long),
         pytest.param("step", marks=pytest.mark.long),
     ],
 )
@@ -224,11 +226,13 @@ def test_files_of_another_form_are_different(folder, damage):
     def reform(table, rows):
         if damage == "another column":
             return table.append_column("x", table["loss"])
+        if damage == "no column":
+            return table.drop_columns(["q_mean"])
         if damage == "rows":
             return table.take([i for i in range(table.num_rows) if i % 6])
         return with_value(table, "step", rows[2], 7)
 
-    if damage in ("no array", "shape"):
+    if damage in ("no array", "another array", "shape"):
         change_params(folder, FAST, 4, change)
         words = "snapshots/part-00000-264.npz: its arrays are not those of the final parameters"
     else:
