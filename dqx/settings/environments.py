@@ -4,6 +4,7 @@ What is given is kept as it is until `resolved` asks the environment which of it
 program takes as input, and which decides what is compiled. Only that loads environments.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -83,10 +84,8 @@ def parse(name: str, text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 

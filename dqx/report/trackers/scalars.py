@@ -1,5 +1,6 @@
 """What trackers are told: named numbers of a seed, or of all seeds of a configuration together."""
 
+import abc
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ class TrackedRun(NamedTuple):
     name: str
 
 
-class Scalars(Sink):
+class Scalars(Sink, abc.ABC):
     """Turns rows of metrics into named numbers, each step of a run once.
 
     A subclass says where numbers go (`write`) and up to where they are there already (`last`).
@@ -70,13 +71,13 @@ class Scalars(Sink):
         self._names: dict[str, tuple[str, ...]] = {}
         self._runs: dict[tuple[str, int | None], TrackedRun] = {}
 
+    @abc.abstractmethod
     def write(self, run: TrackedRun, step: int, values: Mapping[str, float]) -> None:
         """Hands on the numbers of a step, those that are none left out."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def last(self, run: TrackedRun) -> int:
         """The last step that the tracker has of a run; -1 if none."""
-        raise NotImplementedError
 
     def open(self, plan: "Plan") -> None:
         self._plan = plan

@@ -94,10 +94,15 @@ class Ray:
     def __enter__(self) -> Self:
         ray = self._ray
         _connect(ray, self._address)
-        kind = self._devices
-        if kind is None:
-            kind = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
-        self._crew = RayCrew(ray, self.worker, kind, self._workers, (self._modules, self._cached))
+        try:
+            kind = self._devices
+            if kind is None:
+                kind = "gpu" if ray.cluster_resources().get("GPU", 0) else "cpu"
+            worker, how = self.worker, (self._modules, self._cached)
+            self._crew = RayCrew(ray, worker, kind, self._workers, how)
+        except BaseException:
+            ray.shutdown()
+            raise
         return self
 
     def __exit__(

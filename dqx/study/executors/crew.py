@@ -225,6 +225,8 @@ class RayCrew:
         for actor in self._actors.values():
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.kill(actor)
+        if self._workers is not None:  # what was asked for stays wanted until it is taken back
+            self._ask_for_nodes(0)
         self._ray.shutdown()
 
 

@@ -142,7 +142,6 @@ class Worker:
                 lists of messages.
             state: step and arrays to go on from; None: from the beginning.
         """
-        self._stop.clear()
         messages = _Messages(order["gap"])
         trained = self._trained(order, state, messages)
         del state  # it is the session's now
