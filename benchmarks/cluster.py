@@ -61,7 +61,8 @@ def made_up_worker() -> type:
                 yield [("state", step, {"replay": np.zeros(size, np.uint8)})]
 
         def _made(self, width: int, seeds: list[int]) -> dict[str, Any]:
-            from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS, ChunkResult
+            from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
+            from dqx.compute.session import ChunkResult
 
             names = (*EPISODE_METRICS, "loss", "q_mean", *EVAL_METRICS)
             params = {"params": {"Dense_0": {"kernel": np.zeros((width, 32, 32), np.float32)}}}

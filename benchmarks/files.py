@@ -34,7 +34,8 @@ def plan_of(configs: int, seeds: int, width: int) -> dict[str, Any]:
 def write(folder: Path, configs: int, seeds: int, width: int) -> dict[str, Any]:
     """Writes a finished study through the storage layer; waits for no disk, which is not timed."""
     from dqx.agents import kit
-    from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS, ChunkResult
+    from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
+    from dqx.compute.session import ChunkResult
     from dqx.settings import row_steps
     from dqx.study import finish, read_plan
     from dqx.study.folder import Folder

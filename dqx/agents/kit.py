@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from dqx.core import exploration
+from dqx.agents.optimizers import follow, global_norm, make_optimizer
+from dqx.agents.policies import epsilon_at, make_policy
 from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
 from dqx.core.dense import draw_noise, noise_of, noise_size, with_sigma
@@ -78,84 +78,6 @@ class Noisy(NamedTuple):
 # ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount; what
 # the target rule adds to the target is in its reward.
 Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
-
-
-class Policy(NamedTuple):
-    """How an agent chooses actions from Q-values; see `Agent` for the functions.
-
-    Attributes:
-        memory: what it remembers at the start.
-        draws: ``draws(key)``.
-        choose: ``choose(q_values [E, A], memory, draws, now) -> (int32 [E], memory)``.
-        explore: ``explore(memory, draws) -> (int32 [E], memory)``.
-        status: ``status(now)``.
-    """
-
-    memory: Callable[[], PyTree]
-    draws: Callable[[Key], exploration.Draw]
-    choose: Callable[[Array, PyTree, exploration.Draw, Now], tuple[Array, PyTree]]
-    explore: Callable[[PyTree, exploration.Draw], tuple[Array, PyTree]]
-    status: Callable[[Now], dict[str, Array]]
-
-
-def make_policy(config: Config, spec: Spec) -> Policy:
-    """The policy that ``config`` names, for E environments with A actions.
-
-    Its memory is how often each action was taken, int32 ``[A]``, counted from 1, where
-    ``boltzmann_gumbel`` needs it, else None.
-    """
-    name = config.policy
-    gumbel = name in exploration.GUMBEL_POLICIES
-    counted = name == "boltzmann_gumbel"
-
-    def memory() -> Array | None:
-        return jnp.ones(spec.num_actions, jnp.int32) if counted else None
-
-    def draws(key: Key) -> exploration.Draw:
-        keys = jax.random.split(key, spec.num_envs)
-        return jax.vmap(lambda k: exploration.draw(k, spec.num_actions, gumbel))(keys)
-
-    def remember(counts: Array | None, action: Array) -> Array | None:
-        if counts is None:
-            return None
-        taken = jax.nn.one_hot(action, spec.num_actions, dtype=jnp.int32)
-        return counts + jnp.sum(taken, axis=0)
-
-    def choose(
-        q_values: Array, counts: Array | None, draws: exploration.Draw, now: Now
-    ) -> tuple[Array, Array | None]:
-        temperature = now.hyper.temperature
-        epsilon = epsilon_at(config, now)
-        if config.epsilon_ladder:
-            epsilon = exploration.epsilon_ladder(epsilon, spec.num_envs, now.hyper.ladder_power)
-
-        def one(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
-            match name:
-                case "epsilon_greedy":
-                    return exploration.epsilon_greedy(draw, q, epsilon)
-                case "boltzmann":
-                    return exploration.boltzmann(draw, q, temperature)
-                case "max_boltzmann":
-                    return exploration.max_boltzmann(draw, q, epsilon, temperature)
-                case "boltzmann_gumbel":
-                    return exploration.boltzmann_gumbel(draw, q, jnp.asarray(counts), temperature)
-                case "softmax":
-                    return exploration.boltzmann(draw, q, 1.0)
-                case _:
-                    return exploration.greedy(q)
-
-        axes = (0, 0, 0 if jnp.ndim(epsilon) else None)
-        action = jax.vmap(one, in_axes=axes)(draws, q_values, epsilon)
-        return action, remember(counts, action)
-
-    def explore(counts: Array | None, draws: exploration.Draw) -> tuple[Array, Array | None]:
-        return draws.action, remember(counts, draws.action)
-
-    def status(now: Now) -> dict[str, Array]:
-        has = name in exploration.EPSILON_POLICIES
-        return {"epsilon": epsilon_at(config, now) if has else jnp.float32(jnp.nan)}
-
-    return Policy(memory, draws, choose, explore, status)
 
 
 def value_agent(
@@ -283,7 +205,7 @@ def value_agent(
         (loss, (errors, priority, q)), grads = gradient(
             state.params, state.target_params, now, batch, draws
         )
-        state, grad_norm = _follow(config, state, grads, now, sync)
+        state, grad_norm = follow(config, state, grads, now, sync)
         taken = jnp.take_along_axis(q, batch.steps.action[:, None], axis=1)
         metrics = {
             "loss": loss,
@@ -401,26 +323,6 @@ def _of_heads(
     return jnp.sum(losses), jnp.mean(jnp.abs(errors))
 
 
-def _follow(
-    config: Config, state: AgentState, grads: Params, now: Now, sync: Array
-) -> tuple[AgentState, Array]:
-    """Follows the gradient, clipped; the target follows where ``sync``. Also the global norm."""
-    hyper, grad_norm = now.hyper, global_norm(grads)
-    # Scaled by exactly 1 up to the limit. Not optax's clip, which computes the norm once more.
-    limit = hyper.max_grad_norm
-    scale = jnp.where(grad_norm <= limit, 1.0, limit / grad_norm)
-    grads = jax.tree.map(lambda g: g * scale, grads)
-    optimizer = make_optimizer(config, hyper, now.updates)
-    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
-    target_params = jax.lax.cond(
-        sync,
-        lambda: optax.incremental_update(params, state.target_params, hyper.tau),
-        lambda: state.target_params,
-    )
-    return AgentState(params, target_params, opt_state, state.memory), grad_norm
-
-
 def as_learned(steps: Transition, hyper: Hyper, lengths: Array | None = None) -> Transition:
     """Transitions with rewards scaled and then clipped, and gamma multiplied into discounts.
 
@@ -433,55 +335,3 @@ def as_learned(steps: Transition, hyper: Hyper, lengths: Array | None = None) ->
     of_one = functools.partial(folded, gamma=hyper.gamma)
     reward, discount = jax.vmap(of_one)(reward, steps.discount, lengths)
     return steps._replace(reward=reward, discount=discount)
-
-
-def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:
-    """Adam, SGD or RMSProp, then the learning rate, decayed by the count of updates.
-
-    The hyperparameters may be traced: the state's structure depends on ``config`` alone.
-    """
-    rules: dict[str, Callable[[], Any]] = {
-        "adam": lambda: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
-        "sgd": lambda: optax.trace(decay=hyper.momentum),
-        "rmsprop": lambda: optax.chain(
-            optax.scale_by_rms(decay=hyper.rmsprop_decay, eps=hyper.optimizer_epsilon),
-            optax.trace(decay=hyper.momentum),
-        ),
-    }
-    return optax.chain(rules[config.optimizer](), optax.scale(-learning_rate_at(hyper, updates)))
-
-
-def learning_rate_at(hyper: Hyper, updates: Array) -> Array:
-    """The step size, float32 ``[]``, after ``updates`` updates."""
-    return jnp.asarray(hyper.learning_rate / (1.0 + hyper.learning_rate_decay * updates))
-
-
-def epsilon_at(config: Config, now: Now) -> Array:
-    """Epsilon of one seed by the schedule that ``config`` names, float32 ``[]``."""
-    start, end = now.hyper.epsilon_start, now.hyper.epsilon_end
-    match config.epsilon_schedule:
-        case "constant":
-            return exploration.constant_schedule(start)
-        case "linear":
-            return exploration.linear_schedule(now.step, start, end, now.hyper.epsilon_steps)
-        case "exponential":
-            return exploration.exponential_schedule(now.step, start, end, now.hyper.epsilon_steps)
-        case _:
-            decay = now.hyper.epsilon_decay
-            return exploration.per_episode_schedule(now.episodes, start, end, decay)
-
-
-def global_norm(tree: Params) -> Array:
-    """The square root of the sum of all squares in a pytree, float32 ``[]``."""
-    return jnp.sqrt(sum(_sum_of_squares(leaf.reshape(-1)) for leaf in jax.tree.leaves(tree)))
-
-
-def _sum_of_squares(x: Array) -> Array:
-    # Sixteen partial sums side by side first: XLA's CPU backend runs one long reduction of a batch
-    # of lanes without vector instructions, and the norm of the gradient would cost as much as its
-    # largest matrix product.
-    part = x.size // 16
-    if part < 64:
-        return jnp.sum(jnp.square(x))
-    partial = sum(jnp.square(x[i * part : (i + 1) * part]) for i in range(16))
-    return jnp.sum(partial) + jnp.sum(jnp.square(x[16 * part :]))

@@ -5,7 +5,7 @@ Source: Watkins and Dayan 1992.
 
 import jax.numpy as jnp
 
-from dqx.agents import Variant, kit, register
+from dqx.agents import Variant, kit, optimizers, policies, register
 from dqx.core import exploration, tabular
 from dqx.core.agent import Agent, AgentState, Learned, Now, Spec
 from dqx.core.types import Array, Batch, Key, Params, PyTree
@@ -21,7 +21,7 @@ def build(config: Config, spec: Spec) -> Agent:
     _check(spec)
     assert spec.num_categories is not None
     network = tabular.Table(spec.num_actions, spec.num_categories, config.initial_q)
-    policy = kit.make_policy(config, spec)
+    policy = policies.make_policy(config, spec)
 
     def init(key: Key) -> AgentState:
         params = network.init(key, jnp.zeros((1, *spec.obs_shape), spec.obs_dtype))
@@ -47,7 +47,7 @@ def build(config: Config, spec: Spec) -> Agent:
     ) -> tuple[AgentState, Learned]:
         hyper, steps = now.hyper, kit.as_learned(batch.steps, now.hyper, batch.lengths)
         step_size = tabular.StepSize(
-            kit.learning_rate_at(hyper, now.updates), hyper.visit_power, hyper.td_error_clip
+            optimizers.learning_rate_at(hyper, now.updates), hyper.visit_power, hyper.td_error_clip
         )
         table, visits, (errors, q) = tabular.q_learning(
             state.params["params"]["table"], state.opt_state, step_size, steps, batch.weight
@@ -60,7 +60,7 @@ def build(config: Config, spec: Spec) -> Agent:
             "q_max": jnp.max(q),
             "td_error_abs": jnp.mean(jnp.abs(errors)),
             "grad_norm": jnp.float32(jnp.nan),
-            "weight_norm": kit.global_norm(params),
+            "weight_norm": optimizers.global_norm(params),
         }
         return AgentState(params, {}, visits, state.memory), Learned(metrics, jnp.abs(errors))
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 
 from dqx.compute import trees
+from dqx.compute.intervals import intervals
 from dqx.compute.limits import Limit
 from dqx.compute.programs import Programs
-from dqx.compute.session import intervals
 from dqx.core.replay import ring_rows
 from dqx.settings import Config, ConfigError
 

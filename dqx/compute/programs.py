@@ -25,7 +25,7 @@ from dqx.core.agent import Metric
 from dqx.core.environment import Environment
 from dqx.core.evaluation import Played
 from dqx.core.keys import seed_key
-from dqx.core.loop import Clock, Episodes, Lane
+from dqx.core.state import Clock, Episodes, Lane
 from dqx.core.types import Array
 from dqx.settings import Config, Hyper, complete, environments
 

@@ -13,27 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dqx.compute import trees
+from dqx.compute.intervals import Interval, intervals
 from dqx.compute.programs import Programs
+from dqx.compute.rows import (
+    EVAL_METRICS,
+    EpisodeColumns,
+    agent_metrics,
+    episode_metrics,
+    finished_episodes,
+    joined,
+)
 from dqx.compute.solution import EXACT_METRICS, exact_metrics
-from dqx.core.agent import Metric
 from dqx.core.evaluation import Played
-from dqx.core.loop import Clock, Episodes, Lane
+from dqx.core.state import Clock, Episodes, Lane
 from dqx.core.types import PyTree
-from dqx.settings import Config, Hyper, evaluates_at, row_steps
+from dqx.settings import Config, ConfigError, Hyper, row_steps
 from dqx.settings.field import INT_END
 
-EPISODE_METRICS = (
-    "episode_count",
-    "episode_return", "episode_return_min", "episode_return_max",
-    "episode_length", "episode_length_min", "episode_length_max",
-)  # fmt: skip
-EVAL_METRICS = ("eval_return", "eval_length", "eval_q_max")
-# So many lengths of segment are compiled as they are; of more, all but the commonest are put
-# together from the powers of this many rounds.
-_LENGTHS, _POWER = 3, 32
-
-# Finished episodes as columns: lane, environment step at the end, return, length.
-EpisodeColumns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 OnRow = Callable[[int, dict[str, np.ndarray]], None]
 # Of an evaluation that takes long: environment steps trained before it, its episodes that are over,
 # all of them, and steps of each so far.
@@ -42,6 +38,7 @@ OnWait = Callable[[int, int, int, int], bool]
 # are one piece. Those after it take about a second, whatever a step takes.
 PIECE = 16_384
 _PIECES = 64, 2**20
+_MOST_STEPS = INT_END - 1  # that a counter of an episode holds
 
 
 class Chunk(NamedTuple):
@@ -90,56 +87,6 @@ class ChunkResult(NamedTuple):
     episodes: EpisodeColumns
     params: PyTree
     diverged_at: np.ndarray
-
-
-class Interval(NamedTuple):
-    """From one row to the next.
-
-    Attributes:
-        start: environment step of the row before.
-        end: environment step of the row.
-        warm: lengths of the pieces with random actions.
-        learn: lengths of the pieces with learning, after them.
-        evaluates: whether there is a greedy evaluation at the end.
-    """
-
-    start: int
-    end: int
-    warm: tuple[int, ...]
-    learn: tuple[int, ...]
-    evaluates: bool
-
-
-def intervals(config: Config) -> list[Interval]:
-    """The intervals of a run, in pieces of a few lengths, so that few programs are compiled."""
-    ends = row_steps(config)
-    bounds = list(zip([0, *ends], ends, strict=False))
-    starts = config.learning_starts
-    warm = [max(0, min(end, starts) - start) for start, end in bounds]
-    learn = [end - start - w for (start, end), w in zip(bounds, warm, strict=True)]
-    parts = zip(bounds, _pieces(warm, config), _pieces(learn, config), strict=True)
-    return [Interval(*bound, w, x, evaluates_at(config, bound[1])) for bound, w, x in parts]
-
-
-def _pieces(lengths: list[int], config: Config) -> list[tuple[int, ...]]:
-    """Each length as it is if few differ, else all but the commonest in pieces."""
-    counts = collections.Counter(length for length in lengths if length)
-    few = len(counts) <= _LENGTHS
-    whole = set(counts) if few else {length for length, _ in counts.most_common(1)}
-    return [
-        _taken_apart(length, config.train_period)
-        if length and length not in whole
-        else (length,) * (length > 0)
-        for length in lengths
-    ]
-
-
-def _taken_apart(length: int, unit: int) -> tuple[int, ...]:
-    found: list[int] = []
-    for power in (_POWER**2, _POWER, 1):
-        count, length = divmod(length, power * unit)
-        found += [power * unit] * count
-    return tuple(found)
 
 
 @dataclasses.dataclass
@@ -322,7 +269,12 @@ class Session:
             if self._on_wait is not None and self._on_wait(*told):
                 return False
             started = time.monotonic()
-            found.until = min(found.until + piece, INT_END - 1)
+            if found.until == _MOST_STEPS:
+                raise ConfigError(
+                    f"an episode of evaluation has not ended after {_MOST_STEPS} steps: give the "
+                    "environment a time limit (time_limit = N)"
+                )
+            found.until = min(found.until + piece, _MOST_STEPS)
             found.played = self._programs.play(self._clock, self._lanes, found.played, found.until)
 
     def _collect(self, pending: _Pending) -> None:
@@ -351,9 +303,9 @@ class Session:
         if pending.row is not None:
             return pending
         width = self._programs.width
-        finished = _finished(pending.episodes)
-        row = _episode_metrics(finished, width)
-        row |= _agent_metrics(self._programs.metrics, pending.metrics, width)
+        finished = finished_episodes(pending.episodes)
+        row = episode_metrics(finished, width)
+        row |= agent_metrics(self._programs.metrics, pending.metrics, width)
         nothing = np.full(width, np.nan, np.float32)
         row |= dict.fromkeys((*EVAL_METRICS, *EXACT_METRICS), nothing)
         self._episodes.append(finished)
@@ -366,68 +318,9 @@ class Session:
             rows.append(self._pending.row)  # without the evaluation that is under way
         names = rows[0] if rows else ()
         metrics = {name: np.stack([row[name] for row in rows], axis=1) for name in names}
-        return metrics, _columns(self._episodes)
+        return metrics, joined(self._episodes)
 
 
 def _lacks_evaluation(last: Interval, rows: Sequence[Mapping[str, np.ndarray]]) -> bool:
     """Whether the last row was saved while its evaluation was under way: it has no lengths then."""
     return last.evaluates and bool(rows) and bool(np.isnan(rows[-1]["eval_length"]).all())
-
-
-def row_metrics(programs: Programs) -> tuple[str, ...]:
-    """The names of all metrics of a row, in their order."""
-    return (*EPISODE_METRICS, *programs.metrics, *EVAL_METRICS, *EXACT_METRICS)
-
-
-def _agent_metrics(
-    metrics: Mapping[str, Metric], pieces: Sequence[tuple[int, dict[str, Any]]], width: int
-) -> dict[str, np.ndarray]:
-    """The agent's numbers of an interval, from those of its pieces and their lengths."""
-    if not pieces:
-        return {name: np.full(width, m.before, np.float32) for name, m in metrics.items()}
-    weights = [steps for steps, _ in pieces]
-    row = {}
-    for name, metric in metrics.items():
-        values = [np.array(numbers[name]) for _, numbers in pieces]
-        if len(values) == 1 or metric.over in ("last", "now"):
-            row[name] = values[-1]
-        elif metric.over == "max":
-            row[name] = np.max(values, axis=0)
-        else:
-            mean = np.average(np.asarray(values, np.float64), axis=0, weights=weights)
-            row[name] = mean.astype(np.float32)
-    return row
-
-
-def _finished(found: Sequence[tuple[int, Episodes]]) -> EpisodeColumns:
-    columns = []
-    for start, episodes in found:
-        total, length = np.array(episodes.total), np.array(episodes.length)
-        lane, row, env = np.nonzero(length)
-        step = start + (row + 1) * length.shape[2]
-        columns.append((lane, step, total[lane, row, env], length[lane, row, env]))
-    return _columns(columns)
-
-
-def _columns(parts: Sequence[EpisodeColumns]) -> EpisodeColumns:
-    if not parts:
-        none = np.zeros(0, np.int64)
-        return none, none, none.astype(np.float32), none.astype(np.int32)
-    lane, step, total, length = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return lane, step, total, length
-
-
-def _episode_metrics(episodes: EpisodeColumns, width: int) -> dict[str, np.ndarray]:
-    """Count, mean, least and greatest return and length of finished episodes, else NaN."""
-    lane, _, returns, lengths = episodes
-    count = np.bincount(lane, minlength=width)
-    some = count > 0
-    metrics = {"episode_count": count.astype(np.int64)}
-    for name, values in (("episode_return", returns), ("episode_length", lengths)):
-        mean = np.bincount(lane, weights=values, minlength=width) / np.maximum(count, 1)
-        least, greatest = np.full(width, np.inf), np.full(width, -np.inf)
-        np.minimum.at(least, lane, values)
-        np.maximum.at(greatest, lane, values)
-        for suffix, result in (("", mean), ("_min", least), ("_max", greatest)):
-            metrics[name + suffix] = np.where(some, result, np.nan).astype(np.float32)
-    return metrics

@@ -10,81 +10,23 @@ written in place.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from dqx.core.agent import Agent, AgentState, Metric, Now
+from dqx.core.agent import Agent, Metric, Now
+from dqx.core.blocks import BLOCK_BYTES, BLOCK_ROUNDS, drawn_bytes, in_blocks, scan
 from dqx.core.environment import Environment
 from dqx.core.evaluation import Evaluation, Played, begin, evaluate, mean_q_max, play, q_table
 from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
 from dqx.core.replay import Filled, Store
 from dqx.core.sampling import Sampler
+from dqx.core.state import Clock, Episodes, Lane
 from dqx.core.types import Array, Batch, Key, PyTree, Transition
 from dqx.settings import Config, Hyper
-
-# Rounds whose random numbers are drawn at once. Every draw folds in the clock, so the choice
-# changes no number.
-BLOCK_ROUNDS = 512
-# Bytes of what is drawn for a seed: large observations or many updates make smaller blocks.
-BLOCK_BYTES = 2**22
-
-
-class Clock(struct.PyTreeNode):
-    """What all seeds share, each int32 ``[]``: steps, updates, replay position and size."""
-
-    step: Array
-    updates: Array
-    position: Array
-    size: Array
-
-
-class Lane(struct.PyTreeNode):
-    """What one seed has to itself.
-
-    Attributes:
-        key: the seed's key; never changes, the clock is folded in for every use.
-        agent: parameters, target parameters, optimizer state.
-        replay_rows: packed transitions, ``{dtype: [C, width]}``.
-        sampler: what the sampler keeps; None if nothing.
-        env_state: states of the parallel environments, leading axis ``[E]``.
-        obs: the observations to act on, ``[E, ...]``.
-        episode_return: float32 ``[E]``, of the episodes under way.
-        episode_length: int32 ``[E]``, in steps of each environment.
-        episodes: int32 ``[]``, finished so far.
-        diverged_at: int32 ``[]``, environment step at which loss or parameters became non-finite,
-            -1 if never.
-        env_inputs: float32 ``[]`` by name, parameters of its environment that are inputs.
-    """
-
-    key: Key
-    agent: AgentState
-    replay_rows: dict[str, Array]
-    sampler: PyTree
-    env_state: PyTree
-    obs: Array
-    episode_return: Array
-    episode_length: Array
-    episodes: Array
-    diverged_at: Array
-    env_inputs: dict[str, Array]
-
-
-class Episodes(NamedTuple):
-    """Episodes that finished, one entry for each environment step: ``[steps, E]``.
-
-    Attributes:
-        total: float32, the sum of rewards; only meaningful where ``length`` is positive.
-        length: int32, steps of the episode that finished here, 0 where none did.
-    """
-
-    total: Array
-    length: Array
 
 
 class Trainer(NamedTuple):
@@ -231,11 +173,11 @@ def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock
         return (clock, lane), episodes
 
     def block(carry: tuple[Clock, Lane], count: int) -> Any:
-        return _scan(step, carry, _draw_steps(parts, *carry, count), count)
+        return scan(step, carry, _draw_steps(parts, *carry, count), count)
 
     _check_steps("warm_up", steps, num_envs=parts.config.num_envs)
     count = steps // parts.config.num_envs
-    (clock, lane), episodes = _in_blocks(block, (clock, lane), count, _block_rounds(parts))
+    (clock, lane), episodes = in_blocks(block, (clock, lane), count, _block_rounds(parts))
     return clock, lane, episodes
 
 
@@ -258,8 +200,8 @@ def _segment(
         return (clock, lane), metrics
 
     def train_round(carry: tuple[Clock, Lane], draws: tuple[_StepDraws, _UpdateDraws]) -> Any:
-        carry, episodes = _scan(act_step, carry, draws[0], step_count)
-        carry, metrics = _scan(learn_step, carry, draws[1], config.updates_per_train)
+        carry, episodes = scan(act_step, carry, draws[0], step_count)
+        carry, metrics = scan(learn_step, carry, draws[1], config.updates_per_train)
         return carry, (episodes, metrics)
 
     def block(carry: tuple[Clock, Lane], count: int) -> Any:
@@ -267,11 +209,11 @@ def _segment(
             lambda x: x.reshape(count, step_count, *x.shape[1:]),
             _draw_steps(parts, *carry, count * step_count),
         )
-        return _scan(train_round, carry, (step_draws, _draw_updates(parts, *carry, count)), count)
+        return scan(train_round, carry, (step_draws, _draw_updates(parts, *carry, count)), count)
 
     _check_steps("segment", steps, train_period=config.train_period)
     count = steps // config.train_period
-    (clock, lane), (episodes, learned) = _in_blocks(
+    (clock, lane), (episodes, learned) = in_blocks(
         block, (clock, lane), count, _block_rounds(parts)
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
@@ -448,41 +390,8 @@ def example_transition(env: Environment) -> Transition:
 def _block_rounds(parts: _Parts) -> int:
     """Rounds whose random numbers are drawn at once."""
     config = parts.config
-    step_bytes = config.num_envs * _bytes(parts.env.reset) + _bytes(parts.agent.act_draws)
-    update_bytes = _bytes(parts.sampler.draws) + _bytes(parts.agent.learn_draws)
+    step_bytes = config.num_envs * drawn_bytes(parts.env.reset) + drawn_bytes(parts.agent.act_draws)
+    update_bytes = drawn_bytes(parts.sampler.draws) + drawn_bytes(parts.agent.learn_draws)
     steps = config.train_period // config.num_envs
     round_bytes = steps * step_bytes + config.updates_per_train * update_bytes
     return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))
-
-
-def _bytes(draws: Callable[[Key], PyTree]) -> int:
-    """Bytes of what a function draws from a key."""
-    drawn = jax.tree.leaves(jax.eval_shape(draws, jax.eval_shape(jax.random.key, 0)))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in drawn)
-
-
-def block_size(count: int, limit: int) -> int:
-    """How many of ``count`` rounds or steps a block takes, at most ``limit``."""
-    limit = min(count, limit)
-    size = max(d for d in range(1, limit + 1) if count % d == 0)
-    # Where divisors are few, one odd block comes at the end instead.
-    return limit if size < math.sqrt(limit) else size
-
-
-def _scan(body: Callable[[Any, Any], Any], carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
-    """``lax.scan``, without a loop where there is only one step."""
-    return jax.lax.scan(body, carry, xs, length=length, unroll=length == 1)
-
-
-def _in_blocks(
-    block: Callable[[Any, int], Any], carry: Any, count: int, limit: int
-) -> tuple[Any, Any]:
-    """Runs ``block(carry, size)`` up to ``count``, with ``size <= limit``; outputs are joined."""
-    size = block_size(count, limit)
-    whole, rest = divmod(count, size)
-    carry, outputs = jax.lax.scan(lambda c, _: block(c, size), carry, None, length=whole)
-    outputs = jax.tree.map(lambda x: x.reshape(whole * size, *x.shape[2:]), outputs)
-    if rest:
-        carry, last = block(carry, rest)
-        outputs = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), outputs, last)
-    return carry, outputs

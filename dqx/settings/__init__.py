@@ -4,9 +4,11 @@ Nothing here imports JAX or anything else that takes long to load.
 """
 
 from dqx.settings import environments
-from dqx.settings.declared import SETTINGS, Config, Hyper, setting
+from dqx.settings.config import Config
+from dqx.settings.declared import SETTINGS, setting
 from dqx.settings.errors import ConfigError, ConfigWarning, brief, closest
 from dqx.settings.field import Setting, declare, own_setting, show
+from dqx.settings.hyper import Hyper
 from dqx.settings.manual import field_help
 from dqx.settings.periods import evaluates_at, notes, rounded, row_steps
 from dqx.settings.presets import PresetAbout, preset, preset_about, preset_names

@@ -19,7 +19,8 @@ from dqx.settings.single import check_single, is_number
 if TYPE_CHECKING:
     import numpy as np
 
-    from dqx.settings.declared import Config, Hyper
+    from dqx.settings.config import Config
+    from dqx.settings.hyper import Hyper
 
 PREFIX = "env."
 _RULES = ("uniform", "log_uniform")

@@ -8,7 +8,8 @@ import dataclasses
 import functools
 from typing import Any
 
-from dqx.settings.declared import SETTINGS, Config
+from dqx.settings.config import Config
+from dqx.settings.declared import SETTINGS
 from dqx.settings.errors import ConfigError
 from dqx.settings.field import INT_END, Setting
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqx.arguments import instance, require
-from dqx.settings.declared import Config, Hyper
+from dqx.settings.config import Config
 from dqx.settings.errors import ConfigError, closest
+from dqx.settings.hyper import Hyper
 from dqx.settings.values import override
 
 _NAME = instance("a preset's name, such as 'cartpole'", str)

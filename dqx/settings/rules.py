@@ -4,9 +4,11 @@ import math
 
 from dqx.arguments import instance, require
 from dqx.settings import environments, registry
-from dqx.settings.declared import SETTINGS, Config, Hyper, setting
+from dqx.settings.config import Config
+from dqx.settings.declared import SETTINGS, setting
 from dqx.settings.errors import ConfigError, closest
 from dqx.settings.field import INT_END, Setting, show, with_trait
+from dqx.settings.hyper import Hyper
 from dqx.settings.periods import check_rows, rounded
 
 A_CONFIG = instance("a dqx.Config", Config)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dqx.arguments import shown
+from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
 from dqx.compute.score import score
-from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS
 from dqx.compute.solution import EXACT_METRICS
 from dqx.settings import Config, row_steps
 from dqx.study.folder import StudyError, plain

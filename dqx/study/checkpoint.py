@@ -14,7 +14,8 @@ import numpy as np
 
 from dqx.compute import trees
 from dqx.compute.programs import Programs
-from dqx.compute.session import Saved, row_metrics
+from dqx.compute.rows import row_metrics
+from dqx.compute.session import Saved
 from dqx.study import forms
 from dqx.study.folder import (
     Folder,

@@ -12,8 +12,10 @@ from dqx.arguments import FLAG, FUNCTION, maybe, require
 from dqx.compute import trees
 from dqx.compute.devices import free_bytes, select_devices
 from dqx.compute.footprint import measure, state_of
+from dqx.compute.intervals import intervals
 from dqx.compute.programs import Programs, programs_for
-from dqx.compute.session import PIECE, intervals, row_metrics
+from dqx.compute.rows import row_metrics
+from dqx.compute.session import PIECE
 from dqx.compute.solution import exact_metrics
 from dqx.settings import ConfigError, row_steps
 from dqx.study import checkpoint

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqx.agents import kit
+from dqx.agents import kit, optimizers, policies
 from dqx.core import exploration
 from dqx.core.types import Transition
 from dqx.settings import SETTINGS, Hyper
@@ -42,13 +42,13 @@ def test_global_norm_equals_numpys(sizes):
         value[-1] = 50.0  # the last number of the rest counts too
         value[0] = -30.0
     expected = np.linalg.norm(np.concatenate([v.astype(np.float64) for v in tree.values()]))
-    np.testing.assert_allclose(kit.global_norm(tree), expected, rtol=1e-6)
+    np.testing.assert_allclose(optimizers.global_norm(tree), expected, rtol=1e-6)
 
 
 def test_global_norm_of_matrices():
     matrix = np.arange(1200.0, dtype=np.float32).reshape(30, 40)
     np.testing.assert_allclose(
-        kit.global_norm([matrix, matrix.T]), 2**0.5 * np.linalg.norm(matrix), 1e-6
+        optimizers.global_norm([matrix, matrix.T]), 2**0.5 * np.linalg.norm(matrix), 1e-6
     )
 
 
@@ -65,8 +65,8 @@ def test_epsilon_follows_the_named_schedule(name, expected):
     hyper = Hyper(epsilon_start=0.8, epsilon_end=0.2, epsilon_steps=1000.0, epsilon_decay=0.9)
     config = dataclasses.replace(CONFIG, epsilon_schedule=name)
     at = now(hyper, step=250, updates=3, episodes=7)
-    np.testing.assert_allclose(kit.epsilon_at(config, at), expected, rtol=1e-5)
-    status = kit.make_policy(config, SPEC).status(at)
+    np.testing.assert_allclose(policies.epsilon_at(config, at), expected, rtol=1e-5)
+    status = policies.make_policy(config, SPEC).status(at)
     assert status.keys() == {"epsilon"}
     np.testing.assert_allclose(status["epsilon"], expected, rtol=1e-5)
 
@@ -89,7 +89,9 @@ def test_as_learned_scales_and_clips_rewards_and_multiplies_gamma_in():
 @pytest.mark.parametrize(("updates", "expected"), [(0, 0.5), (1, 0.4), (12, 0.125)])
 def test_the_learning_rate_decays_with_updates(updates, expected):
     hyper = Hyper(learning_rate=0.5, learning_rate_decay=0.25)
-    np.testing.assert_allclose(kit.learning_rate_at(hyper, jnp.int32(updates)), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        optimizers.learning_rate_at(hyper, jnp.int32(updates)), expected, rtol=1e-6
+    )
 
 
 # --- Policies.
@@ -158,7 +160,7 @@ def test_each_environment_has_its_rung_of_the_ladder():
     seen = set()
     for share in (0.9, 1.1):  # coins just below and just above each environment's epsilon
         draws = POLICY_DRAWS._replace(coin=jnp.asarray(share * epsilons, jnp.float32))
-        policy = kit.make_policy(
+        policy = policies.make_policy(
             dataclasses.replace(CONFIG, epsilon_schedule="constant", epsilon_ladder=True), SPEC
         )
         q = jnp.asarray(np.eye(6, ACTIONS), jnp.float32)
@@ -174,7 +176,7 @@ def test_each_environment_has_its_rung_of_the_ladder():
 @pytest.mark.parametrize("policy", POLICIES)
 def test_epsilon_is_told_of_policies_that_have_one(policy):
     config = dataclasses.replace(CONFIG, policy=policy, epsilon_schedule="constant")
-    told = kit.make_policy(config, SPEC).status(now(Hyper(epsilon_start=0.25)))["epsilon"]
+    told = policies.make_policy(config, SPEC).status(now(Hyper(epsilon_start=0.25)))["epsilon"]
     expected = 0.25 if policy in ("epsilon_greedy", "max_boltzmann") else np.nan
     np.testing.assert_array_equal(told, expected)
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import dqx
+from dqx.compute.intervals import intervals
 from dqx.compute.programs import programs_for
-from dqx.compute.session import Chunk, Session, intervals, row_metrics
+from dqx.compute.rows import row_metrics
+from dqx.compute.session import Chunk, Session
 from dqx.settings import rounded
 from tests.shared import HYPER, TINY
 

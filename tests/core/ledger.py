@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dqx
-from dqx.agents import kit
+from dqx.agents import policies
 from dqx.core import loop, sampling
 from dqx.core.agent import Agent, AgentState, Learned, Metric
 from dqx.core.keys import seed_key
@@ -36,7 +36,7 @@ def ledger_agent(config, spec):
     Its parameters are the count of updates, its optimizer's state tables [LOG] of what each update
     was given. Its action is a million times epsilon; its priorities are the rewards.
     """
-    policy = kit.make_policy(config, spec)
+    policy = policies.make_policy(config, spec)
 
     def init(key):
         size = config.batch_size
@@ -51,7 +51,7 @@ def ledger_agent(config, spec):
         return AgentState(jnp.int32(0), {}, notes)
 
     def act(state, obs, draws, now):
-        noted = jnp.round(kit.epsilon_at(config, now) * 1e6).astype(jnp.int32)
+        noted = jnp.round(policies.epsilon_at(config, now) * 1e6).astype(jnp.int32)
         return jnp.broadcast_to(noted, obs.shape[:1]), state
 
     def learn(state, batch, draws, now, sync):
@@ -77,7 +77,7 @@ def ledger_agent(config, spec):
         learn_draws=lambda key: (),
         learn=learn,
         q_values=lambda params, obs: jnp.zeros((*obs.shape[:1], 2)),
-        status=lambda now: {"epsilon": kit.epsilon_at(config, now)},
+        status=lambda now: {"epsilon": policies.epsilon_at(config, now)},
         metrics=METRICS,
     )
 

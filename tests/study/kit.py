@@ -18,7 +18,8 @@ from dqx.agents import kit as agents_kit
 from dqx.compute import cache
 from dqx.compute.digest import digest, flatten, nested
 from dqx.compute.programs import Programs
-from dqx.compute.session import EPISODE_METRICS, EVAL_METRICS, ChunkResult
+from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
+from dqx.compute.session import ChunkResult
 from dqx.compute.solution import EXACT_METRICS
 from dqx.settings import Config, evaluates_at, row_steps
 from dqx.study import Sink, StudyInterrupted, read_plan

@@ -14,7 +14,8 @@ import dqx
 from dqx.compute.devices import select_devices
 from dqx.compute.digest import flatten
 from dqx.compute.programs import Programs
-from dqx.compute.session import Session, row_metrics
+from dqx.compute.rows import row_metrics
+from dqx.compute.session import Session
 from dqx.study import StudyError, checkpoint, read_plan
 from dqx.study.folder import Folder, read_arrays
 from dqx.study.schedule import groups

@@ -5,8 +5,7 @@ import math
 
 import pytest
 
-from dqx.settings import ConfigError, brief, check_seeds, override, validate
-from dqx.settings.declared import Config, Hyper
+from dqx.settings import Config, ConfigError, Hyper, brief, check_seeds, override, validate
 from dqx.settings.environments import resolved
 from dqx.settings.single import is_number
 from dqx.study import StudyError, read_plan

@@ -10,6 +10,7 @@ import pytest
 
 from dqx.compute import session as sessions
 from dqx.compute.programs import Programs
+from dqx.settings import ConfigError
 from dqx.study import Sink, engine, load
 from dqx.study.executors import local
 from tests.cli.kit import environment
@@ -129,3 +130,10 @@ def test_an_evaluation_that_never_ends_is_told_of_and_stops_at_ctrl_c(tmp_path):
     assert time.monotonic() - asked < 30
     assert "interrupted; everything so far is in " in lines[-1]
     assert sum("of 4 episodes over, step" in line for line in lines) == 1
+
+
+def test_an_episode_that_outlives_the_counter_is_told(tmp_path, pieces, monkeypatch):
+    monkeypatch.setattr(sessions, "_MOST_STEPS", 250)
+    with pytest.raises(ConfigError, match="has not ended after 250 steps: give the environment a"):
+        run(PLAN, tmp_path / "s")
+    assert pieces == [200, 250]

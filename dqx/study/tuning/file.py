@@ -10,6 +10,7 @@ from dqx.settings import (
     MAX_SEEDS,
     Config,
     ConfigError,
+    Hyper,
     brief,
     check_root_seed,
     check_seeds,
@@ -20,7 +21,6 @@ from dqx.settings import (
     preset,
     setting,
 )
-from dqx.settings.declared import Hyper
 from dqx.settings.single import is_number
 from dqx.study.draws import Rule, read_rule
 from dqx.study.folder import StudyError

@@ -1,0 +1,105 @@
+"""How agents choose actions from Q-values: one policy for all that have such."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dqx.core import exploration
+from dqx.core.agent import Now, Spec
+from dqx.core.types import Array, Key, PyTree
+from dqx.settings import Config
+
+
+class Policy(NamedTuple):
+    """How an agent chooses actions from Q-values; see `Agent` for the functions.
+
+    Attributes:
+        memory: what it remembers at the start.
+        draws: ``draws(key)``.
+        choose: ``choose(q_values [E, A], memory, draws, now) -> (int32 [E], memory)``.
+        explore: ``explore(memory, draws) -> (int32 [E], memory)``.
+        status: ``status(now)``.
+    """
+
+    memory: Callable[[], PyTree]
+    draws: Callable[[Key], exploration.Draw]
+    choose: Callable[[Array, PyTree, exploration.Draw, Now], tuple[Array, PyTree]]
+    explore: Callable[[PyTree, exploration.Draw], tuple[Array, PyTree]]
+    status: Callable[[Now], dict[str, Array]]
+
+
+def make_policy(config: Config, spec: Spec) -> Policy:
+    """The policy that ``config`` names, for E environments with A actions.
+
+    Its memory is how often each action was taken, int32 ``[A]``, counted from 1, where
+    ``boltzmann_gumbel`` needs it, else None.
+    """
+    name = config.policy
+    gumbel = name in exploration.GUMBEL_POLICIES
+    counted = name == "boltzmann_gumbel"
+
+    def memory() -> Array | None:
+        return jnp.ones(spec.num_actions, jnp.int32) if counted else None
+
+    def draws(key: Key) -> exploration.Draw:
+        keys = jax.random.split(key, spec.num_envs)
+        return jax.vmap(lambda k: exploration.draw(k, spec.num_actions, gumbel))(keys)
+
+    def remember(counts: Array | None, action: Array) -> Array | None:
+        if counts is None:
+            return None
+        taken = jax.nn.one_hot(action, spec.num_actions, dtype=jnp.int32)
+        return counts + jnp.sum(taken, axis=0)
+
+    def choose(
+        q_values: Array, counts: Array | None, draws: exploration.Draw, now: Now
+    ) -> tuple[Array, Array | None]:
+        temperature = now.hyper.temperature
+        epsilon = epsilon_at(config, now)
+        if config.epsilon_ladder:
+            epsilon = exploration.epsilon_ladder(epsilon, spec.num_envs, now.hyper.ladder_power)
+
+        def one(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
+            match name:
+                case "epsilon_greedy":
+                    return exploration.epsilon_greedy(draw, q, epsilon)
+                case "boltzmann":
+                    return exploration.boltzmann(draw, q, temperature)
+                case "max_boltzmann":
+                    return exploration.max_boltzmann(draw, q, epsilon, temperature)
+                case "boltzmann_gumbel":
+                    return exploration.boltzmann_gumbel(draw, q, jnp.asarray(counts), temperature)
+                case "softmax":
+                    return exploration.boltzmann(draw, q, 1.0)
+                case _:
+                    return exploration.greedy(q)
+
+        axes = (0, 0, 0 if jnp.ndim(epsilon) else None)
+        action = jax.vmap(one, in_axes=axes)(draws, q_values, epsilon)
+        return action, remember(counts, action)
+
+    def explore(counts: Array | None, draws: exploration.Draw) -> tuple[Array, Array | None]:
+        return draws.action, remember(counts, draws.action)
+
+    def status(now: Now) -> dict[str, Array]:
+        has = name in exploration.EPSILON_POLICIES
+        return {"epsilon": epsilon_at(config, now) if has else jnp.float32(jnp.nan)}
+
+    return Policy(memory, draws, choose, explore, status)
+
+
+def epsilon_at(config: Config, now: Now) -> Array:
+    """Epsilon of one seed by the schedule that ``config`` names, float32 ``[]``."""
+    start, end = now.hyper.epsilon_start, now.hyper.epsilon_end
+    match config.epsilon_schedule:
+        case "constant":
+            return exploration.constant_schedule(start)
+        case "linear":
+            return exploration.linear_schedule(now.step, start, end, now.hyper.epsilon_steps)
+        case "exponential":
+            return exploration.exponential_schedule(now.step, start, end, now.hyper.epsilon_steps)
+        case _:
+            decay = now.hyper.epsilon_decay
+            return exploration.per_episode_schedule(now.episodes, start, end, decay)
