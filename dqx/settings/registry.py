@@ -34,6 +34,7 @@ class AgentEntry(NamedTuple):
 
 
 _PACKAGE = "dqx.agents"
+_SHARED = frozenset({"kit", "optimizers", "policies"})  # its modules that are no agent
 _AGENTS: dict[str, AgentEntry] = {}
 # Names that an agent's setting cannot take.
 _TAKEN = {"extra", "env_options", "env_inputs", "replace", "preset", "name", "draws", "seed"}
@@ -155,7 +156,7 @@ def _modules(package: str) -> tuple[str, ...]:
     if spec is None or spec.submodule_search_locations is None:
         return ()
     names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
-    return tuple(name for name in names if not name.startswith("_") and name != "kit")
+    return tuple(name for name in names if not name.startswith("_") and name not in _SHARED)
 
 
 def _check_own(entry: AgentEntry, setting: Setting) -> None:

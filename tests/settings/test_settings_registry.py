@@ -31,6 +31,12 @@ def test_the_built_in_agents(real_agents):
     assert set(agent("tabular").has) == {"table", "TD error"}
 
 
+def test_every_module_that_is_no_agent_is_known_as_such(real_agents):
+    """A shared module that counted as an agent would break every list of all settings."""
+    registry.load_all()
+    assert {entry.name for entry in registry.registered()} >= set(agent_names())
+
+
 def test_an_unknown_agent_names_the_closest_and_all():
     with pytest.raises(ConfigError, match="unknown agent 'dqm'; the closest are dqn; known are"):
         agent("dqm")
