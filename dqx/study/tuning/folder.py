@@ -275,7 +275,7 @@ def read_candidates(folder: TuneFolder, mark: str, generation: int) -> list[dict
     path = folder.candidates(generation)
     record = read_sealed(path, forms.CANDIDATES)
     if record["search_seal"] != mark or record["generation"] != generation:
-        raise StudyError(f"{path}: it belongs to another search")
+        raise StudyError(f"{path}: it belongs to another search than {folder.search}")
     candidates: list[dict[str, Any]] = record["candidates"]
     return candidates
 
@@ -313,7 +313,7 @@ def read_result(folder: TuneFolder, tune: Tune, mark: str) -> dict[str, Any]:
     path = folder.result
     record = read_sealed(path, forms.RESULT)
     if record["search_seal"] != mark:
-        raise StudyError(f"{path}: it belongs to another search")
+        raise StudyError(f"{path}: it belongs to another search than {folder.search}")
     found = record["candidates"]
     if record["winner"] >= len(found):
         raise StudyError(f"{path}: there is no candidate {record['winner']}, which has won")
