@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dqx.core.agent import Agent, Spec
+from dqx.core.averaging import averaging
 from dqx.core.normalization import normalizing
 from dqx.settings import Config, Hyper, Setting, registry
 
@@ -71,10 +72,14 @@ def make_agent(config: Config, spec: Spec) -> Agent:
         ConfigError: if there is no such agent, or it cannot take the observations.
     """
     registry.agent(config.agent)  # imports a module of this package on first use
-    build = _VARIANTS[config.agent].build
-    if not config.normalize_observations:
-        return build(config, spec)
-    return normalizing(lambda inner: build(config, inner), spec)
+
+    def build(spec: Spec) -> Agent:
+        agent = _VARIANTS[config.agent].build(config, spec)
+        if config.averaging == "none":
+            return agent
+        return averaging(agent, acting=config.averaging == "acting")
+
+    return normalizing(build, spec) if config.normalize_observations else build(spec)
 
 
 def source_of(name: str) -> Path | None:

@@ -19,7 +19,7 @@ class TrainedAgent:
 
     Args:
         config: that was trained.
-        params: of the online network, without a leading axis.
+        params: as training left them (of the online network), without a leading axis.
         env_inputs: values of the environment's parameters that are inputs; defaults if left out.
 
     Attributes:

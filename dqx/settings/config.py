@@ -238,6 +238,13 @@ class Config:
     optimizer: str = declare(
         "adam", "optimizer of the network", choices=("adam", "sgd", "rmsprop"), of=owners.GRADIENT
     )
+    averaging: str = declare(
+        "none",
+        "use of a running average of the network's parameters: for evaluations and whoever loads "
+        "the agent (evaluation), or for acting in training too (acting)",
+        choices={"none": (), "evaluation": ("decay",), "acting": ("decay",)},
+        of=owners.NETWORK,
+    )
     policy: str = declare(
         "epsilon_greedy",
         "policy of acting; max_boltzmann is boltzmann with probability epsilon, else greedy; "

@@ -106,6 +106,14 @@ class Hyper:
         high=1,
         of=owners.TARGET,
     )
+    average_decay: float = declare(
+        0.999,
+        "share that an update keeps of the average of parameters, which is the mean over all "
+        "updates at first; 1: always",
+        low=0,
+        high=1,
+        of=("averaging", "decay"),
+    )
     max_grad_norm: float = declare(
         math.inf, "largest global norm of the gradient", above=0, infinite=True, of=owners.GRADIENT
     )

@@ -105,6 +105,7 @@ VARIANTS = [
     {"n_step": 5, "target": "expected_sarsa", "value_rescaling": 1e-2},
     {"target": "munchausen"},
     {"sampling": "prioritized"},
+    {"averaging": "acting", "dense": "noisy"},
 ]
 
 

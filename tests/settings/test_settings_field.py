@@ -76,6 +76,7 @@ ALLOWED = {
     "value_rescaling": NOT_NEGATIVE,
     "loss": among("squared", "huber", "keras_mse"),
     "optimizer": among("adam", "sgd", "rmsprop"),
+    "averaging": among("none", "evaluation", "acting"),
     "policy": among(
         "epsilon_greedy", "greedy", "boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax"
     ),
@@ -102,6 +103,7 @@ ALLOWED = {
     "anneal_steps": POSITIVE,
     "anneal_scale": NOT_NEGATIVE,
     "tau": POSITIVE_SHARE,
+    "average_decay": SHARE,
     "max_grad_norm": LIMIT,
     "reward_scale": POSITIVE,
     "reward_clip": LIMIT,

@@ -205,6 +205,12 @@ OWNED = {
         AGENT,
         "agents with a network (dqn, qr), and agent is tabular",
     ),
+    "averaging": ("acting", AGENT, "agents with a network (dqn, qr), and agent is tabular"),
+    "average_decay": (
+        0.5,
+        {},
+        "averagings with a decay (evaluation, acting), and averaging is none",
+    ),
     "double": (True, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
     "tau": (0.5, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
     "target_period": (8, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
@@ -309,6 +315,7 @@ def test_a_setting_with_its_owner_passes(name):
         **{name: {"sampling": "prioritized"} for name in OWNED if "importance" in name},
         **{name: {"sampling": "prioritized"} for name in OWNED if name.startswith("priority_")},
         "rank_period": {"sampling": "ranked"},
+        "average_decay": {"averaging": "evaluation"},
     }
     validate(*changed(**{name: value}, **owner.get(name, {})))
 
