@@ -28,6 +28,12 @@ def add(subparsers: Any) -> None:
         default=[],
         help="the configurations to compare, after the folders; default: all",
     )
+    add(
+        "--bar",
+        metavar="SCORE",
+        type=shared.number,
+        help="also say which share of seeds ends at this score or better",
+    )
     add("--format", choices=FORMATS, default="text", help="of what is printed; default: text")
     shared.add_import(parser)
     add("--quiet", action="store_true", help="print the result and errors only")
@@ -51,5 +57,5 @@ def run(options: argparse.Namespace) -> int:
             said = time.monotonic()
             print(f"compare: {text}", file=sys.stderr, flush=True)
 
-    print(WRITERS[options.format](compare(studies, options.configs, tell)))
+    print(WRITERS[options.format](compare(studies, options.configs, tell, options.bar)))
     return 0

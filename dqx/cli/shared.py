@@ -173,6 +173,14 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def number(text: str) -> float:
+    """A finite number."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(float(text)):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+
+
 def seconds(text: str) -> float:
     """A time from 0 on."""
     with contextlib.suppress(ValueError):

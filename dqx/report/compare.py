@@ -102,6 +102,7 @@ def compare(
     studies: Sequence[Study],
     configs: Sequence[str] = (),
     tell: Callable[[str], None] = lambda text: None,
+    bar: float | None = None,
 ) -> list[Comparison]:
     """Compares the configurations of studies, each environment and kind of score on its own.
 
@@ -109,6 +110,7 @@ def compare(
         studies: finished or not.
         configs: names of those to compare, in all studies that have them; all if left out.
         tell: told what is being done, now and then.
+        bar: a score; notes say which share of seeds reaches it.
 
     Raises:
         StudyError: for a name that no study has, a folder that was given twice, studies without a
@@ -130,7 +132,7 @@ def compare(
         kinds = "; ".join(f"{group.env}, {group.label}" for group in found)
         raise StudyError(f"--configs names what cannot be compared: {kinds}")
     general = _general_notes(studies)
-    return [_comparison(group, studies, general, tell) for group in found if group.cases]
+    return [_comparison(group, studies, general, tell, bar) for group in found if group.cases]
 
 
 def _chosen(cases: Sequence[Case], configs: Sequence[str]) -> list[Case]:
@@ -174,7 +176,11 @@ def _general_notes(studies: Sequence[Study]) -> list[str]:
 
 
 def _comparison(
-    group: Group, studies: Sequence[Study], general: Sequence[str], tell: Callable[[str], None]
+    group: Group,
+    studies: Sequence[Study],
+    general: Sequence[str],
+    tell: Callable[[str], None],
+    bar: float | None,
 ) -> Comparison:
     order = group.ranking
     every = list(itertools.combinations(order, 2))
@@ -195,7 +201,7 @@ def _comparison(
         pairs=tuple(pairs),
         left_out=len(every) - len(pairs),
         verdict="",
-        notes=tuple([*general, *_notes(group, len(every) - len(pairs))]),
+        notes=tuple([*general, *_notes(group, len(every) - len(pairs)), *_at_bar(group, bar)]),
     )
     return dataclasses.replace(found, verdict=_verdict(found))
 
@@ -280,6 +286,13 @@ def _notes(group: Group, left_out: int) -> list[str]:
             "the correction (name at most 8 with --configs to see all)"
         )
     return notes
+
+
+def _at_bar(group: Group, bar: float | None) -> list[str]:
+    if bar is None:
+        return []
+    scores = zip(group.cases, group.scores, strict=True)
+    return [f"of {case.label} {numbers.at_bar(values, bar)}" for case, values in scores]
 
 
 def sentence(found: Comparison, pair: Pair) -> str:

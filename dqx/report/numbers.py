@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dqx import stats
+from dqx.report.terminal import counted
 
 LEVEL = 0.95
 # Products of one resampling that may be done; with more seeds fewer resamples are taken.
@@ -54,6 +55,15 @@ def curve(values: np.ndarray, whole: bool = False) -> np.ndarray:
         return np.stack([band.value, band.point_low, band.point_high, band.low, band.high])
     found = np.stack(stats.interval(values, level=LEVEL, nan="drop", resamples=1000))
     return np.concatenate([found, np.full((2, values.shape[1]), np.nan)])
+
+
+def at_bar(values: np.ndarray, bar: float) -> str:
+    """How many seeds ``[S]`` are at a bar or above, and their share with its interval."""
+    share, low, high = (100 * float(x) for x in stats.share_reaching(values, bar, level=LEVEL))
+    return (
+        f"{np.sum(values >= bar):,} of {counted(values.size, 'seed')} end at {bar:g} or better: "
+        f"{share:.2f} %, 95 % interval {low:.2f} to {high:.2f}"
+    )
 
 
 def improvement(x: np.ndarray, y: np.ndarray) -> stats.Estimate:

@@ -31,7 +31,7 @@ from dqx.stats.curves import Band, area_under_curve, simultaneous_band
 from dqx.stats.intervals import AGREE, ONE_SEED, Summary, interval, summarize, why_none
 from dqx.stats.planning import seeds_needed, wrong_winner
 from dqx.stats.samples import Estimate, Interval, NanPolicy, iqm
-from dqx.stats.seeds import cvar, median, optimality_gap, quantile
+from dqx.stats.seeds import cvar, median, optimality_gap, quantile, share_reaching
 from dqx.stats.sequential import Decision, confidence_sequence, decide, sequential_difference
 from dqx.stats.survival import (
     Survival,
@@ -101,6 +101,7 @@ __all__ = [
     "robust_effect",
     "seeds_needed",
     "sequential_difference",
+    "share_reaching",
     "simultaneous_band",
     "steps_to_threshold",
     "stratified",

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dqx.stats.arguments import public
+from dqx.stats.intervals import wilson_ends
 from dqx.stats.samples import (
     Estimate,
     FloatArray,
@@ -131,6 +132,32 @@ def optimality_gap(
     check_finite(target=target)
     array = clean(seeds_first(values, axis), nan)
     return applied((target - array).clip(min=0.0), np.mean)
+
+
+@public
+def share_reaching(
+    values: npt.ArrayLike, bar: float, *, level: float = 0.95, nan: NanPolicy = "raise"
+) -> Estimate:
+    """Share of seeds at a bar or above, with Wilson's interval, which all or none have too.
+
+    Args:
+        values: real numbers [S], one score a seed.
+        bar: in the scores' unit; unlike in `performance_profile` a score that equals it reaches it.
+        level: see the package, as for `nan`.
+
+    Returns:
+        value, low, high: float64 [], in 0..1.
+
+    Raises:
+        ValueError: as `iqm`, and where "drop" leaves no seed.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    check(level, 1)
+    check_finite(bar=bar)
+    scores = finite_of(vector(values, nan, "values"), "values")
+    share: FloatArray = np.array(np.mean(scores >= bar))
+    return Estimate(share, *wilson_ends(share, scores.size, level))
 
 
 def _binomial(n: int, share: float) -> FloatArray:

@@ -33,6 +33,14 @@ def test_the_verdict_is_printed(folder):
     assert any(line.split()[:2] == ["b", "a"] for line in out)
 
 
+def test_a_bar_adds_the_share_of_seeds_that_reach_it(folder):
+    status, out, err = call("compare", folder, "--bar", "125")
+    assert (status, err) == (0, [])
+    assert (
+        "note: of a 3 of 8 seeds end at 125 or better: 37.50 %, 95 % interval 13.68 to 69.43" in out
+    )
+
+
 @pytest.mark.parametrize("kind", ["text", "markdown", "latex", "csv", "json"])
 def test_every_format_names_both(folder, kind):
     status, out, _ = call("compare", folder, "--configs", "a", "b", "--format", kind)
@@ -60,6 +68,7 @@ def test_mistakes_are_one_line(folder, tmp_path):
         ([folder, "--configs", "zz"], "no configuration 'zz'"),
         ([folder, folder], "given twice"),
         ([folder, "--format", "html"], "invalid choice: 'html'"),
+        ([folder, "--bar", "nan"], "--bar: must be a finite number, got 'nan'"),
         ([folder, broken], "part-00001.parquet"),
         ([folder, older], "has format 1, and this version of dqx reads"),
     ):

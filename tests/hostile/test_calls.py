@@ -34,7 +34,7 @@ STATS = {
     "x": SEEDS, "y": OTHERS, "a": SEEDS, "b": OTHERS, "values": SEEDS, "low": 0.0, "high": 1.0,
     "scores": TABLE["dqn"], "score_dict": TABLE, "tau_list": [0.0, 0.5], "thresholds": [0.0, 0.5],
     "p_values": [0.01, 0.2], "bounds": (-9.0, 9.0), "share": 0.5, "n": 3, "until": 300.0,
-    "threshold": 0.0, "resamples": 20, "permutations": 50, "func": np.mean,
+    "threshold": 0.0, "bar": 0.0, "resamples": 20, "permutations": 50, "func": np.mean,
     "steps": np.array([100.0, 200.0, 300.0]), "reached": np.array([True, True, False]),
 }  # fmt: skip
 OWN = {
@@ -53,7 +53,7 @@ WRONG = {
         ("x", "y", "a", "b", "values", "scores", "tau_list", "thresholds", "p_values", "steps",
          "reached"), ARRAYS,
     ),
-    **dict.fromkeys(("share", "until", "threshold", "gamma", "target", "power"), NUMBERS),
+    **dict.fromkeys(("share", "until", "threshold", "bar", "gamma", "target", "power"), NUMBERS),
     "level": [*NUMBERS, 0, 1.5, float("nan")],
     "resamples": [*WHOLE, 0, -3],
     "permutations": [*WHOLE, 0],

@@ -58,6 +58,19 @@ def test_a_pair_by_scipy(tmp_path):
     )
 
 
+def test_the_share_of_seeds_at_a_bar_is_a_note(tmp_path):
+    study = made(tmp_path / "s", {"a": 100.0, "b": 100.0}, lost={("b", 1)})
+    bar = float(np.median(study.scores("a")))
+    (found,) = compare([study], bar=bar)
+    many = sum(score >= bar for score in study.scores("b"))  # what is NaN is not
+    notes = [note for note in found.notes if " end at " in note]
+    assert notes[0].startswith(f"of a 6 of 12 seeds end at {bar:g} or better: 50.00 %, 95 % int")
+    assert notes[1].startswith(f"of b {many} of 12 seeds end at")
+    assert notes[0].endswith("interval 25.38 to 74.62")
+    assert all(note in formats.text([found]) for note in notes)
+    assert compare([study])[0].notes == tuple(n for n in found.notes if n not in notes)
+
+
 def test_seeds_that_are_not_shared_are_not_paired(tmp_path):
     one = made(tmp_path / "one", {"a": 100.0})
     two = made(tmp_path / "two", {"b": 150.0}, plan={"seeds": "100:112"})

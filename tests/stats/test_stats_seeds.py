@@ -66,3 +66,15 @@ def test_the_gap_to_a_target_by_hand():
 def test_mistakes_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_share_reaching_a_bar_by_hand_and_by_scipy():
+    scores = [499.9, 500.0, 100.0, 500.0, np.nan]
+    found = stats.share_reaching(scores, 500, nan=0)
+    assert found.value == 2 / 5  # a score that equals the bar reaches it
+    for good, n, level in ((2, 5, 0.95), (0, 7, 0.95), (990, 1000, 0.9), (1000, 1000, 0.99)):
+        share = stats.share_reaching([1.0] * good + [0.0] * (n - good), 0.5, level=level)
+        expected = scipy.stats.binomtest(good, n).proportion_ci(level, method="wilson")
+        assert share == pytest.approx((good / n, *expected))
+    with pytest.raises(ValueError, match="1 of 5 values are NaN or infinite"):
+        stats.share_reaching(scores, 500)

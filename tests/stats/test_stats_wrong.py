@@ -47,6 +47,7 @@ TAKES = {
     "robust_effect": PAIR,
     "seeds_needed": {"a": VALUES, "b": VALUES + 9, "power": 0.8, "most": 30},
     "sequential_difference": {**PAIR, **BOUNDS},
+    "share_reaching": {"values": VALUES, "bar": 20.0},
     "simultaneous_band": {"values": MATRIX},
     "steps_to_threshold": {"steps": STEPS, "values": MATRIX, "threshold": 20.0, "window": 1},
     "stratified": {"scores": MATRIX, "resamples": 4},
