@@ -14,9 +14,9 @@ import numpy as np
 
 from dqx.agents.optimizers import follow, global_norm, make_optimizer
 from dqx.agents.policies import epsilon_at, make_policy
-from dqx.core.agent import Agent, AgentState, Learned, Metric, Now, Spec
+from dqx.core.agent import Agent, AgentState, Insight, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
-from dqx.core.dense import draw_noise, noise_of, noise_size, with_sigma
+from dqx.core.dense import draw_noise, hidden_units, noise_of, noise_size, with_sigma
 from dqx.core.losses import weighted
 from dqx.core.networks import check_observations, make_network
 from dqx.core.returns import folded
@@ -34,6 +34,10 @@ METRICS = {
     "weight_norm": Metric("last"),  # global, after the update
     "epsilon": Metric("now", before=1.0),  # NaN for a policy without one
 }
+
+
+# Of the online parameters from the target's before these follow; where diagnostics ask for it.
+DISTANCE = {"target_distance": Metric()}
 
 
 class Outputs(NamedTuple):
@@ -121,7 +125,7 @@ def value_agent(
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
     network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
     needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
-    policy = make_policy(config, spec)
+    policy, is_far_told = make_policy(config, spec), "target_distance" in config.diagnostics
     example = np.zeros((1, *spec.obs_shape), spec.obs_dtype)  # nothing compiles
     size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
 
@@ -205,6 +209,7 @@ def value_agent(
         (loss, (errors, priority, q)), grads = gradient(
             state.params, state.target_params, now, batch, draws
         )
+        behind = state.target_params
         state, grad_norm = follow(config, state, grads, now, sync)
         taken = jnp.take_along_axis(q, batch.steps.action[:, None], axis=1)
         metrics = {
@@ -215,6 +220,9 @@ def value_agent(
             "grad_norm": grad_norm,
             "weight_norm": global_norm(state.params["params"]),
         }
+        if is_far_told:
+            apart = jax.tree.map(jnp.subtract, state.params["params"], behind["params"])
+            metrics["target_distance"] = global_norm(apart)
         return state, Learned(metrics, priority)
 
     def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
@@ -230,8 +238,12 @@ def value_agent(
         learn=learn,
         q_values=q_values,
         status=policy.status,
-        metrics=METRICS,
+        metrics={**METRICS, **(DISTANCE if is_far_told else {})},
         begin=begin if kept or size else None,
+        insight=Insight(
+            units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
+            last=2 if config.stream_sizes else 1,
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from dqx import agents
 from dqx.arguments import instance, require
+from dqx.core import diagnostics
 from dqx.core.agent import Agent
 from dqx.core.environment import Environment, Wrappers, make_environment
 from dqx.core.loop import Trainer, example_transition
@@ -47,9 +48,10 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
     """Builds the training loop that ``config``, validated and rounded, describes on ``env``.
 
     Raises:
-        ConfigError: as `make_agent` does.
+        ConfigError: as `make_agent` does, or if diagnostics ask for what the agent has not got.
     """
     agent, sampler = make_agent(config, env), SAMPLERS[config.sampling](config)
+    diagnostics.check(config, agent)
     return _make_trainer(config, env, agent, _make_store(config, env), sampler)
 
 

@@ -8,6 +8,7 @@ from dqx.compute import trees
 from dqx.compute.intervals import intervals
 from dqx.compute.limits import Limit
 from dqx.compute.programs import Programs
+from dqx.core.diagnostics import at_rows
 from dqx.core.replay import ring_rows
 from dqx.settings import Config, ConfigError
 
@@ -53,16 +54,18 @@ def measure(programs: Programs, config: Config) -> Footprint:
     lengths |= {("segment", n) for part in parts for n in part.learn}
     if any(part.evaluates for part in parts):
         lengths |= {("evaluate", 0)} | ({("q_table", 0)} if config.exact_metrics else set())
+    if at_rows(config):
+        lengths |= {("diagnose", 0)}
     programs.program("init")
-    needs, results, played = [0], [0], 0
+    needs, results, beside = [0], [0], 0
     for name, steps in sorted(lengths):
         new, temporary = _allocated(programs, name, steps)
         needs.append(new + temporary)
-        if name == "evaluate":
-            played = new  # the episodes of an evaluation
+        if name in ("evaluate", "diagnose"):
+            beside += new  # the episodes of an evaluation, and what diagnostics look at
         elif name in ("warm_up", "segment"):
             results.append(new)
-    return state_of(programs, config)._replace(working=max(needs) + max(results) + played)
+    return state_of(programs, config)._replace(working=max(needs) + max(results) + beside)
 
 
 def _allocated(programs: Programs, name: str, steps: int) -> tuple[int, int]:

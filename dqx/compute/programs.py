@@ -22,6 +22,7 @@ from dqx.compute import trees
 from dqx.compute.build import environment_of, make_trainer
 from dqx.compute.solution import solution_of
 from dqx.core.agent import Metric
+from dqx.core.diagnostics import at_rows
 from dqx.core.environment import Environment
 from dqx.core.evaluation import Played
 from dqx.core.keys import seed_key
@@ -109,13 +110,23 @@ class Programs:
         """Acting and learning for ``steps`` steps of every seed; consumes clock and lanes."""
         return self.program("segment", steps)(clock, lanes, hypers)
 
-    def evaluate(self, clock: Clock, lanes: Lane, until: int) -> tuple[Played, Array]:
+    def evaluate(
+        self, clock: Clock, lanes: Lane, hypers: Hyper, until: int
+    ) -> tuple[Played, Array]:
         """Begins greedy episodes, and plays them up to a time in steps; consumes nothing.
 
         Returns:
             The episodes, and the mean of max Q over fixed states, both ``[W, ...]``.
         """
-        return self.program("evaluate")(clock, lanes, self._number(until))
+        more = (hypers,) if self._foresees else ()
+        return self.program("evaluate")(clock, lanes, self._number(until), *more)
+
+    def diagnose(self, clock: Clock, lanes: Lane, hypers: Hyper) -> dict[str, Array]:
+        """What diagnostics tell at a row, ``[W, ...]``; nothing without any; consumes nothing."""
+        if not at_rows(self.config):
+            return {}
+        found: dict[str, Array] = self.program("diagnose")(clock, lanes, hypers)
+        return found
 
     def play(self, clock: Clock, lanes: Lane, played: Played, until: int) -> Played:
         """Goes on with an evaluation, ``[W, ...]``; consumes ``played``."""
@@ -158,7 +169,12 @@ class Programs:
                 chunk = jax.vmap(one, in_axes=(None, 0, 0), out_axes=(None, 0, 0, 0))
                 return chunk, (clock, lanes, self._hyper_shapes())
             case "evaluate":
-                return jax.vmap(trainer.begin, in_axes=(None, 0, None)), (clock, lanes, clock.step)
+                more = (self._hyper_shapes(),) if self._foresees else ()
+                beginning = jax.vmap(trainer.begin, in_axes=(None, 0, None, *(0 for _ in more)))
+                return beginning, (clock, lanes, clock.step, *more)
+            case "diagnose":
+                looking = jax.vmap(trainer.diagnose, in_axes=(None, 0, 0))
+                return looking, (clock, lanes, self._hyper_shapes())
             case "play":
                 first, shapes = self.chunk("evaluate")
                 played, _ = jax.eval_shape(first, *shapes)
@@ -167,6 +183,11 @@ class Programs:
             case _:
                 states = solution_of(self.config).model.states
                 return jax.vmap(functools.partial(trainer.q_table, states)), (lanes,)
+
+    @property
+    def _foresees(self) -> bool:
+        """Whether evaluations measure overestimation."""
+        return "overestimation" in self.config.diagnostics
 
     @property
     def _input_names(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from dqx.compute.programs import Programs
 from dqx.compute.solution import EXACT_METRICS
 from dqx.core.agent import Metric
+from dqx.core.diagnostics import columns
 from dqx.core.state import Episodes
 
 EPISODE_METRICS = (
@@ -23,7 +24,8 @@ EpisodeColumns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def row_metrics(programs: Programs) -> tuple[str, ...]:
     """The names of all metrics of a row, in their order."""
-    return (*EPISODE_METRICS, *programs.metrics, *EVAL_METRICS, *EXACT_METRICS)
+    measured = columns(programs.config)
+    return (*EPISODE_METRICS, *programs.metrics, *EVAL_METRICS, *EXACT_METRICS, *measured)
 
 
 def agent_metrics(

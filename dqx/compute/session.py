@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqx.compute import trees
+from dqx.compute import diagnostics, trees
 from dqx.compute.intervals import Interval, intervals
 from dqx.compute.programs import Programs
 from dqx.compute.rows import (
@@ -24,6 +24,7 @@ from dqx.compute.rows import (
     joined,
 )
 from dqx.compute.solution import EXACT_METRICS, exact_metrics
+from dqx.core.diagnostics import columns
 from dqx.core.evaluation import Played
 from dqx.core.state import Clock, Episodes, Lane
 from dqx.core.types import PyTree
@@ -106,6 +107,7 @@ class _Pending(NamedTuple):
     metrics: list[tuple[int, dict[str, Any]]]
     evaluation: _Evaluating | None
     q_table: Any | None
+    diagnosed: dict[str, Any]
     row: dict[str, np.ndarray] | None = None
 
 
@@ -159,7 +161,7 @@ class Session:
         self.collected = self.step
         last = next((i for i in parts if i.end == self.step), None)
         if last is not None and _lacks_evaluation(last, self._rows):
-            self._pending = self._evaluate(_Pending(last, [], [], None, None, self._rows.pop()))
+            self._pending = self._evaluate(_Pending(last, [], [], None, None, {}, self._rows.pop()))
             self.collected = last.start
 
     @property
@@ -240,13 +242,14 @@ class Session:
             metrics.append((steps, numbers))
             step += steps
         self.step = interval.end
-        pending = _Pending(interval, episodes, metrics, None, None)
+        diagnosed = programs.diagnose(self._clock, self._lanes, self._hypers)
+        pending = _Pending(interval, episodes, metrics, None, None, diagnosed)
         return self._evaluate(pending) if interval.evaluates else pending
 
     def _evaluate(self, pending: _Pending) -> _Pending:
         """Begins the evaluation at the end of an interval."""
         programs = self._programs
-        played, q_max = programs.evaluate(self._clock, self._lanes, PIECE)
+        played, q_max = programs.evaluate(self._clock, self._lanes, self._hypers, PIECE)
         q_table = programs.q_table(self._lanes) if self.config.exact_metrics else None
         return pending._replace(evaluation=_Evaluating(played, q_max, PIECE), q_table=q_table)
 
@@ -288,6 +291,8 @@ class Session:
                 "eval_length": lengths.mean(axis=1, dtype=np.float32),
                 "eval_q_max": np.array(evaluation.q_max),
             }
+            if evaluation.played.foreseen is not None:
+                row["overestimation"] = diagnostics.overestimation(evaluation.played.foreseen)
         if pending.q_table is not None:
             q = np.asarray(pending.q_table)[: self._count]
             measured = exact_metrics(self.config, self.chunk.hypers, q)
@@ -307,9 +312,10 @@ class Session:
         row = episode_metrics(finished, width)
         row |= agent_metrics(self._programs.metrics, pending.metrics, width)
         nothing = np.full(width, np.nan, np.float32)
-        row |= dict.fromkeys((*EVAL_METRICS, *EXACT_METRICS), nothing)
+        row |= dict.fromkeys((*EVAL_METRICS, *EXACT_METRICS, *columns(self.config)), nothing)
+        row |= diagnostics.at_row(pending.diagnosed, self._count, width)
         self._episodes.append(finished)
-        return pending._replace(episodes=[], metrics=[], row=row)
+        return pending._replace(episodes=[], metrics=[], diagnosed={}, row=row)
 
     def _joined(self) -> tuple[dict[str, np.ndarray], EpisodeColumns]:
         """All rows as ``{name: [W, K]}``, and all episodes."""

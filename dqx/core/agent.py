@@ -91,6 +91,26 @@ class Learned(NamedTuple):
     priority: Array
 
 
+class Insight(NamedTuple):
+    """What can be seen inside an agent beside its Q-values, for `diagnostics`.
+
+    Attributes:
+        units: ``units(params, obs [B, ...])``: the activations of every hidden layer, float32
+            ``[B, ..., H]`` each; None for an agent without hidden units.
+        last: how many layers, the last ones of ``units``, the outputs are computed from.
+    """
+
+    units: Callable[[Params, Array], tuple[Array, ...]] | None = None
+    last: int = 1
+
+    def of_inner(self, given: Callable[[Params, Array], tuple[Params, Array]]) -> "Insight":
+        """That of an agent around it; ``given(params, obs)`` is what the one inside gets."""
+        if self.units is None:
+            return self
+        units = self.units
+        return self._replace(units=lambda params, obs: units(*given(params, obs)))
+
+
 class Agent(NamedTuple):
     """The pure functions of one seed's agent.
 
@@ -111,6 +131,7 @@ class Agent(NamedTuple):
             None for an agent that learns nothing from looking.
         begin: ``begin(state, hyper) -> state``, what ``init`` gave as the hyperparameters want it,
             before the first step; None for an agent whose start depends on none.
+        insight: what diagnostics can see of it.
     """
 
     init: Callable[[Key], AgentState]
@@ -124,3 +145,4 @@ class Agent(NamedTuple):
     metrics: Mapping[str, Metric]
     see: Callable[[AgentState, Array], AgentState] | None = None
     begin: Callable[[AgentState, Hyper], AgentState] | None = None
+    insight: Insight = Insight()

@@ -60,6 +60,7 @@ def averaging(agent: Agent, *, acting: bool) -> Agent:
         q_values=lambda params, obs: agent.q_values(params["average"], obs),
         see=None if agent.see is None else see,
         begin=None if agent.begin is None else begin,
+        insight=agent.insight.of_inner(lambda params, obs: (params["newest"], obs)),
     )
 
 

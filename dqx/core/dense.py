@@ -28,6 +28,10 @@ _BATCH_LAST_FROM = 32
 _SIGMA = 0.5
 
 
+# A collection that flax leaves out of parameters: what is in it exists where it is asked for.
+_SHOWN = "intermediates"
+
+
 class Form(NamedTuple):
     """What dense layers have beyond the plain ones.
 
@@ -138,6 +142,7 @@ def dense_layers(network: Any, x: Array) -> Array:
             x = dense(x, size)
             x = normalised(x, 0 if batch_last else 1) if form.layer_norm else x
             x = ACTIVATIONS[network.activation](x)
+            show_units(network, x, batch_last)
         return x
 
     actions, numbers = network.num_actions, math.prod(form.shape)
@@ -162,6 +167,26 @@ def dense_layers(network: Any, x: Array) -> Array:
         return x.reshape(batch, actions, *form.shape, x.shape[-1])
     x = x.T if batch_last else x
     return x.reshape(-1, actions, *form.shape) if form.shape else x
+
+
+def show_units(network: nn.Module, units: Array, batch_last: bool = False) -> None:
+    """Keeps the activations of a hidden layer, ``[B, ..., H]``, where `hidden_units` asks for them.
+
+    Anywhere else nothing is added to the program.
+    """
+    if network.is_mutable_collection(_SHOWN):
+        network.sow(_SHOWN, "units", units.T if batch_last else units)
+
+
+def hidden_units(network: nn.Module, variables: Params, obs: Array) -> tuple[Array, ...]:
+    """The activations of every hidden layer for ``obs [B, ...]``, float32 ``[B, ..., H]`` each.
+
+    They are in the order of computation; a dueling head's own layers come last, those of the state
+    value before those of the advantages. Convolutions have axes of pixels between.
+    """
+    _, found = network.apply(variables, obs, mutable=[_SHOWN])
+    units: tuple[Array, ...] = found.get(_SHOWN, {}).get("units", ())
+    return units
 
 
 def _times_levels(network: Any, x: Array, batch_last: bool) -> Array:

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from dqx.core import exploration
-from dqx.core.environment import Environment
+from dqx.core.environment import Environment, Step
 from dqx.core.keys import Purpose, purpose_key
 from dqx.core.types import Array, Key, Params, PyTree
-from dqx.settings import Config
+from dqx.settings import Config, Hyper
 
 # States whose Q-values are computed at once for the exact metrics.
 TABLE_BATCH = 64
@@ -31,6 +31,27 @@ class Evaluation(NamedTuple):
     q_max: Array
 
 
+class Foreseen(NamedTuple):
+    """What the agent said that episodes are worth, and what they brought; see `foreseeing`.
+
+    Attributes:
+        hyper: discount, scale and clip of the rewards that it learns from.
+        is_cut: whether time limits leave something to come.
+        weight: float32 ``[]``, the discount of the next step's reward.
+        predicted: float32 ``[eval_episodes]``, the largest Q-value of each first observation.
+        received: float32 ``[eval_episodes]``, discounted rewards so far.
+        open: bool ``[eval_episodes]``, whether a time limit has just ended it, so that what would
+            follow is still to be added.
+    """
+
+    hyper: Hyper
+    is_cut: Array
+    weight: Array
+    predicted: Array
+    received: Array
+    open: Array
+
+
 class Played(NamedTuple):
     """Greedy episodes under way; those that are over stay as they are.
 
@@ -41,6 +62,7 @@ class Played(NamedTuple):
         total: float32 ``[eval_episodes]``, sums of rewards so far.
         length: int32 ``[eval_episodes]``, in steps so far.
         running: bool ``[eval_episodes]``, whether each is still to end.
+        foreseen: what overestimation is measured by; None where it is not.
     """
 
     time: Array
@@ -49,6 +71,7 @@ class Played(NamedTuple):
     total: Array
     length: Array
     running: Array
+    foreseen: Foreseen | None = None
 
 
 QValues = Callable[[Array], Array]
@@ -79,6 +102,24 @@ def begin(config: Config, env: Environment, key: Key, step: Array) -> Played:
     return Played(jnp.int32(0), obs, env_state, zeros, zeros.astype(jnp.int32), ones)
 
 
+def foreseeing(config: Config, played: Played, hyper: Hyper) -> Played:
+    """Episodes that are to begin, with what overestimation is measured by.
+
+    The largest Q-value of an episode's first observation is compared with the discounted rewards of
+    the greedy policy from there on, as the agent learns from them: scaled and clipped. Where a time
+    limit ends the episode, what would follow counts as the largest Q-value of the last observation,
+    as in learning; not with ``time_limit_is_terminal``.
+
+    Source: van Hasselt, Guez and Silver 2016, figure 3.
+    """
+    zeros = jnp.zeros_like(played.total)
+    is_cut = jnp.array(not config.time_limit_is_terminal)
+    none_open = jnp.zeros_like(played.running)
+    return played._replace(
+        foreseen=Foreseen(hyper, is_cut, jnp.float32(1.0), zeros, zeros, none_open)
+    )
+
+
 def play(
     env: Environment,
     q_values: QValues,
@@ -98,22 +139,42 @@ def play(
 
     def goes_on(carry: Played) -> Array:
         some = jnp.any(carry.running)
-        return some if until is None else some & (carry.time < until)
+        some = some if until is None else some & (carry.time < until)
+        return some if carry.foreseen is None else some | jnp.any(carry.foreseen.open)
 
     def body(carry: Played) -> Played:
-        time, obs, env_state, total, length, running = carry
+        time, obs, env_state, total, length, running, foreseen = carry
         num = running.shape[0]
         keys = jax.random.split(jax.random.fold_in(step_key, time), num)
-        action = jax.vmap(exploration.greedy)(q_values(obs))
+        q = q_values(obs)
+        action = jax.vmap(exploration.greedy)(q)
         # The present stands in for a reset: an episode that is over is not read again.
         step = jax.vmap(env.step)(keys, env_state, action, (obs, env_state))
         total = total + jnp.where(running, step.reward, 0.0)
         length = length + running
+        next_obs = step.obs
+        if foreseen is not None:
+            foreseen = _received(foreseen, time, q, running, step)
+            ended = foreseen.open.reshape(-1, *(1,) * (obs.ndim - 1))
+            next_obs = jnp.where(ended, step.final_obs, next_obs)
         running = running & ~(step.terminated | step.truncated)
-        return Played(time + 1, step.obs, step.state, total, length, running)
+        return Played(time + 1, next_obs, step.state, total, length, running, foreseen)
 
     last: Played = jax.lax.while_loop(goes_on, body, played)
     return last
+
+
+def _received(before: Foreseen, time: Array, q: Array, running: Array, step: Step) -> Foreseen:
+    """Adds a step of all episodes, or what would follow where a time limit has ended one."""
+    hyper, best = before.hyper, jnp.max(q, axis=1)
+    reward = jnp.clip(hyper.reward_scale * step.reward, -hyper.reward_clip, hyper.reward_clip)
+    more = jnp.where(running, reward, jnp.where(before.open, best, 0.0))
+    return before._replace(
+        weight=before.weight * hyper.gamma,
+        predicted=jnp.where(time == 0, best, before.predicted),
+        received=before.received + before.weight * more,
+        open=running & step.truncated & ~step.terminated & before.is_cut,
+    )
 
 
 def _keys(key: Key, step: Array) -> tuple[Key, Key]:

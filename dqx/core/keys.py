@@ -24,6 +24,7 @@ class Purpose(enum.IntEnum):
     EVALUATION = 6
     FIXED_STATES = 7
     LEARN = 8
+    DIAGNOSTICS = 16
 
 
 def seed_key(root_seed: int, seed: Array | int) -> Key:

@@ -18,8 +18,18 @@ import jax.numpy as jnp
 
 from dqx.core.agent import Agent, Metric, Now
 from dqx.core.blocks import BLOCK_BYTES, BLOCK_ROUNDS, drawn_bytes, in_blocks, scan
+from dqx.core.diagnostics import diagnose
 from dqx.core.environment import Environment
-from dqx.core.evaluation import Evaluation, Played, begin, evaluate, mean_q_max, play, q_table
+from dqx.core.evaluation import (
+    Evaluation,
+    Played,
+    begin,
+    evaluate,
+    foreseeing,
+    mean_q_max,
+    play,
+    q_table,
+)
 from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
 from dqx.core.replay import Filled, Store
@@ -40,10 +50,11 @@ class Trainer(NamedTuple):
         segment: ``segment(clock, lane, hyper, steps) -> (clock, lane, Episodes, metrics)``;
             ``steps`` is static, a multiple of ``train_period``.
         evaluate: ``evaluate(clock, lane) -> Evaluation``.
-        begin: ``begin(clock, lane, until) -> (Played, q_max)``: the same up to a time, int32 ``[]``
-            in steps of its episodes.
+        begin: ``begin(clock, lane, until, hyper=None) -> (Played, q_max)``: the same up to a time,
+            int32 ``[]`` in steps of its episodes; ``hyper`` where overestimation is measured.
         play: ``play(clock, lane, played, until) -> Played`` goes on with it.
         q_table: ``q_table(states, lane) -> [N, A]``, the Q-values in N states of the environment.
+        diagnose: ``diagnose(clock, lane, hyper)``: see `diagnostics`.
         metrics: how each of the agent's numbers is shown, by its name.
     """
 
@@ -52,9 +63,10 @@ class Trainer(NamedTuple):
     warm_up: Callable[..., tuple[Clock, Lane, Episodes]]
     segment: Callable[..., tuple[Clock, Lane, Episodes, dict[str, Array]]]
     evaluate: Callable[[Clock, Lane], Evaluation]
-    begin: Callable[[Clock, Lane, Array], tuple[Played, Array]]
+    begin: Callable[..., tuple[Played, Array]]
     play: Callable[[Clock, Lane, Played, Array], Played]
     q_table: Callable[[PyTree, Lane], Array]
+    diagnose: Callable[[Clock, Lane, Hyper], dict[str, Array]]
     metrics: Mapping[str, Metric]
 
 
@@ -120,6 +132,7 @@ def make_trainer(
         q_table=lambda states, lane: q_table(
             parts.env_at(lane.env_inputs), agent.q_values, lane.agent.params, states
         ),
+        diagnose=functools.partial(_diagnose, parts),
         metrics=agent.metrics,
     )
 
@@ -364,9 +377,13 @@ def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
     return evaluate(parts.config, parts.env_at(lane.env_inputs), q_values, lane.key, clock.step)
 
 
-def _begin(parts: _Parts, clock: Clock, lane: Lane, until: Array) -> tuple[Played, Array]:
+def _begin(
+    parts: _Parts, clock: Clock, lane: Lane, until: Array, hyper: Hyper | None = None
+) -> tuple[Played, Array]:
     env = parts.env_at(lane.env_inputs)
     first = begin(parts.config, env, lane.key, clock.step)
+    if hyper is not None:
+        first = foreseeing(parts.config, first, _annealed(parts.config, hyper, clock.step))
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return (
         _play(parts, clock, lane, first, until),
@@ -378,6 +395,11 @@ def _play(parts: _Parts, clock: Clock, lane: Lane, played: Played, until: Array)
     """Evaluates on, up to a time."""
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return play(parts.env_at(lane.env_inputs), q_values, lane.key, clock.step, played, until)
+
+
+def _diagnose(parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper) -> dict[str, Array]:
+    config, told = parts.config, _now(parts.config, hyper, clock, lane)
+    return diagnose(config, parts.agent, parts.store, parts.sampler, lane, _filled(clock), told)
 
 
 def example_transition(env: Environment) -> Transition:

@@ -16,6 +16,7 @@ from dqx.core.dense import (
     dense_layers,
     initializers,
     normalised,
+    show_units,
     symmetric_uniform,
 )
 from dqx.core.types import Array
@@ -82,6 +83,7 @@ class ConvNet(nn.Module):
             conv = Conv(layer, self.form, functools.partial(initializers, self.initializer))
             x = normalised(conv(x), 3) if self.dense.layer_norm else conv(x)
             x = ACTIVATIONS[self.activation](x)
+            show_units(self, x)
         return dense_layers(self, x.reshape(x.shape[0], -1))
 
 

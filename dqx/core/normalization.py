@@ -77,6 +77,9 @@ def normalizing(build: Callable[[Spec], Agent], spec: Spec) -> Agent:
         q_values=q_values,
         see=see,
         begin=None if agent.begin is None else begin,
+        insight=agent.insight.of_inner(
+            lambda params, obs: (params["network"], normalized(params["observations"], obs))
+        ),
     )
 
 

@@ -32,6 +32,12 @@ PANELS = {
     "regret": "regret",
     "optimal_share": "share of optimal actions",
     "q_error": "max |Q - Q*|",
+    "overestimation": "largest Q of first states less what follows",
+    "dormant_units": "share of dormant units",
+    "dead_units": "share of units that are always 0",
+    "effective_rank": "effective rank of the features",
+    "replay_age": "age of sampled transitions (steps)",
+    "target_distance": "distance of the target network",
 }
 # Values of a varied field that stand apart; numbers beyond that are put together in bins.
 _MAX_VALUES = 10

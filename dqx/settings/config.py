@@ -204,6 +204,18 @@ class Config:
         "comparison of every evaluation with the exact solution, where the environment's states "
         "can be listed",
     )
+    diagnostics: tuple[str, ...] = declare(
+        (),
+        "what is measured inside learning at every row of metrics, overestimation at evaluations; "
+        "changes nothing of what is learned",
+        choices=(
+            "overestimation",
+            "dormant_units",
+            "effective_rank",
+            "replay_age",
+            "target_distance",
+        ),
+    )
     double: bool = declare(
         False,
         "Double DQN: the online network selects the action that the target network values",

@@ -38,6 +38,7 @@ def validate(config: Config, hyper: Hyper) -> None:
     _check_sampling(config)
     _check_target(config)
     _check_exact(config, hyper)
+    _check_diagnostics(config)
     _check_ladder(config)
     _check_annealed(config, hyper)
 
@@ -173,6 +174,51 @@ def _check_exact(config: Config, hyper: Hyper) -> None:
                 f"exact_metrics compare with values that know no {what}: leave {name} at its "
                 "default or set exact_metrics = false"
             )
+
+
+# The trait that an agent needs for a diagnostic.
+_DIAGNOSED = {
+    "dormant_units": "network",
+    "effective_rank": "network",
+    "target_distance": "target",
+}
+
+
+def _check_diagnostics(config: Config) -> None:
+    """Refuses diagnostics of what there is not."""
+    asked = config.diagnostics
+    if len(set(asked)) < len(asked):
+        raise ConfigError(f"diagnostics names one twice: {', '.join(asked)}")
+    for name in asked:
+        trait = _DIAGNOSED.get(name)
+        if trait is not None and trait not in SETTINGS["agent"].has(config.agent):
+            names = ", ".join(SETTINGS["agent"].having(trait))
+            raise ConfigError(
+                f"diagnostics: {name} needs {with_trait('agent', trait)} ({names}), and agent is "
+                f"{config.agent}: leave it out or choose another agent"
+            )
+        if trait == "network" and not (config.hidden_sizes or "frames" in _network_traits(config)):
+            raise ConfigError(
+                f"diagnostics: {name} needs hidden units, and network {config.network} with "
+                "hidden_sizes = none has none: leave it out or give sizes"
+            )
+    if "overestimation" not in asked:
+        return
+    if config.eval_period == 0:
+        raise ConfigError(
+            "diagnostics: overestimation is measured in evaluations, and eval_period is 0 (never): "
+            f"set it, for example to log_period {config.log_period}"
+        )
+    if config.target == "munchausen":
+        raise ConfigError(
+            "diagnostics: overestimation compares Q-values with discounted rewards, and those of "
+            "target = munchausen hold the log of the policy too: leave it out or choose another "
+            "target"
+        )
+
+
+def _network_traits(config: Config) -> tuple[str, ...]:
+    return SETTINGS["network"].has(config.network)
 
 
 def _check_ladder(config: Config) -> None:

@@ -13,7 +13,8 @@ from dqx.arguments import shown
 from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
 from dqx.compute.score import score
 from dqx.compute.solution import EXACT_METRICS
-from dqx.settings import Config, row_steps
+from dqx.core.diagnostics import COLUMNS, SAMPLE
+from dqx.settings import Config, evaluates_at, row_steps
 from dqx.study.folder import StudyError, plain
 from dqx.study.results import Study
 from dqx.study.schedule import Task
@@ -72,6 +73,7 @@ def audit_chunk(study: Study, task: Task, said: Said) -> tuple[list[str], list[d
     steps, metrics = numbers(content.metrics, len(task.seeds))
     texts = [
         *_episodes(study, task, content, steps, metrics),
+        *_diagnostics(study, task, steps, metrics),
         *_record(study, task, metrics, content.params, facts, said),
     ]
     return texts, facts
@@ -85,7 +87,8 @@ def _metrics_form(study: Study, task: Task, content: Content) -> list[str]:
     if table.num_rows != runs * len(steps) or "step" not in table.column_names:
         return [f"{name}: its rows or columns are not those of {runs} runs of {len(steps)} rows"]
     found = table.column_names[table.column_names.index("step") + 1 :]
-    needed = (*EPISODE_METRICS, *EVAL_METRICS, *EXACT_METRICS)
+    measured = [column for asked in task.config.diagnostics for column in COLUMNS[asked]]
+    needed = (*EPISODE_METRICS, *EVAL_METRICS, *EXACT_METRICS, *measured)
     if lost := [metric for metric in needed if metric not in found]:
         return [f"{name}: its column {lost[0]} is missing"]
     kinds = {metric: table.schema.field(metric).type for metric in found}
@@ -159,6 +162,34 @@ def _episodes(
                 f"{name}: the episodes of {listed(runs_of(task)[run : run + 1])} up to step "
                 f"{steps[row]:,} give {metric} {values[run, row]:g}, its metrics say "
                 f"{said[run, row]:g}"
+            )
+    return texts
+
+
+def _diagnostics(
+    study: Study, task: Task, steps: np.ndarray, metrics: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Whether diagnostics are numbers that can be, where they are measured."""
+    config, texts = task.config, []
+    name = f"metrics/{study._folder.part('metrics', task.number).name}"
+    most = {
+        "dormant_units": 1.0,
+        "dead_units": metrics.get("dormant_units", 1.0),
+        "effective_rank": SAMPLE,
+        "replay_age": config.replay_capacity,
+    }
+    for column in (column for asked in config.diagnostics for column in COLUMNS[asked]):
+        values = metrics[column]
+        possible = np.isnan(values)
+        if column == "overestimation":
+            possible |= np.array([evaluates_at(config, int(step)) for step in steps])
+        else:
+            possible |= (values >= 0) & (values <= most.get(column, np.inf))
+        for run, row in np.argwhere(~possible)[:1].tolist():
+            of = listed(runs_of(task)[run : run + 1])
+            texts.append(
+                f"{name}: {column} of {of} is {values[run, row]:g} at step {steps[row]:,}, which "
+                "it cannot be there"
             )
     return texts
 

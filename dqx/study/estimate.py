@@ -17,7 +17,7 @@ from dqx.compute.programs import Programs, programs_for
 from dqx.compute.rows import row_metrics
 from dqx.compute.session import PIECE
 from dqx.compute.solution import exact_metrics
-from dqx.settings import ConfigError, row_steps
+from dqx.settings import ConfigError, Hyper, row_steps
 from dqx.study import checkpoint
 from dqx.study.background import over_places
 from dqx.study.plan import Plan, read_plan
@@ -208,15 +208,17 @@ def _timed_chunk(programs: Programs, task: Task) -> float:
         seconds += (time.perf_counter() - started) * sum(pieces) / steps
     evaluations = sum(part.evaluates for part in parts)
     if evaluations:
-        seconds += evaluations * _timed_evaluation(programs, task, clock, lanes)
+        seconds += evaluations * _timed_evaluation(programs, task, clock, lanes, hypers)
     return seconds
 
 
-def _timed_evaluation(programs: Programs, task: Task, clock: Any, lanes: Any) -> float:
+def _timed_evaluation(
+    programs: Programs, task: Task, clock: Any, lanes: Any, hypers: Hyper
+) -> float:
     """Seconds of one evaluation of a chunk, or of its first piece if it has several."""
     for _ in range(2):  # the second is timed
         started = time.perf_counter()
-        jax.block_until_ready(programs.evaluate(clock, lanes, PIECE))
+        jax.block_until_ready(programs.evaluate(clock, lanes, hypers, PIECE))
         if task.config.exact_metrics:
             q = np.asarray(programs.q_table(lanes))[: len(task.seeds)]
             exact_metrics(task.config, task.chunk.hypers, q)

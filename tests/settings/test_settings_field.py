@@ -82,6 +82,11 @@ ALLOWED = {
     ),
     "epsilon_schedule": among("constant", "linear", "exponential", "per_episode"),
     "epsilon_ladder": SWITCH,
+    "diagnostics": (
+        "one of overestimation, dormant_units, effective_rank, replay_age, target_distance",
+        ((), ("replay_age",), ("target_distance", "overestimation")),
+        (),
+    ),
     "annealed": ("a list of names", ((), ("gamma",)), ("gamma", (1,), None)),
     "time_limit_is_terminal": SWITCH,
     "chunk_width": ("at least 1 or none", (None, 1, 64), (0, -2)),
