@@ -30,7 +30,8 @@ class Variant(NamedTuple):
         has: its traits, which say what settings concern it: ``"network"``, ``"gradient"``,
             ``"target"``, ``"table"``; ``"target rule"`` if its loss reads `kit.Outputs.weight`, and
             ``"rescaled values"`` if it obeys ``value_rescaling``; ``"scalar target"`` if it obeys
-            ``loss``, ``"TD error"`` if ``td_error_clip``, ``"Huber delta"`` if ``huber_delta``.
+            ``loss``, ``"TD error"`` if ``td_error_clip``, ``"Huber delta"`` if ``huber_delta``;
+            ``"rollout"`` if it has ``targets``, and so no replay.
         settings: those that it brings, each made by ``dqx.settings.own_setting``; afterwards they
             are attributes of the configuration or, if traced, of the hyperparameters.
         about: what it is, in a few words.

@@ -23,12 +23,7 @@ def build(config: Config, spec: Spec) -> Agent:
             outputs.now, step.action, step.reward, step.discount, outputs.next_target,
             outputs.weight, scale,
         )  # fmt: skip
-        clipped = losses.clip_td_error(error, hyper.td_error_clip)
-        if config.loss == "huber":
-            return losses.huber(clipped, hyper.huber_delta), error
-        value = losses.squared(clipped)
-        # Keras averages over the Q-vector, whose other entries equal their own predictions.
-        return (value / spec.num_actions if config.loss == "keras_mse" else value), error
+        return kit.scalar_loss(config, spec, error, hyper), error
 
     return kit.value_agent(
         config, spec, loss, reads=("next_target", "weight"), values=scale.inverse

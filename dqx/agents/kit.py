@@ -17,7 +17,7 @@ from dqx.agents.policies import epsilon_at, make_policy
 from dqx.core.agent import Agent, AgentState, Insight, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
 from dqx.core.dense import draw_noise, hidden_units, noise_of, noise_size, with_sigma
-from dqx.core.losses import weighted
+from dqx.core.losses import clip_td_error, huber, squared, weighted
 from dqx.core.networks import check_observations, make_network
 from dqx.core.returns import folded
 from dqx.core.targets import QValues, Rule, make_rule
@@ -80,7 +80,7 @@ class Noisy(NamedTuple):
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
 # ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount; what
-# the target rule adds to the target is in its reward.
+# the target rule adds to the target is in its reward; where the batch has targets, that is one.
 Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
 
 
@@ -104,7 +104,8 @@ def value_agent(
         config: validated.
         spec: of the environments.
         loss: of one transition; the caller's part.
-        reads: those of `Outputs` beside ``now`` that the loss reads.
+        reads: those of `Outputs` beside ``now`` that the loss reads; an agent that reads no target
+            network has none.
         values: ``values(outputs [B, A, ...], **kept)``: the Q-values ``[B, A]`` in what the network
             gives.
         learn_draws: ``learn_draws(key)``: random numbers of one update, leading axis ``[B]``.
@@ -125,6 +126,7 @@ def value_agent(
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
     network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
     needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
+    has_target = bool(needed & {"next_target", "now_target"})
     policy, is_far_told = make_policy(config, spec), "target_distance" in config.diagnostics
     example = np.zeros((1, *spec.obs_shape), spec.obs_dtype)  # nothing compiles
     size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
@@ -143,7 +145,11 @@ def value_agent(
     def init(key: Key) -> AgentState:
         params = _keeping(network.init(key, example), kept, Hyper())
         opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
-        return AgentState(params, jax.tree.map(jnp.copy, params), opt_state, policy.memory())
+        return AgentState(params, target_of(params), opt_state, policy.memory())
+
+    def target_of(params: Params) -> Params:
+        """The target network at the start, nothing where none is read."""
+        return jax.tree.map(jnp.copy, params) if has_target else {}
 
     def values_of(outputs: Array, params: Params) -> Array:
         return values(outputs, **params.get("kept", {}))
@@ -155,7 +161,7 @@ def value_agent(
     def begin(state: AgentState, hyper: Hyper) -> AgentState:
         params = _keeping(state.params, kept, hyper)
         params = with_sigma(params, hyper.noisy_sigma) if size else params
-        return state.replace(params=params, target_params=jax.tree.map(jnp.copy, params))
+        return state.replace(params=params, target_params=target_of(params))
 
     def q_values(params: Params, obs: Array) -> Array:
         return of_first(forward(params, obs), params)
@@ -183,7 +189,10 @@ def value_agent(
             "next_online": lambda: output("next_online", fixed, next_obs),
             "now_target": lambda: output("now_target", target_params, obs),
         }
-        steps = as_learned(batch.steps, now.hyper, batch.lengths)
+        if batch.target is None:
+            steps = as_learned(batch.steps, now.hyper, batch.lengths)
+        else:
+            steps = batch.steps._replace(reward=batch.target)
         present = output("now", params, obs)
         found = {name: others[name]() for name in others if name in needed}
         outputs = Outputs(present, **{name: found[name] for name in found if name in reads})
@@ -245,6 +254,16 @@ def value_agent(
             last=2 if config.stream_sizes else 1,
         ),
     )
+
+
+def scalar_loss(config: Config, spec: Spec, error: Array, hyper: Hyper) -> Array:
+    """The loss of a TD error that ``config`` names, float32 ``[]``."""
+    clipped = clip_td_error(error, hyper.td_error_clip)
+    if config.loss == "huber":
+        return huber(clipped, hyper.huber_delta)
+    value = squared(clipped)
+    # Keras averages over the Q-vector, whose other entries equal their own predictions.
+    return value / spec.num_actions if config.loss == "keras_mse" else value
 
 
 def losses_as_priorities(losses: Array, errors: Array) -> Array:

@@ -13,12 +13,13 @@ from dqx.settings import Config, Hyper
 
 
 def make_optimizer(config: Config, hyper: Hyper, updates: Array) -> optax.GradientTransformation:
-    """Adam, SGD or RMSProp, then the learning rate, decayed by the count of updates.
+    """Adam, RAdam, SGD or RMSProp, then the learning rate, decayed by the count of updates.
 
     The hyperparameters may be traced: the state's structure depends on ``config`` alone.
     """
     rules: dict[str, Callable[[], Any]] = {
         "adam": lambda: optax.scale_by_adam(eps=hyper.optimizer_epsilon),
+        "radam": lambda: optax.scale_by_radam(eps=hyper.optimizer_epsilon),
         "sgd": lambda: optax.trace(decay=hyper.momentum),
         "rmsprop": lambda: optax.chain(
             optax.scale_by_rms(decay=hyper.rmsprop_decay, eps=hyper.optimizer_epsilon),
@@ -45,11 +46,13 @@ def follow(
     optimizer = make_optimizer(config, hyper, now.updates)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    target_params = jax.lax.cond(
-        sync,
-        lambda: optax.incremental_update(params, state.target_params, hyper.tau),
-        lambda: state.target_params,
-    )
+    target_params = state.target_params
+    if target_params:
+        target_params = jax.lax.cond(
+            sync,
+            lambda: optax.incremental_update(params, state.target_params, hyper.tau),
+            lambda: state.target_params,
+        )
     return AgentState(params, target_params, opt_state, state.memory), grad_norm
 
 

@@ -2,11 +2,10 @@
 
 from dqx import agents
 from dqx.arguments import instance, require
-from dqx.core import diagnostics
+from dqx.core import diagnostics, loop, rollout
 from dqx.core.agent import Agent
 from dqx.core.environment import Environment, Wrappers, make_environment
 from dqx.core.loop import Trainer, example_transition
-from dqx.core.loop import make_trainer as _make_trainer
 from dqx.core.replay import Store, make_stacked_store, make_store
 from dqx.core.returns import make_n_step_store
 from dqx.core.sampling import SAMPLERS
@@ -50,9 +49,12 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
     Raises:
         ConfigError: as `make_agent` does, or if diagnostics ask for what the agent has not got.
     """
-    agent, sampler = make_agent(config, env), SAMPLERS[config.sampling](config)
+    agent = make_agent(config, env)
     diagnostics.check(config, agent)
-    return _make_trainer(config, env, agent, _make_store(config, env), sampler)
+    if agent.targets is not None:
+        return rollout.make_trainer(config, env, agent)
+    sampler = SAMPLERS[config.sampling](config)
+    return loop.make_trainer(config, env, agent, _make_store(config, env), sampler)
 
 
 def _make_store(config: Config, env: Environment) -> Store:

@@ -118,9 +118,9 @@ def refusal(config: Config, need: Footprint, limit: Limit, saved: int = 0) -> Co
         remedies.append(f"replay_capacity={capacity} would fit, which changes the algorithm")
     if config.agent == "tabular" and need.state > 2 * need.replay:
         remedies.append("most of it is tables: agent=dqn network=embedding takes less")
-    what = f"{gib(need.replay)} of it replay"
+    what = f" ({gib(need.replay)} of it replay)" if need.replay else ""
     copy = f" and {gib(saved)} for a checkpoint" if saved else ""
-    needs = f"{width} seeds side by side need {gib(need.total)} ({what}){copy}"
+    needs = f"{width} seeds side by side need {gib(need.total)}{what}{copy}"
     return ConfigError(
         f"{needs}, but of the {limit.what} {gib(limit.bytes)} is left; "
         f"{' or '.join(remedies) or 'nothing smaller fits either'}"

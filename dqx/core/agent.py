@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from flax import struct
 
-from dqx.core.types import Array, Batch, Key, Params, PyTree
+from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
 from dqx.settings import Hyper
 
 
@@ -132,6 +132,10 @@ class Agent(NamedTuple):
         begin: ``begin(state, hyper) -> state``, what ``init`` gave as the hyperparameters want it,
             before the first step; None for an agent whose start depends on none.
         insight: what diagnostics can see of it.
+        targets: ``targets(state, steps [T, E], continues [T, E], now) -> float32 [T, E]``: what the
+            value of each action of a rollout is to become, which ``learn`` gets as
+            ``batch.target``; ``continues`` (bool) says whether the step after each belongs to the
+            same episode. None for an agent that learns from a replay.
     """
 
     init: Callable[[Key], AgentState]
@@ -146,3 +150,4 @@ class Agent(NamedTuple):
     see: Callable[[AgentState, Array], AgentState] | None = None
     begin: Callable[[AgentState, Hyper], AgentState] | None = None
     insight: Insight = Insight()
+    targets: Callable[[AgentState, Transition, Array, Now], Array] | None = None

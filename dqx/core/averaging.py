@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dqx.core.agent import Agent, AgentState, Learned, Now
-from dqx.core.types import Array, Batch, Params, PyTree
+from dqx.core.types import Array, Batch, Params, PyTree, Transition
 from dqx.settings import Hyper
 
 
@@ -52,6 +52,10 @@ def averaging(agent: Agent, *, acting: bool) -> Agent:
         assert agent.see is not None
         return _outer(agent.see(_inner(state), obs), state.params["average"])
 
+    def targets(state: AgentState, steps: Transition, continues: Array, now: Now) -> Array:
+        assert agent.targets is not None
+        return agent.targets(_inner(state), steps, continues, now)
+
     return agent._replace(
         init=lambda key: around(agent.init(key)),
         act=act,
@@ -61,6 +65,7 @@ def averaging(agent: Agent, *, acting: bool) -> Agent:
         see=None if agent.see is None else see,
         begin=None if agent.begin is None else begin,
         insight=agent.insight.of_inner(lambda params, obs: (params["newest"], obs)),
+        targets=None if agent.targets is None else targets,
     )
 
 

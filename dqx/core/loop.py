@@ -1,7 +1,8 @@
 """One seed's training loop as pure functions: warm-up, segments; ``evaluation`` judges it.
 
-Read from top to bottom this is the whole flow. It is built from an agent, an environment, a store
-and a sampler, and knows none of them by name. ``compute.programs`` maps these functions over seeds,
+Read from top to bottom this is the whole flow, but for what `steps` says of one step. It is built
+from an agent, an environment, a store and a sampler, and knows none of them by name; `rollout` has
+other segments, for agents without a replay. ``compute.programs`` maps these functions over seeds,
 ``compute.session`` calls them from the host and collects what they return.
 
 The clock is the same for every seed and is never batched: schedules, replay positions and
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dqx.core.agent import Agent, Metric, Now
+from dqx.core.agent import Agent, Metric
 from dqx.core.blocks import BLOCK_BYTES, BLOCK_ROUNDS, drawn_bytes, in_blocks, scan
 from dqx.core.diagnostics import diagnose
 from dqx.core.environment import Environment
@@ -30,11 +31,11 @@ from dqx.core.evaluation import (
     play,
     q_table,
 )
-from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
 from dqx.core.replay import Filled, Store
 from dqx.core.sampling import Sampler
 from dqx.core.state import Clock, Episodes, Lane
+from dqx.core.steps import Parts, StepDraws, draw_steps, env_step, now_of, row_of, seen, told_by
 from dqx.core.types import Array, Batch, Key, PyTree, Transition
 from dqx.settings import Config, Hyper
 
@@ -70,28 +71,6 @@ class Trainer(NamedTuple):
     metrics: Mapping[str, Metric]
 
 
-class _Parts(NamedTuple):
-    """What the functions below are made of: the configuration and the building blocks."""
-
-    config: Config
-    env: Environment
-    agent: Agent
-    store: Store
-    sampler: Sampler
-
-    def env_at(self, env_inputs: Mapping[str, Array]) -> Environment:
-        """The environment with the parameters of a lane."""
-        return self.env.at(env_inputs) if env_inputs else self.env
-
-
-class _StepDraws(NamedTuple):
-    """Random numbers of one step of the E environments, drawn before the step."""
-
-    agent: PyTree
-    step_keys: Key
-    fresh: tuple[Array, PyTree]
-
-
 class _UpdateDraws(NamedTuple):
     """Random numbers of one update, drawn before the round."""
 
@@ -120,12 +99,18 @@ def make_trainer(
             f"{name} = {getattr(config, name)} is no multiple of num_envs = {config.num_envs}, and "
             "parallel environments step together: round it by dqx.settings.rounded(config)"
         )
-    parts = _Parts(config, env, agent, store, sampler)
+    parts = Parts(config, env, agent, store, sampler)
+    return trainer_of(parts, functools.partial(_segment, parts))
+
+
+def trainer_of(parts: Parts, segment: Callable[..., Any]) -> Trainer:
+    """A training loop that differs from others in how its segments go."""
+    agent = parts.agent
     return Trainer(
         init=functools.partial(_init, parts),
         start=_start,
         warm_up=functools.partial(_warm_up, parts),
-        segment=functools.partial(_segment, parts),
+        segment=segment,
         evaluate=functools.partial(_evaluate, parts),
         begin=functools.partial(_begin, parts),
         play=functools.partial(_play, parts),
@@ -137,7 +122,8 @@ def make_trainer(
     )
 
 
-def _check_steps(name: str, steps: int, **unit: int) -> None:
+def check_steps(name: str, steps: int, **unit: int) -> None:
+    """Asserts that steps are a multiple of what they are taken in."""
     ((what, size),) = unit.items()
     assert steps > 0 and steps % size == 0, (
         f"{name} takes whole {what} steps, and steps = {steps} is no multiple of {what} = {size}: "
@@ -150,7 +136,7 @@ def _start() -> Clock:
 
 
 def _init(
-    parts: _Parts,
+    parts: Parts,
     key: Key,
     env_inputs: dict[str, Array] | None = None,
     hyper: Hyper | None = None,
@@ -164,8 +150,8 @@ def _init(
     return Lane(
         key=key,
         agent=agent,
-        replay_rows=parts.store.init(),
-        sampler=parts.sampler.init(),
+        replay_rows={} if parts.store is None else parts.store.init(),
+        sampler=None if parts.sampler is None else parts.sampler.init(),
         env_state=env_state,
         obs=obs,
         episode_return=jnp.zeros(num_envs, jnp.float32),
@@ -176,43 +162,45 @@ def _init(
     )
 
 
-def _warm_up(parts: _Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
+def _warm_up(parts: Parts, clock: Clock, lane: Lane, steps: int) -> tuple[Clock, Lane, Episodes]:
     """Uniformly random actions; this program holds no learning code."""
 
-    def step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
-        clock, lane = _seen(parts, carry)
+    def step(carry: tuple[Clock, Lane], draws: StepDraws) -> Any:
+        clock, lane = carry
+        lane = seen(parts, lane)
         action, agent = parts.agent.explore(lane.agent, draws.agent)
-        clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
+        clock, lane, episodes = _stored_step(parts, clock, lane.replace(agent=agent), draws, action)
         return (clock, lane), episodes
 
     def block(carry: tuple[Clock, Lane], count: int) -> Any:
-        return scan(step, carry, _draw_steps(parts, *carry, count), count)
+        return scan(step, carry, draw_steps(parts, *carry, count), count)
 
-    _check_steps("warm_up", steps, num_envs=parts.config.num_envs)
+    check_steps("warm_up", steps, num_envs=parts.config.num_envs)
     count = steps // parts.config.num_envs
     (clock, lane), episodes = in_blocks(block, (clock, lane), count, _block_rounds(parts))
     return clock, lane, episodes
 
 
 def _segment(
-    parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper, steps: int
+    parts: Parts, clock: Clock, lane: Lane, hyper: Hyper, steps: int
 ) -> tuple[Clock, Lane, Episodes, dict[str, Array]]:
     """Rounds of acting for ``train_period`` environment steps and then updating."""
     config = parts.config
     step_count = config.train_period // config.num_envs  # of every environment in a round
 
-    def act_step(carry: tuple[Clock, Lane], draws: _StepDraws) -> Any:
-        clock, lane = _seen(parts, carry)
-        now = _now(config, hyper, clock, lane)
+    def act_step(carry: tuple[Clock, Lane], draws: StepDraws) -> Any:
+        clock, lane = carry
+        lane = seen(parts, lane)
+        now = now_of(config, hyper, clock, lane.episodes)
         action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
-        clock, lane, episodes = _env_step(parts, clock, lane.replace(agent=agent), draws, action)
+        clock, lane, episodes = _stored_step(parts, clock, lane.replace(agent=agent), draws, action)
         return (clock, lane), episodes
 
     def learn_step(carry: tuple[Clock, Lane], draws: _UpdateDraws) -> Any:
         clock, lane, metrics = _learn_step(parts, *carry, hyper, draws)
         return (clock, lane), metrics
 
-    def train_round(carry: tuple[Clock, Lane], draws: tuple[_StepDraws, _UpdateDraws]) -> Any:
+    def train_round(carry: tuple[Clock, Lane], draws: tuple[StepDraws, _UpdateDraws]) -> Any:
         carry, episodes = scan(act_step, carry, draws[0], step_count)
         carry, metrics = scan(learn_step, carry, draws[1], config.updates_per_train)
         return carry, (episodes, metrics)
@@ -220,34 +208,18 @@ def _segment(
     def block(carry: tuple[Clock, Lane], count: int) -> Any:
         step_draws = jax.tree.map(
             lambda x: x.reshape(count, step_count, *x.shape[1:]),
-            _draw_steps(parts, *carry, count * step_count),
+            draw_steps(parts, *carry, count * step_count),
         )
         return scan(train_round, carry, (step_draws, _draw_updates(parts, *carry, count)), count)
 
-    _check_steps("segment", steps, train_period=config.train_period)
+    check_steps("segment", steps, train_period=config.train_period)
     count = steps // config.train_period
     (clock, lane), (episodes, learned) = in_blocks(
         block, (clock, lane), count, _block_rounds(parts)
     )
     episodes = jax.tree.map(lambda x: x.reshape(-1, config.num_envs), episodes)
-    names = _learned_names(parts.agent)
-    columns = jnp.moveaxis(learned.reshape(-1, len(names)), 1, 0)
-    row = {
-        name: _OVER[parts.agent.metrics[name].over](column)
-        for name, column in zip(names, columns, strict=True)
-    }
-    return clock, lane, episodes, {**row, **parts.agent.status(_now(config, hyper, clock, lane))}
-
-
-_OVER: dict[str, Callable[[Array], Array]] = {
-    "mean": jnp.mean,
-    "max": jnp.max,
-    "last": lambda column: column[-1],
-}
-
-
-def _learned_names(agent: Agent) -> list[str]:
-    return [name for name, metric in agent.metrics.items() if metric.over != "now"]
+    now = now_of(config, hyper, clock, lane.episodes)
+    return clock, lane, episodes, row_of(parts.agent, learned, now)
 
 
 def _filled(clock: Clock) -> Filled:
@@ -255,65 +227,34 @@ def _filled(clock: Clock) -> Filled:
     return Filled(clock.position, clock.size, written=clock.step)
 
 
-def _now(config: Config, hyper: Hyper, clock: Clock, lane: Lane) -> Now:
-    return Now(_annealed(config, hyper, clock.step), clock.step, clock.updates, lane.episodes)
-
-
-def _annealed(config: Config, hyper: Hyper, step: Array) -> Hyper:
-    """The hyperparameters after ``step`` environment steps: those that are annealed have moved."""
-    moved = {}
-    for name in config.annealed:
-        value = getattr(hyper, name)
-        end = value * hyper.anneal_scale
-        moved[name] = linear_schedule(step, value, end, hyper.anneal_steps)
-    return hyper.replace(**moved)
-
-
-def _seen(parts: _Parts, carry: tuple[Clock, Lane]) -> tuple[Clock, Lane]:
-    """Shows the agent what it is about to act on, if it asks for that."""
-    clock, lane = carry
-    if parts.agent.see is None:
-        return carry
-    return clock, lane.replace(agent=parts.agent.see(lane.agent, lane.obs))
-
-
-def _env_step(
-    parts: _Parts, clock: Clock, lane: Lane, draws: _StepDraws, action: Array
+def _stored_step(
+    parts: Parts, clock: Clock, lane: Lane, draws: StepDraws, action: Array
 ) -> tuple[Clock, Lane, Episodes]:
-    """One step of every environment of a seed, stored in its replay."""
-    config, env = parts.config, parts.env_at(lane.env_inputs)
-    step = jax.vmap(env.step)(draws.step_keys, lane.env_state, action, draws.fresh)
-    done = step.terminated | step.truncated
-    ends = done if config.time_limit_is_terminal else step.terminated
-    discount = 1.0 - ends.astype(jnp.float32)
-    stored = Transition(lane.obs, action, step.reward, discount, step.final_obs)
-    total, length = lane.episode_return + step.reward, lane.episode_length + 1
+    """One step of every environment of a seed, stored in its replay if there is one."""
+    config, age = parts.config, lane.episode_length
+    lane, stored, episodes = env_step(parts, lane, draws, action)
+    if parts.store is None or parts.sampler is None:
+        return clock.replace(step=clock.step + config.num_envs), lane, episodes
     lane = lane.replace(
-        replay_rows=parts.store.write(
-            lane.replay_rows, _filled(clock), stored, lane.episode_length
-        ),
+        replay_rows=parts.store.write(lane.replay_rows, _filled(clock), stored, age),
         sampler=parts.sampler.add(lane.sampler, clock.position),
-        env_state=step.state,
-        obs=step.obs,
-        episode_return=jnp.where(done, 0.0, total),
-        episode_length=jnp.where(done, 0, length),
-        episodes=lane.episodes + jnp.sum(done, dtype=jnp.int32),
     )
     clock = clock.replace(
         step=clock.step + config.num_envs,
         position=(clock.position + config.num_envs) % config.replay_capacity,
         size=jnp.minimum(clock.size + config.num_envs, config.replay_capacity),
     )
-    return clock, lane, Episodes(total, jnp.where(done, length, 0))
+    return clock, lane, episodes
 
 
 def _learn_step(
-    parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper, draws: _UpdateDraws
+    parts: Parts, clock: Clock, lane: Lane, hyper: Hyper, draws: _UpdateDraws
 ) -> tuple[Clock, Lane, Array]:
     """One update from rows that the sampler picks; its metrics in the order of their names."""
     config = parts.config
+    assert parts.store is not None and parts.sampler is not None  # as `make_trainer` was given
     filled = _filled(clock)
-    told = _now(config, hyper, clock, lane)
+    told = now_of(config, hyper, clock, lane.episodes)
     rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled, told)
     batch = _gathered(parts.store, lane, filled, rows)._replace(weight=weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
@@ -321,13 +262,10 @@ def _learn_step(
     crossed = now // config.target_period > before // config.target_period
     last = (clock.updates + 1) % config.updates_per_train == 0
     agent, learned = parts.agent.learn(lane.agent, batch, draws.agent, told, crossed & last)
-    metrics = learned.metrics
-    bad = ~(jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["weight_norm"]))
-    diverged_at = jnp.where((lane.diverged_at < 0) & bad, clock.step, lane.diverged_at)
     sampler = parts.sampler.feedback(lane.sampler, rows, learned.priority, told)
-    lane = lane.replace(agent=agent, sampler=sampler, diverged_at=diverged_at)
-    stacked = jnp.stack([metrics[name] for name in _learned_names(parts.agent)])
-    return clock.replace(updates=clock.updates + 1), lane, stacked
+    lane, numbers = told_by(parts.agent, lane, learned, clock.step)
+    lane = lane.replace(agent=agent, sampler=sampler)
+    return clock.replace(updates=clock.updates + 1), lane, numbers
 
 
 def _gathered(store: Store, lane: Lane, filled: Filled, rows: Array) -> Batch:
@@ -337,26 +275,7 @@ def _gathered(store: Store, lane: Lane, filled: Filled, rows: Array) -> Batch:
     return Batch(steps, lengths=lengths)
 
 
-def _draw_steps(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _StepDraws:
-    """Random numbers of the next ``count`` steps of the E environments, leading axis ``count``."""
-    num_envs = parts.config.num_envs
-    times = clock.step // num_envs + jnp.arange(count)
-
-    def keys(purpose: Purpose) -> Key:
-        key = purpose_key(lane.key, purpose)
-        return jax.vmap(lambda t: jax.random.fold_in(key, t))(times)
-
-    def per_env(purpose: Purpose) -> Key:
-        return jax.vmap(functools.partial(jax.random.split, num=num_envs))(keys(purpose))
-
-    return _StepDraws(
-        agent=jax.vmap(parts.agent.act_draws)(keys(Purpose.EXPLORATION)),
-        step_keys=per_env(Purpose.ENV_STEP),
-        fresh=jax.vmap(jax.vmap(parts.env_at(lane.env_inputs).reset))(per_env(Purpose.RESET)),
-    )
-
-
-def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _UpdateDraws:
+def _draw_updates(parts: Parts, clock: Clock, lane: Lane, count: int) -> _UpdateDraws:
     """Random numbers of the updates of the next ``count`` rounds, axes ``[count, U]``."""
     updates = clock.updates + jnp.arange(count * parts.config.updates_per_train)
 
@@ -364,6 +283,7 @@ def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Updat
         key = purpose_key(lane.key, purpose)
         return jax.vmap(lambda u: jax.random.fold_in(key, u))(updates)
 
+    assert parts.sampler is not None
     draws = _UpdateDraws(
         sampler=jax.vmap(parts.sampler.draws)(keys(Purpose.REPLAY)),
         agent=jax.vmap(parts.agent.learn_draws)(keys(Purpose.LEARN)),
@@ -372,18 +292,20 @@ def _draw_updates(parts: _Parts, clock: Clock, lane: Lane, count: int) -> _Updat
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), draws)
 
 
-def _evaluate(parts: _Parts, clock: Clock, lane: Lane) -> Evaluation:
+def _evaluate(parts: Parts, clock: Clock, lane: Lane) -> Evaluation:
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return evaluate(parts.config, parts.env_at(lane.env_inputs), q_values, lane.key, clock.step)
 
 
 def _begin(
-    parts: _Parts, clock: Clock, lane: Lane, until: Array, hyper: Hyper | None = None
+    parts: Parts, clock: Clock, lane: Lane, until: Array, hyper: Hyper | None = None
 ) -> tuple[Played, Array]:
     env = parts.env_at(lane.env_inputs)
     first = begin(parts.config, env, lane.key, clock.step)
     if hyper is not None:
-        first = foreseeing(parts.config, first, _annealed(parts.config, hyper, clock.step))
+        first = foreseeing(
+            parts.config, first, now_of(parts.config, hyper, clock, lane.episodes).hyper
+        )
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return (
         _play(parts, clock, lane, first, until),
@@ -391,14 +313,15 @@ def _begin(
     )
 
 
-def _play(parts: _Parts, clock: Clock, lane: Lane, played: Played, until: Array) -> Played:
+def _play(parts: Parts, clock: Clock, lane: Lane, played: Played, until: Array) -> Played:
     """Evaluates on, up to a time."""
     q_values = functools.partial(parts.agent.q_values, lane.agent.params)
     return play(parts.env_at(lane.env_inputs), q_values, lane.key, clock.step, played, until)
 
 
-def _diagnose(parts: _Parts, clock: Clock, lane: Lane, hyper: Hyper) -> dict[str, Array]:
-    config, told = parts.config, _now(parts.config, hyper, clock, lane)
+def _diagnose(parts: Parts, clock: Clock, lane: Lane, hyper: Hyper) -> dict[str, Array]:
+    assert parts.store is not None and parts.sampler is not None  # as `settings` sees to
+    config, told = parts.config, now_of(parts.config, hyper, clock, lane.episodes)
     return diagnose(config, parts.agent, parts.store, parts.sampler, lane, _filled(clock), told)
 
 
@@ -409,11 +332,12 @@ def example_transition(env: Environment) -> Transition:
     return Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
 
 
-def _block_rounds(parts: _Parts) -> int:
+def _block_rounds(parts: Parts) -> int:
     """Rounds whose random numbers are drawn at once."""
     config = parts.config
     step_bytes = config.num_envs * drawn_bytes(parts.env.reset) + drawn_bytes(parts.agent.act_draws)
-    update_bytes = drawn_bytes(parts.sampler.draws) + drawn_bytes(parts.agent.learn_draws)
+    sampled = 0 if parts.sampler is None else drawn_bytes(parts.sampler.draws)
+    update_bytes = sampled + drawn_bytes(parts.agent.learn_draws)
     steps = config.train_period // config.num_envs
     round_bytes = steps * step_bytes + config.updates_per_train * update_bytes
     return max(1, min(BLOCK_ROUNDS, BLOCK_BYTES // round_bytes))

@@ -120,6 +120,29 @@ def expected_q_learning(
     return jax.lax.stop_gradient(target) - _pick(q_values, action)
 
 
+def known_return(q_values: Array, action: Array, target: Array) -> Array:
+    """TD error of an action whose return is known, such as a lambda return.
+
+    Args:
+        q_values: float ``[A]``, online Q-values of the observation.
+        action: int ``[]``, the action taken.
+        target: float ``[]``, the return.
+
+    Returns:
+        float ``[]``: ``target - q_values[action]``.
+
+    Raises:
+        AssertionError: at trace time, for other shapes or dtypes, saying which. An action
+            out of range is found by checkify alone (docs/building-blocks.md).
+
+    Source: Gallici et al. 2025, algorithm 1.
+    """
+    checks.one_value_an_action(q_values=q_values)
+    checks.one_number(target=target)
+    checks.an_action(action, q_values.shape[0])
+    return jax.lax.stop_gradient(target) - _pick(q_values, action)
+
+
 def weighted(values: Array, weight: Array) -> Array:
     """The sum of ``values [A, ...]`` over actions, each times its weight ``[A]``.
 

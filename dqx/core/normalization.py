@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from dqx.core.agent import Agent, AgentState, Learned, Now, Spec
-from dqx.core.types import Array, Batch, Key, Params, PyTree
+from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
 from dqx.settings import ConfigError, Hyper
 
 # The largest magnitude that the agent sees; and what keeps a number that never changes finite.
@@ -62,6 +62,14 @@ def normalizing(build: Callable[[Spec], Agent], spec: Spec) -> Agent:
         inner, learned = agent.learn(_inner(state), batch._replace(steps=steps), draws, now, sync)
         return _outer(inner, moments), learned
 
+    def targets(state: AgentState, steps: Transition, continues: Array, now: Now) -> Array:
+        assert agent.targets is not None
+        moments = state.params["observations"]
+        steps = steps._replace(
+            obs=normalized(moments, steps.obs), next_obs=normalized(moments, steps.next_obs)
+        )
+        return agent.targets(_inner(state), steps, continues, now)
+
     def q_values(params: Params, obs: Array) -> Array:
         return agent.q_values(params["network"], normalized(params["observations"], obs))
 
@@ -80,6 +88,7 @@ def normalizing(build: Callable[[Spec], Agent], spec: Spec) -> Agent:
         insight=agent.insight.of_inner(
             lambda params, obs: (params["network"], normalized(params["observations"], obs))
         ),
+        targets=None if agent.targets is None else targets,
     )
 
 

@@ -45,8 +45,11 @@ class Batch(NamedTuple):
             last step, of which they have ``discount`` and ``next_obs``.
         weight: float32 ``[B]``, of each transition in the loss; None where all count alike.
         lengths: int32 ``[B]``, how many steps each transition has; None where all have one.
+        target: float32 ``[B]``, what the value of each action is to become, where that is known
+            before; None where it has to be worked out.
     """
 
     steps: Transition
     weight: Array | None = None
     lengths: Array | None = None
+    target: Array | None = None

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
 from dqx.report.terminal import listed
-from dqx.settings import Config, Hyper, show
+from dqx.settings import SETTINGS, Config, Hyper, show
+from dqx.settings.declared import lacking
 from dqx.study.results import Study
 
 _REFERENCES = {
@@ -152,13 +153,19 @@ def _network(config: Config, hyper: Hyper) -> str:
     updates = (
         "an update" if config.updates_per_train == 1 else f"{config.updates_per_train} updates"
     )
+    every = f"{updates} every {config.train_period:,} steps"
+    if config.learning_starts:
+        every += f" after {config.learning_starts:,} steps of random actions"
+    source, rest = "the steps since the updates before", f"and {every}"
+    if lacking(config, SETTINGS["replay_capacity"]) is None:
+        source = f"a replay of {config.replay_capacity:,} transitions"
+    if lacking(config, SETTINGS["target_period"]) is None:
+        rest = f"{every}, and a target network renewed every {config.target_period:,} steps"
     return (
         f"The Q-network is {config.network} with hidden layers {layers or 'none'} "
         f"({config.activation}), optimized by {config.optimizer} at a learning rate of "
-        f"{show(hyper.learning_rate)} on batches of {config.batch_size:,} from a replay of "
-        f"{config.replay_capacity:,} transitions, with a discount of {show(hyper.gamma)}, "
-        f"{updates} every {config.train_period:,} steps after {config.learning_starts:,} steps of "
-        f"random actions, and a target network renewed every {config.target_period:,} steps."
+        f"{show(hyper.learning_rate)} on batches of {config.batch_size:,} from {source}, with a "
+        f"discount of {show(hyper.gamma)}, {rest}."
     )
 
 

@@ -146,7 +146,7 @@ class Config:
     learning_starts: int = declare(
         10_000,
         "steps of uniformly random actions before learning starts",
-        low=1,
+        low=0,
         rounds_to="train_period",
     )
     train_period: int = declare(
@@ -155,7 +155,11 @@ class Config:
     updates_per_train: int = declare(1, "updates a round", low=1)
     batch_size: int = declare(128, "transitions an update", low=1)
     replay_capacity: int = declare(
-        10_000, "transitions the replay of one seed holds", low=1, rounds_to="num_envs"
+        10_000,
+        "transitions the replay of one seed holds",
+        low=1,
+        rounds_to="num_envs",
+        of=owners.REPLAY,
     )
     sampling: str = declare(
         "uniform",
@@ -167,6 +171,7 @@ class Config:
             "prioritized": ("priorities", "proportional priorities"),
             "ranked": ("priorities", "ranks"),
         },
+        of=owners.REPLAY,
     )
     rank_period: int = declare(
         1_000, "updates from one sort of the TD errors to the next", low=1, of=("sampling", "ranks")
@@ -176,6 +181,7 @@ class Config:
         "steps whose rewards a target sums before it bootstraps; fewer up to the end of an episode "
         "and up to the newest step",
         low=1,
+        of=owners.REPLAY,
     )
     target_period: int = declare(
         500,
@@ -248,7 +254,10 @@ class Config:
         of=owners.SCALAR,
     )
     optimizer: str = declare(
-        "adam", "optimizer of the network", choices=("adam", "sgd", "rmsprop"), of=owners.GRADIENT
+        "adam",
+        "optimizer of the network",
+        choices=("adam", "radam", "sgd", "rmsprop"),
+        of=owners.GRADIENT,
     )
     averaging: str = declare(
         "none",

@@ -29,3 +29,14 @@ def setting(name: str) -> Setting:
         own = [other.name for entry in registry.registered() for other in entry.settings]
         raise ConfigError(f"unknown field {name!r}{closest(name, [*SETTINGS, *own])}")
     return found
+
+
+def lacking(config: Config, declared: Setting) -> tuple[str, str] | None:
+    """The field and the trait which its choice lacks, so that a setting has no effect; or None."""
+    if declared.of is None:
+        return None
+    selector, trait = declared.of
+    outer = lacking(config, SETTINGS[selector])
+    if outer is None and trait not in SETTINGS[selector].has(getattr(config, selector)):
+        return declared.of
+    return outer

@@ -159,7 +159,7 @@ class Hyper:
     )
     optimizer_epsilon: float = declare(
         1e-8,
-        "number added to adam's denominator, and under rmsprop's root",
+        "number added to the denominator of adam and radam, and under rmsprop's root",
         above=0,
         of=owners.GRADIENT,
     )

@@ -3,6 +3,7 @@
 NETWORK = ("agent", "network")
 GRADIENT = ("agent", "gradient")
 TARGET = ("agent", "target")
+REPLAY = ("agent", "replay")
 TABLE = ("agent", "table")
 SOFT = ("target", "soft policy")
 SCALAR = ("agent", "scalar target")

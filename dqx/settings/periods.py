@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from dqx.settings.config import Config
-from dqx.settings.declared import SETTINGS
+from dqx.settings.declared import SETTINGS, lacking
 from dqx.settings.errors import ConfigError
 from dqx.settings.field import INT_END, Setting
 
@@ -32,7 +32,7 @@ def rounded(config: Config) -> tuple[Config, tuple[str, ...]]:
     for setting in _in_order():
         name, of = setting.name, setting.rounds_to
         value = values[name] = setting.check(getattr(config, name))
-        if of is None or value % values[of] == 0:
+        if of is None or value % values[of] == 0 or lacking(config, setting) is not None:
             continue
         values[name] = -(-value // values[of]) * values[of]
         change = f"{values[name]:,}, the next multiple of {of} {values[of]:,}"

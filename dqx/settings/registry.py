@@ -114,8 +114,9 @@ def agent(name: str) -> AgentEntry:
 
 
 def agent_traits(name: str) -> tuple[str, ...]:
-    """The traits of an agent; raises as `agent` does."""
-    return agent(name).has
+    """The traits of an agent, ``"replay"`` if it has no ``"rollout"``; raises as `agent` does."""
+    has = agent(name).has
+    return has if "rollout" in has else (*has, "replay")
 
 
 def registered() -> tuple[AgentEntry, ...]:

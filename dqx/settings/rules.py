@@ -5,9 +5,9 @@ import math
 from dqx.arguments import instance, require
 from dqx.settings import environments, registry
 from dqx.settings.config import Config
-from dqx.settings.declared import SETTINGS, setting
+from dqx.settings.declared import SETTINGS, lacking, setting
 from dqx.settings.errors import ConfigError, closest
-from dqx.settings.field import INT_END, Setting, show, with_trait
+from dqx.settings.field import INT_END, show, with_trait
 from dqx.settings.hyper import Hyper
 from dqx.settings.periods import check_rows, rounded
 
@@ -80,17 +80,6 @@ def _check_owners(config: Config, hyper: Hyper) -> None:
             )
 
 
-def lacking(config: Config, declared: Setting) -> tuple[str, str] | None:
-    """The field and the trait which its choice lacks, so that a setting has no effect; or None."""
-    if declared.of is None:
-        return None
-    selector, trait = declared.of
-    outer = lacking(config, SETTINGS[selector])
-    if outer is None and trait not in SETTINGS[selector].has(getattr(config, selector)):
-        return declared.of
-    return outer
-
-
 def _check_sizes(config: Config) -> None:
     updates = config.total_steps // config.train_period * config.updates_per_train
     if updates >= INT_END:
@@ -98,11 +87,15 @@ def _check_sizes(config: Config) -> None:
             f"updates_per_train {config.updates_per_train} makes {updates} updates in all, and "
             "dqx counts them in int32: stay below 2**31"
         )
-    if config.batch_size > config.replay_capacity:
+    if _has_replay(config) and config.batch_size > config.replay_capacity:
         raise ConfigError(
             f"batch_size {config.batch_size} is larger than replay_capacity "
             f"{config.replay_capacity}: raise the capacity or lower the batch"
         )
+
+
+def _has_replay(config: Config) -> bool:
+    return lacking(config, SETTINGS["replay_capacity"]) is None
 
 
 def _check_sampling(config: Config) -> None:
@@ -119,7 +112,7 @@ def _check_sampling(config: Config) -> None:
 
 def _check_target(config: Config) -> None:
     """Refuses target rules beside what they cannot be combined with, and steps that cannot be."""
-    if config.n_step * config.num_envs > config.replay_capacity:
+    if _has_replay(config) and config.n_step * config.num_envs > config.replay_capacity:
         raise ConfigError(
             f"n_step {config.n_step} of {config.num_envs} environments is more than "
             f"replay_capacity {config.replay_capacity} holds: lower it or raise the capacity"
@@ -176,11 +169,12 @@ def _check_exact(config: Config, hyper: Hyper) -> None:
             )
 
 
-# The trait that an agent needs for a diagnostic.
+# The traits that an agent needs for a diagnostic.
 _DIAGNOSED = {
-    "dormant_units": "network",
-    "effective_rank": "network",
-    "target_distance": "target",
+    "dormant_units": ("network", "replay"),
+    "effective_rank": ("network", "replay"),
+    "replay_age": ("replay",),
+    "target_distance": ("target",),
 }
 
 
@@ -190,14 +184,16 @@ def _check_diagnostics(config: Config) -> None:
     if len(set(asked)) < len(asked):
         raise ConfigError(f"diagnostics names one twice: {', '.join(asked)}")
     for name in asked:
-        trait = _DIAGNOSED.get(name)
-        if trait is not None and trait not in SETTINGS["agent"].has(config.agent):
+        traits = _DIAGNOSED.get(name, ())
+        has = SETTINGS["agent"].has(config.agent)
+        trait = next((trait for trait in traits if trait not in has), None)
+        if trait is not None:
             names = ", ".join(SETTINGS["agent"].having(trait))
             raise ConfigError(
                 f"diagnostics: {name} needs {with_trait('agent', trait)} ({names}), and agent is "
                 f"{config.agent}: leave it out or choose another agent"
             )
-        if trait == "network" and not (config.hidden_sizes or "frames" in _network_traits(config)):
+        if "network" in traits and not (config.hidden_sizes or "frames" in _network_traits(config)):
             raise ConfigError(
                 f"diagnostics: {name} needs hidden units, and network {config.network} with "
                 "hidden_sizes = none has none: leave it out or give sizes"

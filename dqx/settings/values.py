@@ -7,11 +7,11 @@ from typing import Any
 from dqx.arguments import require
 from dqx.settings import environments, registry
 from dqx.settings.config import Config
-from dqx.settings.declared import SETTINGS, setting
+from dqx.settings.declared import SETTINGS, lacking, setting
 from dqx.settings.errors import ConfigError, brief
 from dqx.settings.field import Setting
 from dqx.settings.hyper import Hyper
-from dqx.settings.rules import A_CONFIG, A_HYPER, lacking
+from dqx.settings.rules import A_CONFIG, A_HYPER
 
 
 def override(config: Config, hyper: Hyper, /, **fields: Any) -> tuple[Config, Hyper]:

@@ -73,6 +73,14 @@ VARIANTS = {
     "noisy": {"dense": "noisy", "noisy_sigma": 0.1},
     "c51": {"agent": "c51", "num_atoms": 41, "v_min": -2.0, "v_max": 2.0, "double": True},
     "qr": {"agent": "qr", "num_quantiles": 5, "huber_delta": 0.1},
+    "pqn": {
+        "agent": "pqn",
+        "train_period": 64,
+        "updates_per_train": 8,
+        "batch_size": 16,
+        "optimizer": "radam",
+        "layer_norm": True,
+    },
     "iqn": {"agent": "iqn", "num_cosines": 8, "head": "dueling_avg", "layer_norm": True},
 }
 

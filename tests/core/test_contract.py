@@ -102,6 +102,7 @@ MADE_UP = agents.Variant(
 )
 CASES = {
     **{name: {"agent": name} for name in settings.agent_names()},
+    "pqn": {"agent": "pqn", "train_period": BATCH},
     "dqn, double, counting": {"agent": "dqn", "double": True, "policy": "boltzmann_gumbel"},
     "dqn, dueling, noisy": {"head": "dueling_avg", "dense": "noisy", "layer_norm": True},
     "iqn, noisy": {"agent": "iqn", "dense": "noisy", "double": True},
@@ -160,8 +161,16 @@ def random_batch(seed=0, weight=None):
 def one_update(config, agent, seed=0, sync=True, state=None, weight=None):
     state = agent.init(jax.random.key(seed)) if state is None else state
     draws = agent.learn_draws(jax.random.key(seed + 1))
-    batch = random_batch(seed, weight)
+    batch = with_targets(agent, state, random_batch(seed, weight), now_of(config))
     return agent.learn(state, batch, draws, now_of(config), jnp.bool_(sync))
+
+
+def with_targets(agent, state, batch, now):
+    """The batch as one step of a rollout, for an agent that learns from such."""
+    if agent.targets is None:
+        return batch
+    rows = jax.tree.map(lambda x: x[None], batch.steps)
+    return batch._replace(target=agent.targets(state, rows, jnp.ones((1, BATCH), bool), now)[0])
 
 
 def kinds(tree):
@@ -203,6 +212,7 @@ def test_what_is_remembered_keeps_its_structure_so_that_nothing_compiles_twice(c
         traces.append(None)
         action, state = agent.act(state, batch.steps.obs[:ENVS], draws[0], now)
         _, state = agent.explore(state, draws[0])
+        batch = with_targets(agent, state, batch, now)
         return agent.learn(state, batch, draws[1], now, sync)
 
     again = quickly(step)
@@ -259,7 +269,8 @@ def test_two_seeds_differ_after_one_update(config):
         dataclasses.replace(config, learning_starts=40), probes.adapted(Numbers)
     )
     hyper = settings.complete(config, Hyper(learning_rate=0.1))
-    _, lanes, _, metrics = probes.run_trainer(trainer, hyper, seed_keys(2), 40, ENVS)
+    steps = config.train_period
+    _, lanes, _, metrics = probes.run_trainer(trainer, hyper, seed_keys(2), 40, steps)
     assert lanes.agent.params is not None and np.all(np.isfinite(metrics["loss"]))
     moved = [np.any(leaf[0] != leaf[1]) for leaf in jax.tree.leaves(lanes.agent.params)]
     assert any(moved)
@@ -290,6 +301,8 @@ def targets_of(config, agent, sync_axis):
     hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((lanes,), jnp.float32), now.hyper)
     now = now._replace(hyper=hyper, episodes=jax.ShapeDtypeStruct((lanes,), jnp.int32))
     sync = jax.ShapeDtypeStruct((lanes,) if sync_axis == 0 else (), jnp.bool_)
+    if agent.targets is not None:
+        batch = batch._replace(target=jax.ShapeDtypeStruct((lanes, BATCH), jnp.float32))
     learn = jax.vmap(agent.learn, in_axes=(0, 0, 0, Now(0, None, None, 0), sync_axis))
     found = traced(learn, state, batch, draws, now, sync)
     return found, {leaf.shape for leaf in jax.tree.leaves(state.target_params)}

@@ -186,8 +186,10 @@ def test_folding_by_hand():
 # --- Along a trajectory.
 
 
-def lambda_case(layouts, steps, seed, lambda_):
+def lambda_case(layouts, steps, seed, lambda_, limits_are_terminal=False):
     history = oracle.histories(np.random.default_rng(seed), layouts, steps, 1)
+    if limits_are_terminal:
+        history["terminated"] = history["ends"]
     flat = {name: x[:, :, 0] for name, x in history.items()}
     value = lambda obs: np.sin(obs * 0.7)  # noqa: E731
     discount = np.where(flat["terminated"], 0.0, GAMMA).astype(np.float32)
@@ -198,9 +200,10 @@ def lambda_case(layouts, steps, seed, lambda_):
     return history, value, np.asarray(found)
 
 
+@pytest.mark.parametrize("limits_are_terminal", [False, True])
 @pytest.mark.parametrize("lambda_", [0.0, 0.65, 1.0])
-def test_lambda_returns_equal_the_mean_of_all_n_step_returns(lambda_):
-    history, value, found = lambda_case(40, 9, 3, lambda_)
+def test_lambda_returns_equal_the_mean_of_all_n_step_returns(lambda_, limits_are_terminal):
+    history, value, found = lambda_case(40, 9, 3, lambda_, limits_are_terminal)
     for layout, start in np.ndindex(found.shape):
         expected = oracle.lambda_return(history, value, layout, 0, start, GAMMA, lambda_)
         np.testing.assert_allclose(found[layout, start], expected, rtol=1e-5, atol=1e-5)

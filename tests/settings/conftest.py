@@ -1,4 +1,4 @@
-"""The agents that the tests of the settings know: three like our own, and a made-up one."""
+"""The agents that the tests of the settings know: three like our own, and made-up ones."""
 
 import pytest
 
@@ -21,6 +21,12 @@ def agents(request, monkeypatch):
 @pytest.fixture
 def real_agents():
     """Asks for the agents there really are."""
+
+
+@pytest.fixture
+def roller():
+    """An agent without a replay."""
+    return register_agent("roller", has=("rollout",))
 
 
 @pytest.fixture

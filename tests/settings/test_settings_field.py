@@ -57,7 +57,7 @@ ALLOWED = {
     "normalize_observations": SWITCH,
     "num_envs": AT_LEAST_1,
     "total_steps": AT_LEAST_1,
-    "learning_starts": AT_LEAST_1,
+    "learning_starts": AT_LEAST_0,
     "train_period": AT_LEAST_1,
     "updates_per_train": AT_LEAST_1,
     "batch_size": AT_LEAST_1,
@@ -75,7 +75,7 @@ ALLOWED = {
     "target": among("max", "clipped_double", "expected_sarsa", "munchausen"),
     "value_rescaling": NOT_NEGATIVE,
     "loss": among("squared", "huber", "keras_mse"),
-    "optimizer": among("adam", "sgd", "rmsprop"),
+    "optimizer": among("adam", "radam", "sgd", "rmsprop"),
     "averaging": among("none", "evaluation", "acting"),
     "policy": among(
         "epsilon_greedy", "greedy", "boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax"

@@ -136,6 +136,7 @@ def test_every_value_is_checked_even_if_it_came_past_override(name):
         {"scale_pixels": True},
         {"log_period": 4800, "eval_period": 4800},
         {"learning_starts": 480},
+        {"learning_starts": 0},
         {"learning_starts": 4800},
     ],
 )
@@ -255,6 +256,21 @@ OWNED = {
         "targets with a soft policy (munchausen), and target is max",
     ),
     "munchausen_clip": (0.5, {}, "targets with a soft policy (munchausen), and target is max"),
+    "replay_capacity": (
+        64,
+        {"agent": "roller"},
+        "agents with a replay (dqn, qr, tabular), and agent is roller",
+    ),
+    "sampling": (
+        "ranked",
+        {"agent": "roller"},
+        "agents with a replay (dqn, qr, tabular), and agent is roller",
+    ),
+    "n_step": (
+        3,
+        {"agent": "roller"},
+        "agents with a replay (dqn, qr, tabular), and agent is roller",
+    ),
     "rank_period": (5, {}, "samplings with ranks (ranked), and sampling is uniform"),
     "priority_floor": (
         0.1,
@@ -289,7 +305,7 @@ def test_every_owned_setting_is_in_the_table():
 
 
 @pytest.mark.parametrize("name", OWNED)
-def test_a_setting_without_its_owner_is_refused(name):
+def test_a_setting_without_its_owner_is_refused(name, roller):
     value, elsewhere, words = OWNED[name]
     message = refusal(*changed(**{name: value}, **elsewhere))
     declared = SETTINGS[name]
@@ -301,7 +317,7 @@ def test_a_setting_without_its_owner_is_refused(name):
 
 
 @pytest.mark.parametrize("name", OWNED)
-def test_a_setting_with_its_owner_passes(name):
+def test_a_setting_with_its_owner_passes(name, roller):
     value, elsewhere, _ = OWNED[name]
     owner = {
         "convolution": {"network": "coarse_cnn"},
