@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from dqx.arguments import (
     FLAG,
     FUNCTION,
@@ -34,7 +32,7 @@ from dqx.study.background import Stopped
 from dqx.study.engine import CHECKPOINT_SECONDS, Engine
 from dqx.study.entries import is_ours
 from dqx.study.executors import EXECUTOR, Executor
-from dqx.study.executors.local import Local
+from dqx.study.executors.local import Devices, Local, chosen
 from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
 from dqx.study.in_memory import TrainResult, result_of
@@ -53,7 +51,6 @@ from dqx.study.store import FolderStore, MemoryStore, StudyWarning
 
 __all__ = ["StudyInterrupted", "TrainResult", "resume", "run", "train"]
 
-Devices = str | Sequence[jax.Device] | None
 OnProgress = Callable[[Progress], None] | None
 
 
@@ -184,7 +181,7 @@ def run(
         pass  # a folder that cannot be written is known before anything compiles
     with (
         opened(_watching(sinks, progress), plan) as watching,
-        _executor(executor, devices) as trainer,
+        chosen(executor, devices) as trainer,
     ):
         since = time.perf_counter()
         plan = trainer.settle(plan, watching.phase)
@@ -231,23 +228,10 @@ def resume(
     record = read_plan_record(folder)
     plan = plan_of(folder, record)
     least = checkpoint_seconds if replay_checkpoint else float("inf")
-    with _executor(executor, devices) as trainer:
+    with chosen(executor, devices) as trainer:
         trainer.check(plan, folder, record)
         with opened(_watching(sinks, progress), plan) as watching:
             return _train(folder, record, plan, trainer, watching, least)
-
-
-def _executor(given: Executor | None, devices: Devices) -> Executor:
-    """The executor that was given, or that of this machine's devices.
-
-    Raises:
-        ConfigError: if both are given, or the devices cannot be had.
-    """
-    if given is None:
-        return Local(select_devices(devices))
-    if devices is not None:
-        raise ConfigError("devices and an executor are given: say to the executor which to use")
-    return given
 
 
 def _check_training(

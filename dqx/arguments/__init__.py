@@ -123,6 +123,12 @@ def instance(words: str, *types: type) -> Kind:
     return Kind(words, lambda value: isinstance(value, types))
 
 
+def one_of(*values: str) -> Kind:
+    """One of some texts."""
+    words = " or ".join([", ".join(values[:-1]), values[-1]])
+    return Kind(words, lambda value: isinstance(value, str) and value in values)
+
+
 def each(kind: Kind, words: str) -> Kind:
     """Lists, tuples and the like of one kind."""
 

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from dqx import stats
 from dqx.arguments import FUNCTION, PATH, TEXT, maybe, require, whole
-from dqx.compute.devices import select_devices
 from dqx.compute.digest import digest, flatten
 from dqx.compute.score import score
 from dqx.files import check_folder
@@ -23,7 +21,7 @@ from dqx.settings import ConfigError
 from dqx.study import differing, signature
 from dqx.study.audit import Audit, audit
 from dqx.study.executors import EXECUTOR, Executor
-from dqx.study.executors.local import Local
+from dqx.study.executors.local import Devices, chosen
 from dqx.study.folder import (
     Folder,
     StudyError,
@@ -31,7 +29,7 @@ from dqx.study.folder import (
     read_plan_record,
     write_sealed,
 )
-from dqx.study.identity import differences
+from dqx.study.kinds import ThenAndNow, kinds_of
 from dqx.study.plan import Plan, Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study
@@ -57,6 +55,9 @@ class Check(NamedTuple):
         found_score: score now.
         trained_on: the machine that trained it, as far as the study tells.
         again_on: the machine that trained it again.
+        trained_kind: the kind of machine that trained it, as a place in ``kinds`` of the
+            certificate.
+        again_kind: that of the machine that trained it again; on another one bits may differ.
     """
 
     config: str
@@ -69,6 +70,8 @@ class Check(NamedTuple):
     found_score: float
     trained_on: str = ""
     again_on: str = ""
+    trained_kind: int = 0
+    again_kind: int = 0
 
     @property
     def elsewhere(self) -> bool:
@@ -92,6 +95,8 @@ class Certificate:
         digest: of the whole study, see ``Study.digest``; empty where it has none.
         expected: the digest that was asked for, if one was.
         differences: how software and device differ from the study's, in words.
+        kinds: of machines that trained the study or trained runs of it again: what the bits of each
+            depend on.
         statistics: in words, where not comparable: how far the scores lie apart.
     """
 
@@ -104,6 +109,7 @@ class Certificate:
     expected: str | None
     differences: tuple[str, ...]
     statistics: str
+    kinds: tuple[dict[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -116,7 +122,7 @@ def verify(
     *,
     sample: int | None = 5,
     pick: int | None = None,
-    devices: str | Sequence[jax.Device] | None = None,
+    devices: Devices = None,
     executor: Executor | None = None,
     expect: str | None = None,
     sign: str | Path | None = None,
@@ -163,16 +169,16 @@ def verify(
     # Known before anything is trained, so that what is found is not lost.
     check_folder(folder.path, "verify a copy, or make it writable")
     plan = plan_of(folder, record)
-    with Local(select_devices(devices)) if executor is None else executor as trainer:
+    with chosen(executor, devices) as trainer:
         present = trainer.meet(plan, record)
-        apart = tuple(differences(record["identity"], present))
+        kinds = ThenAndNow.of(kinds_of(record), present)
         found = audit(folder, record, plan, reading)
         if not found.problems and len(found.missing) == plan.num_runs:
             raise StudyError(f"no run of {folder.path} is finished: there is nothing to verify")
         pick = secrets.randbits(32) if pick is None else pick
-        checks = _checks(found, plan, trainer, (sample, pick), bool(apart), progress)
-    certificate = _certificate(found, plan, checks, apart, expected)
-    content = _record(certificate, record, present, pick)
+        checks = _checks(found, plan, trainer, (sample, pick), kinds, progress)
+    certificate = _certificate(found, plan, checks, kinds, expected)
+    content = _record(certificate, record, present[0].identity, pick)
     _write(folder, content, None if sign is None else Path(sign))
     return certificate
 
@@ -204,7 +210,7 @@ def _checks(
     plan: Plan,
     executor: Executor,
     drawn: tuple[int | None, int],
-    foreign: bool,
+    kinds: ThenAndNow,
     progress: Progress,
 ) -> list[Check]:
     """Trains runs of a study again and compares them; none where its records are not sound."""
@@ -218,7 +224,7 @@ def _checks(
     def take(number: int, point: Point, again: differing.Trained) -> None:
         with one_at_a_time:
             run, unsound = chosen[number], found.unsound
-            checks[number] = _check(study, run, point, again, foreign, unsound)
+            checks[number] = _check(study, run, point, again, kinds, unsound)
             if progress is not None:
                 progress(len(checks), len(chosen))
 
@@ -230,7 +236,7 @@ def _certificate(
     found: Audit,
     plan: Plan,
     checks: list[Check],
-    apart: tuple[str, ...],
+    kinds: ThenAndNow,
     expected: str | None,
 ) -> Certificate:
     problems = (*found.problems, *not_expected(found.digest, expected))
@@ -247,8 +253,9 @@ def _certificate(
         problems=problems,
         digest=found.digest,
         expected=expected,
-        differences=apart,
+        differences=kinds.differences(),
         statistics=_compared(checks) if INCOMPARABLE in verdicts else "",
+        kinds=kinds.identities,
     )
 
 
@@ -264,7 +271,7 @@ def _check(
     run: dict[str, Any],
     point: Point,
     again: differing.Trained,
-    foreign: bool,
+    kinds: ThenAndNow,
     unsound: Mapping[int, str],
 ) -> Check:
     result = again.result
@@ -281,6 +288,8 @@ def _check(
         "found_score": found_score,
         "trained_on": study.machines.get(run["chunk"], ""),
         "again_on": again.machine,
+        "trained_kind": kinds.then[run["config"]],
+        "again_kind": kinds.now[run["config"]],
     }
     if run["chunk"] in unsound:
         return Check(verdict=DIFFERENT, detail=unsound[run["chunk"]], **common)
@@ -291,16 +300,26 @@ def _check(
     if not texts and found == run["digest"]:
         return Check(verdict=IDENTICAL, detail="", **common)
     detail = "; ".join(texts) or "the files agree, the digest in the record does not"
-    return Check(verdict=INCOMPARABLE if foreign else DIFFERENT, detail=detail, **common)
+    verdict = DIFFERENT if kinds.comparable(run["config"]) else INCOMPARABLE
+    return Check(verdict=verdict, detail=detail, **common)
 
 
 def _compared(checks: Sequence[Check]) -> str:
-    """Whether the scores could be of the same kind, seed by seed."""
-    then = np.array([check.stored_score for check in checks])
-    now = np.array([check.found_score for check in checks])
+    """Whether the scores could be of the same kind, seed by seed, where bits may differ."""
+    scores = [
+        (check.stored_score, check.found_score)
+        for check in checks
+        if check.again_kind != check.trained_kind
+    ]
+    then, now = np.array(scores).T
     both = np.isfinite(then) & np.isfinite(now)
     if both.sum() < 2:
         return "fewer than two runs with finite scores: nothing can be said"
+    gaps = now[both] - then[both]
+    if np.ptp(gaps) == 0:  # of which there is no interval
+        if gaps[0] == 0:
+            return f"scores here are those of the study, in all of {both.sum()} runs"
+        return f"scores here are {gaps[0]:+.3g} apart in each of {both.sum()} runs"
     gap = stats.difference(now[both], then[both], np.mean, paired=True)
     value, low, high = float(gap.value), float(gap.low), float(gap.high)
     agrees = "could well be the same" if low <= 0 <= high else "are not the same"
@@ -331,6 +350,7 @@ def _record(
         ],
         "plan_seal": plan["sha256"],
         "identity": present,
+        "kinds": [dict(kind) for kind in certificate.kinds],
         "host": platform.node(),
         "elsewhere": sum(check.elsewhere for check in certificate.checks),
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

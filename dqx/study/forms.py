@@ -300,12 +300,16 @@ CERTIFICATE = table(
         "differences": items(free_text),
         "statistics": free_text,
         "checks": items(
-            table({"config": text(), "seed": SEED, "stored": text(), "found": text(),
-                   "verdict": text(), "detail": free_text})
+            table(
+                {"config": text(), "seed": SEED, "stored": text(), "found": text(),
+                 "verdict": text(), "detail": free_text},
+                {"trained_kind": whole(), "again_kind": whole()},
+            )
         ),
         "written": text(),
     },
     {
+        "kinds": items(_IDENTITY),
         "problems": items(free_text), "planned": whole(), "digest": maybe(text()),
         "expected": maybe(text()), "elsewhere": whole(),
     },

@@ -119,6 +119,9 @@ def check_plan(path: Path, plan: Mapping[str, Any]) -> None:
         raise StudyError(f"{path}: a configuration or a seed is there twice")
     if len(names) * len(plan["seeds"]) > MAX_SEEDS:
         raise StudyError(f"{path}: its {len(names) * len(plan['seeds']):,} runs are too many")
+    shared = [name for kind in plan.get("kinds", ()) for name in kind["points"]]
+    if "kinds" in plan and sorted(shared) != sorted(names):
+        raise StudyError(f"{path}: kinds: each configuration must be of one kind of machines")
     known: set[Any] = set()
     varied = plan["points"][0]["varied"].keys()
     for point in plan["points"]:

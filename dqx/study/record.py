@@ -5,7 +5,7 @@ import datetime
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from dqx.settings import SETTINGS, ConfigError, ConfigWarning, agent, brief, environments, show
 from dqx.study import identity
@@ -20,31 +20,11 @@ from dqx.study.folder import (
     write_sealed,
 )
 from dqx.study.host import checkout
+from dqx.study.kinds import MachineKind, kinds_of
 from dqx.study.plan import Plan, point_of, point_record, read_plan
 
 # What makes two studies the same; the rest says when and on what they were trained.
 _SAME = ("name", "seeds", "root_seed", "snapshot_every")
-
-
-class MachineKind(NamedTuple):
-    """Machines that give the same bits, and what they train of a study.
-
-    Attributes:
-        identity: of them all.
-        points: names of configurations.
-    """
-
-    identity: dict[str, str]
-    points: list[str]
-
-
-def kinds_of(record: Mapping[str, Any]) -> list[MachineKind]:
-    """The kinds of machines that train a study; of most there is one."""
-    everything = {
-        "identity": record["identity"],
-        "points": [point["name"] for point in record["points"]],
-    }
-    return [MachineKind(**kind) for kind in record.get("kinds", [everything])]
 
 
 def plan_record(

@@ -12,6 +12,7 @@ from dqx.settings import row_steps
 from dqx.study.checkpoint import State
 from dqx.study.executors.dispatch import Dispatch, Hand, Lost, Patience
 from dqx.study.executors.worker import plan_from, plan_message, result_message
+from dqx.study.kinds import MachineKind
 from dqx.study.schedule import Task, groups
 from tests.study.kit import IDENTITY, chunk_result, numbers
 
@@ -216,7 +217,7 @@ class Pretended:
         return []
 
     def meet(self, plan, record):
-        return IDENTITY
+        return [MachineKind(IDENTITY, [point.name for point in plan.points])]
 
     def check(self, plan, folder, record):
         assert record["identity"] == IDENTITY

@@ -287,18 +287,19 @@ def chunk_result(task: Task, runs: list[dict[str, Any]]) -> ChunkResult:
     )
 
 
-def make_study(path, plan, *, leave_out=(), change=None, identity=IDENTITY) -> Made:
+def make_study(path, plan, *, leave_out=(), change=None, identity=IDENTITY, kinds=()) -> Made:
     """Writes a study; ``plan`` is a `Plan`, or a dictionary, its [base] in addition to `BASE`.
 
     Args:
         leave_out: numbers of chunks that are not finished.
         change: ``change(name, seed, run)`` may alter what is made up before it is written.
+        kinds: of machines that have trained it, if several.
     """
     if not isinstance(plan, Plan):
         plan = read_plan({**plan, "base": {**BASE, **plan.get("base", {})}})
     folder, runs = Folder(path), {}
     folder.make()
-    write_sealed(folder.plan, plan_record(plan, identity))
+    write_sealed(folder.plan, plan_record(plan, identity, kinds=kinds))
     store = FolderStore(folder, read_plan_record(folder)["sha256"])
     for task in [task for group in groups(plan) for task in group.tasks]:
         if task.number in leave_out:

@@ -319,6 +319,20 @@ def test_other_bits_elsewhere_are_not_comparable_but_by_statistics(folder, forei
     assert record["identity"]["device_kind"] == "cpu: abacus"
 
 
+def test_a_gap_that_is_the_same_in_every_run_has_no_interval():
+    def words(now):
+        pairs = zip((20.0, 8.0), now, strict=True)
+        return certify._compared(
+            [
+                certify.Check("c", i, "", "", "", "", *both, again_kind=1)
+                for i, both in enumerate(pairs)
+            ]
+        )
+
+    assert words((20.0, 8.0)) == "scores here are those of the study, in all of 2 runs"
+    assert words((15.0, 3.0)) == "scores here are -5 apart in each of 2 runs"
+
+
 def test_statistics_need_two_scores(folder, foreign):
     pretend(folder, [None] * 6)
     found = verify(folder.path, sample=None)

@@ -346,8 +346,15 @@ def test_without_ray_a_line_says_what_to_install(monkeypatch, tmp_path):
     [
         ({"address": "local:0"}, "cluster must be auto, HOST:PORT"),
         ({"address": "ray://head:10001"}, "cluster must be auto, HOST:PORT"),
-        ({"workers": 0}, "workers must be at least 1"),
-        ({"devices": "cpu:2"}, "must be cpu or gpu"),
+        ({"address": None}, "cluster must be auto, HOST:PORT of its head, or local:N, got None"),
+        ({"workers": 0}, "workers must be a whole number from 1 on, or None, got 0"),
+        ({"workers": "4"}, "workers must be a whole number from 1 on, or None, got '4'"),
+        ({"devices": "cpu:2"}, "devices must be cpu or gpu, or None, got 'cpu:2'"),
+        ({"kinds": "all"}, "kinds must be same or split, got 'all'"),
+        ({"modules": "mine"}, r"modules must be names of modules, such as \['my_agents'\], got"),
+        ({"cached": 1}, "cached must be True or False, got 1"),
+        ({"patience": -1.0}, r"patience must be how many times, 0 or more and finite, got -1\.0"),
+        ({"least_silence": "9"}, "least_silence must be seconds, 0 or more and finite, got '9'"),
     ],
 )
 def test_what_names_no_cluster_is_refused(arguments, problem):

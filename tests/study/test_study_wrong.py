@@ -129,6 +129,8 @@ def test_so_it_is_for_what_a_study_is_asked(name, made):
         (lambda path: study.run({}), r"the plan is empty: give at least \[base\]"),
         (lambda path: study.verify(path, pick=-1), "pick must be a whole number from 0 on, or N"),
         (lambda path: study.verify(path, sample=0), "sample must be a whole number from 1 on"),
+        (lambda path: study.verify(path, devices="cpu", executor=Local(())), "devices and an exec"),
+        (lambda path: study.resume(path, devices="cpu", executor=Local(())), "devices and an exec"),
         (lambda path: dqx.train("cartpole", seeds=[]), "seeds: none are given; ask for at least"),
         (lambda path: dqx.train("cartpole", seeds=-1), "seeds: none are given"),
         (lambda path: dqx.train("cartpole", seeds="4"), "seeds must be whole numbers or how many"),

@@ -19,8 +19,8 @@ from dqx.core.types import PyTree
 from dqx.settings import Config
 from dqx.study.checkpoint import State
 from dqx.study.folder import Folder
+from dqx.study.kinds import MachineKind
 from dqx.study.plan import Plan
-from dqx.study.record import MachineKind
 from dqx.study.schedule import Group, Task
 
 # The chunks of a group that are still to be trained, those with a checkpoint first.
@@ -97,10 +97,10 @@ class Executor(Protocol):
             StudyError: showing both sides.
         """
 
-    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
-        """Gets ready to train runs again, and gives what their bits depend on.
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> list[MachineKind]:
+        """Gets ready to train runs again, and gives which kinds of machines train which of them.
 
-        That is what the study's bits depend on, if there is a worker like that.
+        That is the kind that has trained them before, if a worker here is of it.
         """
 
     def train(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from dqx.arguments import FLAG, SECONDS, TEXT, Kind, each, maybe, one_of, require, whole
 from dqx.settings import ConfigError
 from dqx.study.executors import Desk, Work
 from dqx.study.executors.crew import RayCrew, reason
@@ -22,13 +23,17 @@ from dqx.study.executors.dispatch import Dispatch, Hand, Lost, Patience
 from dqx.study.executors.worker import Message, Worker, plan_message
 from dqx.study.folder import Folder, StudyError
 from dqx.study.identity import differences
+from dqx.study.kinds import MachineKind, commonest, kinds_of, present_kinds, shared_out
 from dqx.study.plan import Plan, Point, point_of
-from dqx.study.record import MachineKind, kinds_of
 
-_KINDS = ("same", "split")
 _REACH_SECONDS = 10.0
 INSTALL = "pip install 'dqx[cluster]'"
-_ADDRESS = r"auto|local:[1-9][0-9]{0,3}|(?!local:)[A-Za-z0-9.-]+:[0-9]{1,5}"
+_FORM = r"auto|local:[1-9][0-9]{0,3}|(?!local:)[A-Za-z0-9.-]+:[0-9]{1,5}"
+_ADDRESS = Kind(
+    "auto, HOST:PORT of its head, or local:N",
+    lambda value: isinstance(value, str) and re.fullmatch(_FORM, value) is not None,
+)
+_TIMES = Kind("how many times, 0 or more and finite", SECONDS.holds)
 
 
 class Ray:
@@ -69,16 +74,17 @@ class Ray:
         patience: float = 10.0,
         least_silence: float = 60.0,
     ) -> None:
-        if not re.fullmatch(_ADDRESS, address):
-            raise ConfigError(
-                f"cluster must be auto, HOST:PORT of its head, or local:N, got {address!r}"
-            )
-        if devices not in (None, "cpu", "gpu"):
-            raise ConfigError(f"devices of a cluster must be cpu or gpu, got {devices!r}")
-        if kinds not in _KINDS:
-            raise ConfigError(f"kinds must be same or split, got {kinds!r}")
-        if workers is not None and workers < 1:
-            raise ConfigError(f"workers must be at least 1, got {workers}")
+        require(
+            ConfigError,
+            cluster=(address, _ADDRESS),
+            workers=(workers, maybe(whole(1))),
+            devices=(devices, maybe(one_of("cpu", "gpu"))),
+            kinds=(kinds, one_of("same", "split")),
+            modules=(modules, each(TEXT, "names of modules, such as ['my_agents']")),
+            cached=(cached, FLAG),
+            patience=(patience, _TIMES),
+            least_silence=(least_silence, SECONDS),
+        )
         self.used: tuple[str, ...] = ()
         self._split, self._kinds = kinds == "split", list[MachineKind]()
         self._address, self._workers, self._devices = address, workers, devices
@@ -129,7 +135,7 @@ class Ray:
     def settle(self, plan: Plan, phase: Callable[[str], None]) -> Plan:
         phase("waiting for workers...")
         self.crew.gather(plan)
-        self._kinds = self._shared_out(plan)
+        self._kinds = shared_out(plan, self.crew.identities, self._split)
         self.crew.admit([kind.identity for kind in self._kinds])
         phase("compiling...")
         points = {point.name: point for point in plan.points}
@@ -150,21 +156,18 @@ class Ray:
         self.crew.admit([kind.identity for kind in self._kinds])
         for number, kind in enumerate(self._kinds):
             if not any(hand.kind == number for hand in self.crew.hands):
-                found = differences(kind.identity, _commonest(self.crew.identities)[0])
+                found = differences(kind.identity, commonest(self.crew.identities)[0])
                 raise StudyError(
                     f"{folder.path} cannot be resumed on this cluster, since bits might differ: "
                     f"{'; '.join(found)}. Resume it with what it was made with, or start a new "
                     "study in another folder"
                 )
 
-    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> list[MachineKind]:
         self.crew.gather(plan)
-        found, kinds = _commonest(self.crew.identities), kinds_of(record)
-        if not any(kind.identity in found for kind in kinds):
-            kinds = [kind._replace(identity=found[0]) for kind in kinds[:1]]
-        self._kinds = kinds
-        self.crew.admit([kind.identity for kind in kinds])
-        return kinds[0].identity
+        self._kinds = present_kinds(kinds_of(record), self.crew.identities)
+        self.crew.admit([kind.identity for kind in self._kinds])
+        return self._kinds
 
     def train(
         self,
@@ -190,27 +193,6 @@ class Ray:
             dispatch.run(stop)
         finally:
             self.used = tuple(sorted(self.crew.used))
-
-    def _shared_out(self, plan: Plan) -> list[MachineKind]:
-        """The kinds that are to train a plan, the commonest first, and what each trains.
-
-        A kind has so many configurations as it has workers, in proportion; those that share a
-        compiled program count together.
-        """
-        names = [point.name for point in plan.points]
-        found = _commonest(self.crew.identities)
-        if not self._split:
-            return [MachineKind(found[0], names)]
-        counts = [list(self.crew.identities.values()).count(one) for one in found]
-        shares: list[list[str]] = [[] for _ in found]
-        together: dict[Any, list[str]] = {}
-        for point in plan.points:
-            together.setdefault(point.config, []).append(point.name)
-        for group in together.values():
-            # Who is furthest behind its share, the group counted.
-            load = [(len(share) + len(group)) / n for share, n in zip(shares, counts, strict=True)]
-            shares[load.index(min(load))] += group
-        return [MachineKind(one, share) for one, share in zip(found, shares, strict=True) if share]
 
     def _settled(self, plan: Plan, number: int) -> list[Point]:
         """The points of a plan with the chunk widths of a kind of workers.
@@ -288,10 +270,3 @@ def _check_reachable(host: str, port: int) -> None:
             f"nothing answers at {host}:{port} ({error}): give the address that `ray start --head` "
             "prints, or --cluster local:4, which needs none"
         ) from None
-
-
-def _commonest(identities: Mapping[str, dict[str, str]]) -> list[dict[str, str]]:
-    """The kinds that workers are of, the commonest first."""
-    found = list(identities.values())
-    distinct = [one for i, one in enumerate(found) if one not in found[:i]]
-    return sorted(distinct, key=lambda one: (-found.count(one), sorted(one.items())))

@@ -9,18 +9,22 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from dqx.compute.devices import names_of
+from dqx.compute.devices import names_of, select_devices
 from dqx.compute.programs import Programs, programs_for
 from dqx.compute.session import Session
+from dqx.settings import ConfigError
 from dqx.study import identity, schedule
 from dqx.study.background import Stopped, over_places
-from dqx.study.executors import Desk, Work
+from dqx.study.executors import Desk, Executor, Work
 from dqx.study.folder import Folder
 from dqx.study.host import machine
+from dqx.study.kinds import MachineKind
 from dqx.study.plan import Plan
-from dqx.study.record import MachineKind, check_same_study
+from dqx.study.record import check_same_study
 from dqx.study.schedule import Group, Task, fitting_places
 
+# What a user may say of them, see `select_devices`.
+Devices = str | Sequence[jax.Device] | None
 # From one line on an evaluation that takes long to the next.
 _TOLD_SECONDS = 5.0
 
@@ -49,8 +53,8 @@ class Local:
     def check(self, plan: Plan, folder: Folder, record: Mapping[str, Any]) -> None:
         check_same_study(folder, record, self.identity(plan))
 
-    def meet(self, plan: Plan, record: Mapping[str, Any]) -> dict[str, str]:
-        return self.identity(plan)
+    def meet(self, plan: Plan, record: Mapping[str, Any]) -> list[MachineKind]:
+        return [MachineKind(self.identity(plan), [point.name for point in plan.points])]
 
     def train(
         self,
@@ -94,6 +98,19 @@ class Local:
         trace: TracebackType | None,
     ) -> None:
         pass  # its threads end with `train`
+
+
+def chosen(given: Executor | None, devices: Devices) -> Executor:
+    """The executor that was given, or that of this machine's devices.
+
+    Raises:
+        ConfigError: if both are given, or the devices cannot be had.
+    """
+    if given is None:
+        return Local(select_devices(devices))
+    if devices is not None:
+        raise ConfigError("devices and an executor are given: say to the executor which to use")
+    return given
 
 
 def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Event) -> None:
