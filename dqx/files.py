@@ -96,17 +96,22 @@ def check_folder(path: Path, way_out: str) -> None:
         ) from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> bytes:
     """Writes strict JSON, whole or not at all: an infinity has to be the text ``"inf"`` already.
+
+    Returns:
+        What was written.
 
     Raises:
         OSError: when it cannot be written; nothing is left behind, an older file stays.
         ValueError: for a number that is not finite.
     """
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    # Names of files may hold what is no UTF-8; JSON has escapes for it.
+    written = f"{text}\n".encode(errors="backslashreplace")
     with whole_file(path) as file:
-        # Names of files may hold what is no UTF-8; JSON has escapes for it.
-        file.write(f"{text}\n".encode(errors="backslashreplace"))
+        file.write(written)
+    return written
 
 
 class Staging:

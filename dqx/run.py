@@ -33,9 +33,10 @@ from dqx.study.engine import CHECKPOINT_SECONDS, Engine
 from dqx.study.entries import is_ours
 from dqx.study.executors import EXECUTOR, Executor
 from dqx.study.executors.local import Devices, Local, chosen
-from dqx.study.folder import Folder, Lock, StudyError, read_plan_record
+from dqx.study.folder import Folder, StudyError, read_plan_record
 from dqx.study.host import peak_device_bytes
 from dqx.study.in_memory import TrainResult, result_of
+from dqx.study.lock import Lock
 from dqx.study.plan import Plan, read_plan, single
 from dqx.study.record import (
     check_own,
@@ -299,7 +300,7 @@ def _train(
 ) -> Study:
     """Trains what is missing in a study's folder, and writes its manifest."""
     seal = record["sha256"]
-    with explained(folder, least_seconds), Lock(folder):
+    with explained(folder, least_seconds), Lock(folder.path):
         if read_plan_record(folder)["sha256"] != seal:
             raise StudyError(f"{folder.path} was replaced by another process: start again")
         check_own(folder, record)

@@ -19,10 +19,12 @@ from dqx.report import tune_picture
 from dqx.report.picture import Picture
 from dqx.settings import ConfigError
 from dqx.study.engine import CHECKPOINT_SECONDS
-from dqx.study.folder import Folder, Lock, StudyError, write_sealed
+from dqx.study.folder import StudyError
 from dqx.study.identity import differences, identity
+from dqx.study.lock import Lock
 from dqx.study.plan import Plan
 from dqx.study.results import Study
+from dqx.study.sealed import write_sealed
 from dqx.study.sinks import Sink
 from dqx.study.tuning import folder as folders
 from dqx.study.tuning.file import Tune, read_tune
@@ -125,7 +127,7 @@ def _run(folder: TuneFolder, trainer: "_Trainer", progress: Callable[[str], None
     check_installed(asked.sampler)
     folders.check_same(folder, record, asked, version(asked.sampler))
     folders.check_free(folder.path)
-    with _explained(folder), Lock(Folder(folder.path)):
+    with _explained(folder), Lock(folder.path):
         folders.tidy(folder)
         search = Search(asked)
         search.run(_Keeping(Optuna(asked), folder, mark), trainer, progress)

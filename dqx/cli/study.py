@@ -237,7 +237,8 @@ def check(options: argparse.Namespace) -> None:
 def _status(path: str) -> int:
     from dqx.report.terminal import summary
     from dqx.study.finish import read_progress
-    from dqx.study.folder import Folder, holder
+    from dqx.study.folder import Folder
+    from dqx.study.lock import holder
     from dqx.study.results import load
 
     found, folder = load(path), Folder(path)
@@ -278,7 +279,8 @@ def _listed(names: "Sequence[str]") -> str:
 
 def _certificate_words(found: "Study") -> str:
     from dqx.study import forms
-    from dqx.study.folder import Folder, StudyError, read_sealed
+    from dqx.study.folder import Folder, StudyError
+    from dqx.study.sealed import read_sealed
 
     try:
         record = read_sealed(Folder(found.path).certificate, forms.CERTIFICATE)

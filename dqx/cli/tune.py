@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 def check(path: str) -> bool:
     """Prints whether the result of a search follows from its studies, for `dqx verify`."""
     from dqx.study import forms
-    from dqx.study.folder import read_sealed
+    from dqx.study.sealed import read_sealed
     from dqx.study.tuning.folder import TuneFolder
     from dqx.study.tuning.results import check as differences
 
@@ -174,7 +174,7 @@ def _views(quiet: bool) -> Iterator[Any]:
 
 def _status(path: str) -> int:
     from dqx.report.tune_table import result_lines, search_lines
-    from dqx.study.folder import holder
+    from dqx.study.lock import holder
     from dqx.study.tuning.folder import TuneFolder
     from dqx.study.tuning.results import follow, load_tune
 

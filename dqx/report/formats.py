@@ -21,7 +21,7 @@ from dqx.report.compare import (
     sentence,
 )
 from dqx.report.terminal import MAX_ROWS, aligned
-from dqx.study.folder import plain
+from dqx.study.sealed import plain
 
 _CONFIGS = ("configuration", "seeds", "steps", "IQM", "95 % interval", "diverged")
 _PAIRS = (

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from dqx.study import forms
 from dqx.study.audit_runs import audit_chunk, listed, plainly, runs_of
 from dqx.study.finish import LISTED
-from dqx.study.folder import KINDS, PLAN_KEYS, Folder, StudyError, read_plan_file, read_sealed
+from dqx.study.folder import KINDS, PLAN_KEYS, Folder, StudyError, read_plan_file
 from dqx.study.plan import Plan, point_record
 from dqx.study.results import Study, load
 from dqx.study.schedule import Task, groups
+from dqx.study.sealed import read_sealed
 from dqx.study.shelf import TABLES
 from dqx.study.whole import by_chunk, together
 

@@ -15,9 +15,10 @@ from dqx.compute.score import score
 from dqx.compute.solution import EXACT_METRICS
 from dqx.core.diagnostics import COLUMNS, SAMPLE
 from dqx.settings import Config, evaluates_at, row_steps
-from dqx.study.folder import StudyError, plain
+from dqx.study.folder import StudyError
 from dqx.study.results import Study
 from dqx.study.schedule import Task
+from dqx.study.sealed import plain
 from dqx.study.store import labels
 from dqx.study.whole import Content, Said, lanes, numbers, read_chunk, run_facts
 

@@ -26,9 +26,10 @@ import numpy as np
 
 from dqx.study import contents, entries, forms
 from dqx.study.entries import open_plain
-from dqx.study.folder import Folder, ForeignRecord, Mark, StudyError, read_sealed, seal
+from dqx.study.folder import Folder, ForeignRecord, StudyError
 from dqx.study.held import RUN_KEYS, Piece, present
 from dqx.study.planned import Chunks
+from dqx.study.sealed import Mark, read_sealed, seal
 
 TABLES = ("metrics", "episodes")
 ARRAYS = ("params", "snapshots")

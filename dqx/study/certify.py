@@ -22,18 +22,13 @@ from dqx.study import differing, signature
 from dqx.study.audit import Audit, audit
 from dqx.study.executors import EXECUTOR, Executor
 from dqx.study.executors.local import Devices, chosen
-from dqx.study.folder import (
-    Folder,
-    StudyError,
-    plain,
-    read_plan_record,
-    write_sealed,
-)
+from dqx.study.folder import Folder, StudyError, read_plan_record
 from dqx.study.kinds import ThenAndNow, kinds_of
 from dqx.study.plan import Plan, Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study
 from dqx.study.retrained import retrain
+from dqx.study.sealed import plain, write_sealed
 
 IDENTICAL, DIFFERENT, INCOMPARABLE = "identical", "different", "not comparable"
 INCOMPLETE = "incomplete"
@@ -368,8 +363,8 @@ def _write(folder: Folder, content: Mapping[str, Any], key: Path | None) -> None
     path = folder.certificate
     try:
         folder.signature.unlink(missing_ok=True)
-        write_sealed(path, content)
+        written = write_sealed(path, content)
         if key is not None:
-            signature.sign(path.read_bytes(), key, folder.signature)
+            signature.sign(written, key, folder.signature)
     except OSError as error:
         raise StudyError(f"cannot write {path}: {error.strerror or error}") from error

@@ -17,11 +17,11 @@ from dqx.compute.programs import Programs
 from dqx.compute.rows import row_metrics
 from dqx.compute.session import Saved
 from dqx.study import forms
-from dqx.study.folder import (
-    Folder,
+from dqx.study.folder import Folder, StudyError
+from dqx.study.sealed import (
     Mark,
-    StudyError,
     read_arrays,
+    read_checked,
     read_sealed,
     write_arrays,
     write_sealed,
@@ -119,7 +119,7 @@ def write(
         snapshots: marks of the snapshots taken so far, by step.
     """
     step, arrays = saved if isinstance(saved, State) else packed(saved)
-    path = _path(folder, chunk, step)
+    path = path_of(folder, chunk, step)
     mark = write_arrays(path, arrays)
     record = {
         "plan_seal": seal,
@@ -150,11 +150,14 @@ def find(folder: Folder, seal: str, chunk: int) -> Checkpoint | None:
     return Checkpoint(record["step"], Mark.of(record["arrays"]), snapshots)
 
 
-def files(folder: Folder, chunk: int, found: Checkpoint) -> list[tuple[Path, Mark]]:
-    """The files that a checkpoint needs: its arrays, and the snapshots taken before it."""
-    arrays = _path(folder, chunk, found.step)
-    snapshots = found.snapshots.items()
-    return [(arrays, found.mark), *((folder.snapshot(chunk, at), mark) for at, mark in snapshots)]
+def check_snapshots(folder: Folder, chunk: int, found: Checkpoint) -> None:
+    """Refuses a checkpoint of which a snapshot taken before it is not as it was written.
+
+    Raises:
+        StudyError: naming the file.
+    """
+    for step, mark in found.snapshots.items():
+        read_checked(folder.snapshot(chunk, step), mark)
 
 
 def read(
@@ -183,7 +186,7 @@ def read(
             raise ValueError(f"it has {rows} rows at step {checkpoint.step}")
         return found
     except (KeyError, ValueError) as error:
-        path = _path(folder, chunk, checkpoint.step)
+        path = path_of(folder, chunk, checkpoint.step)
         what = f"it has no array {error}" if isinstance(error, KeyError) else str(error)
         raise StudyError(f"{path}: {what}, so it is of another study") from None
 
@@ -194,11 +197,12 @@ def read_state(folder: Folder, chunk: int, checkpoint: Checkpoint) -> State:
     Raises:
         StudyError: naming the file, if it is not as it was written.
     """
-    path = _path(folder, chunk, checkpoint.step)
+    path = path_of(folder, chunk, checkpoint.step)
     return State(checkpoint.step, read_arrays(path, checkpoint.mark))
 
 
-def _path(folder: Folder, chunk: int, step: int) -> Path:
+def path_of(folder: Folder, chunk: int, step: int) -> Path:
+    """Where the arrays of a chunk at a step are."""
     return folder.checkpoints / f"{chunk:05d}-{step}.npz"
 
 

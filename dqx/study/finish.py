@@ -10,19 +10,11 @@ from typing import Any
 
 from dqx.files import whole_file
 from dqx.study import forms
-from dqx.study.folder import (
-    Folder,
-    StudyError,
-    holder,
-    intact_plans,
-    is_free,
-    plain,
-    read_plan_record,
-    read_sealed,
-    write_sealed,
-)
+from dqx.study.folder import Folder, StudyError, intact_plans, is_free, read_plan_record
+from dqx.study.lock import holder
 from dqx.study.plan import MAX_RUNS
 from dqx.study.record import plan_differences
+from dqx.study.sealed import plain, read_sealed, write_sealed
 from dqx.study.sinks import Progress
 
 # Runs that a manifest lists.
@@ -87,7 +79,7 @@ def _is_ours(folder: Folder) -> bool:
     marks = [(path, plan) for path in (folder.plan, folder.plan_copy, folder.manifest)]
     for path, keys in (*marks, (folder.manifest, {"versions"})):  # the last is of dqx 0.1
         with contextlib.suppress(OSError, ValueError):
-            content = forms.parse(path, MAX_RUNS)
+            content = forms.read(path, MAX_RUNS)
             if isinstance(content, dict) and keys <= set(content):
                 return True
     return False
@@ -104,7 +96,7 @@ def write_progress(folder: Folder, progress: Progress) -> None:
 def read_progress(folder: Folder) -> dict[str, Any]:
     """What `write_progress` wrote; empty if there is nothing, since no result depends on it."""
     try:
-        content = forms.parse(folder.progress)
+        content = forms.read(folder.progress)
         forms.check(folder.progress, content, forms.PROGRESS)
     except (OSError, StudyError):
         return {}

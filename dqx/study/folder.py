@@ -20,28 +20,18 @@ sealed with a checksum of their own and with that of the plan. Nothing here need
 """
 
 import contextlib
-import hashlib
-import io
-import json
-import math
 import os
 import re
-import socket
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
-
-import numpy as np
+from typing import Any
 
 from dqx.arguments import PATH, require
-from dqx.files import whole_file, write_json
 from dqx.settings import MAX_SEEDS, brief
-from dqx.study import contents, entries, forms
-from dqx.study.entries import StudyError, open_plain
-from dqx.study.forms import Form
+from dqx.study import entries, forms
+from dqx.study.entries import StudyError
 from dqx.study.planned import check_plan
+from dqx.study.sealed import Mark, read_sealed, seal, write_sealed
 
 FORMAT = 2
 # The entries of a plan, which a manifest has among its own.
@@ -55,18 +45,6 @@ _SUFFIX = {"metrics": "parquet", "episodes": "parquet", "params": "npz", "snapsh
 
 class ForeignRecord(StudyError):
     """A record of runs that names another plan than the folder's; nothing may be written then."""
-
-
-class Mark(NamedTuple):
-    """Size in bytes and SHA-256 of a file as it was written."""
-
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self:
-        """The mark in a record."""
-        return cls(record["bytes"], record["sha256"])
 
 
 class Folder:
@@ -175,129 +153,6 @@ class Folder:
         folders = [self.path, *(self.path / name for name in entries.FOLDERS)]
         found = [p for folder in folders for p in folder.glob(".*.tmp") if not p.is_dir()]
         return [p for p in found if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", p.name)]
-
-
-class _Summing(io.RawIOBase):
-    """Passes writes on and adds up size and checksum; cannot go back, so that both hold."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._sum, self._bytes = file, hashlib.sha256(), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        view = memoryview(data).cast("B")
-        self._file.write(view)
-        self._sum.update(view)
-        self._bytes += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        return self._bytes
-
-    @property
-    def mark(self) -> Mark:
-        return Mark(self._bytes, self._sum.hexdigest())
-
-
-@contextlib.contextmanager
-def marked_file(path: Path) -> Iterator[_Summing]:
-    """`whole_file` that tells its ``mark`` once written.
-
-    Raises:
-        OSError: when it cannot be written; nothing is left behind, an older file stays.
-    """
-    with whole_file(path) as file:
-        yield _Summing(file)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Mark:
-    """Writes arrays by name in NumPy's own format, without pickle."""
-    with marked_file(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    return file.mark
-
-
-def read_arrays(path: Path, mark: Mark) -> dict[str, np.ndarray]:
-    """Reads what `write_arrays` wrote, after checking it.
-
-    Raises:
-        StudyError: if the file is not as it was written.
-    """
-    return contents.arrays(path, read_checked(path, mark))
-
-
-def read_checked(path: Path, mark: Mark) -> bytes:
-    """The content of a file that was written with this mark.
-
-    Raises:
-        StudyError: naming the file, if it is missing or is not what was written.
-    """
-    try:
-        with open(open_plain(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != mark.bytes:
-                raise StudyError(f"{path}: {size:,} bytes instead of {mark.bytes:,}")
-            contents.check_room(path, size)
-            content = file.read()
-    except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != mark.sha256:
-        raise StudyError(f"{path}: its content is not what was written (checksum differs)")
-    return content
-
-
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes strict JSON with a checksum of itself.
-
-    Raises:
-        OSError: when it cannot be written; nothing is left behind, an older file stays.
-    """
-    write_json(path, {**content, "sha256": seal(content)})
-
-
-def read_sealed(path: Path, form: Form = forms.anything, runs: int = 0) -> dict[str, Any]:
-    """Reads what `write_sealed` wrote, with its checksum under ``sha256``.
-
-    Args:
-        path: of the file.
-        form: that its content must have.
-        runs: how many it may list, if it lists those of the whole study.
-
-    Raises:
-        StudyError: naming the file, if it is missing, not as it was written, or of another form.
-    """
-    try:
-        content = forms.parse(path, runs)
-    except OSError as error:
-        raise StudyError(f"{path}: {error.strerror}") from None
-    try:
-        intact = isinstance(content, dict) and seal(content) == content.get("sha256")
-    except (ValueError, RecursionError):  # of an infinite number, and of lists in lists in lists
-        raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
-    if not intact:
-        raise StudyError(f"{path}: its content is not what was written (checksum differs)")
-    forms.check(path, content, form)
-    return dict(content)
-
-
-def plain(value: Any) -> Any:
-    """A value as strict JSON can hold it: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def seal(content: Mapping[str, Any]) -> str:
-    """The SHA-256 of a record, its own entry ``sha256`` left out."""
-    bare = {key: value for key, value in content.items() if key != "sha256"}
-    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def intact_plans(folder: Folder) -> dict[Path, dict[str, Any]]:
@@ -444,66 +299,3 @@ def is_free(target: Path) -> bool:
         return not any(target.iterdir())
     except OSError as error:
         raise StudyError(f"cannot read {target}: {error.strerror}; choose another") from None
-
-
-class Lock:
-    """Keeps a second process out of a study's folder; the system frees it when this one dies.
-
-    Raises:
-        StudyError: if another process holds it, naming that process.
-    """
-
-    def __init__(self, folder: Folder) -> None:
-        self._path = folder.path / "lock"
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        import fcntl  # not on Windows, where reading a study needs none
-
-        try:
-            number = open_plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        except OSError as error:
-            raise StudyError(
-                f"cannot write in {self._path.parent}: {error.strerror}; make it writable"
-            ) from None
-        self._file = os.fdopen(number, "a+b")  # closed when the lock goes
-        for _ in range(4):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)  # `holder` holds it too, for a moment
-        else:
-            self._file.close()
-            raise StudyError(
-                f"{self._path.parent} is being worked on by {holder(self._path.parent)}: wait for "
-                "it, or watch it with `dqx study status`"
-            )
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        self._file.flush()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()  # which frees it; the file stays, as another may already wait on it
-
-
-def holder(path: Path) -> str | None:
-    """Who works on a study's folder, None if nobody does."""
-    import fcntl
-
-    try:
-        with open(open_plain(path / "lock"), "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return file.read().decode(errors="replace") or "another process"
-    except OSError:
-        return None
-    return None

@@ -390,19 +390,28 @@ def check(path: Path, content: Any, form: Form) -> None:
         raise StudyError(f"{path}: {wrong}; dqx has not written it like this") from None
 
 
-def parse(path: Path, runs: int = 0) -> Any:
-    """The JSON in a plain file.
+def most_bytes(runs: int = 0) -> int:
+    """The bytes that a file may have that lists so many runs."""
+    return MAX_BYTES + _RUN_BYTES * runs
+
+
+def read(path: Path, runs: int = 0) -> Any:
+    """The JSON in a plain file that may list so many runs; raises as `parse` does, or `OSError`."""
+    return parse(path, read_plain(path, most_bytes(runs)), runs)
+
+
+def parse(path: Path, content: bytes, runs: int = 0) -> Any:
+    """The JSON in a file.
 
     Args:
-        path: of the file.
+        path: of the file, for messages.
+        content: what was read of it.
         runs: how many it may list.
 
     Raises:
-        StudyError: naming the file, if it is too large, no JSON, or nested too deeply.
-        OSError: if it cannot be read.
+        StudyError: naming the file, if it is no JSON, of too many values, or nested too deeply.
     """
-    most, values = MAX_BYTES + _RUN_BYTES * runs, MAX_VALUES + _RUN_VALUES * runs
-    content = read_plain(path, most)
+    values = MAX_VALUES + _RUN_VALUES * runs
     if sum(map(content.count, (b",", b"[", b"{"))) > values:
         raise StudyError(f"{path}: more than {values:,} values, which dqx writes into no such file")
     try:

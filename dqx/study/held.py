@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from dqx.study import contents
-from dqx.study.folder import (
-    Folder,
-    Mark,
-    StudyError,
-    chunk_files,
-    read_checked,
-    read_record,
-)
+from dqx.study.folder import Folder, StudyError, chunk_files, read_record
 from dqx.study.planned import Chunks, PlannedChunk, check_record
+from dqx.study.sealed import Mark, read_checked
 
 if TYPE_CHECKING:
     import pyarrow

@@ -17,9 +17,10 @@ from typing import Any
 from dqx.files import sync_folder
 from dqx.study import entries
 from dqx.study.bundle import ARRAYS, TABLES, Bundle, bundle_files, member_name
-from dqx.study.folder import Folder, Mark, StudyError, marked_file, seal, write_sealed
+from dqx.study.folder import Folder, StudyError
 from dqx.study.held import Held, Loose
 from dqx.study.planned import Chunks
+from dqx.study.sealed import Mark, marked_file, seal, write_sealed
 
 # A plan of fewer chunks keeps the files of each.
 MANY = 256

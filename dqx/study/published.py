@@ -10,8 +10,11 @@ from dqx.study import forms, signature
 from dqx.study.audit import audit
 from dqx.study.certify import IDENTICAL, check_digest, not_expected
 from dqx.study.entries import read_plain
-from dqx.study.folder import Folder, StudyError, read_plan_record, read_sealed
+from dqx.study.folder import Folder, StudyError, read_plan_record
 from dqx.study.record import plan_of
+from dqx.study.sealed import unsealed
+
+_MOST = 2**20  # bytes of a signature
 
 
 class Published(NamedTuple):
@@ -61,13 +64,15 @@ def check_signature(
     folder = Folder(path)
     record = read_plan_record(folder)
     try:
-        content, made = read_plain(folder.certificate), read_plain(folder.signature)
+        # Once: what is judged is what was signed, whatever becomes of the file meanwhile.
+        content = read_plain(folder.certificate, forms.most_bytes())
+        made = read_plain(folder.signature, _MOST)
     except OSError as error:
         raise StudyError(
             f"{error.filename}: {error.strerror}; `dqx verify {folder.path} --sign KEY` writes a "
             "certificate and signs it"
         ) from None
-    certificate = read_sealed(folder.certificate, forms.CERTIFICATE)
+    certificate = unsealed(folder.certificate, content, forms.CERTIFICATE)
     found = audit(folder, record, plan_of(folder, record), reading)
     problems = []
     if why := signature.unsigned_by(content, made, public):

@@ -13,15 +13,9 @@ from dqx.arguments import TEXT, maybe, require, whole
 from dqx.compute.digest import nested
 from dqx.settings import Config, Hyper, environments, from_record, row_steps
 from dqx.study import contents, forms
-from dqx.study.folder import (
-    Folder,
-    ForeignRecord,
-    StudyError,
-    read_failures,
-    read_plan_record,
-    read_sealed,
-)
+from dqx.study.folder import Folder, ForeignRecord, StudyError, read_failures, read_plan_record
 from dqx.study.planned import Planned
+from dqx.study.sealed import read_sealed
 from dqx.study.shelf import TABLES, Shelf
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,22 +16,15 @@ from dqx.settings import environments, setting, show
 from dqx.study import checkpoint, finish, scan
 from dqx.study.checkpoint import State
 from dqx.study.entries import names
-from dqx.study.folder import (
-    Folder,
-    Mark,
-    StudyError,
-    marked_file,
-    plain,
-    read_checked,
-    write_arrays,
-    write_failure,
-    write_sealed,
-)
+from dqx.study.folder import Folder, StudyError, write_failure
 from dqx.study.held import Loose
 from dqx.study.merge import Merger, StudyWarning, next_number
 from dqx.study.planned import PlannedChunk
 from dqx.study.schedule import Task
+from dqx.study.sealed import Mark, marked_file, plain, write_arrays, write_sealed
 from dqx.study.sinks import Progress
+
+T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -180,46 +173,49 @@ class FolderStore:
         return {index: runs[id(held[index])][index] for index in tasks if index in held}
 
     def _find(self, task: Task) -> None:
-        """Looks for the chunk's checkpoint; it and the snapshots before it must be undamaged."""
+        """Looks for the chunk's checkpoint, of which nothing but the record is read yet."""
         try:
             found = checkpoint.find(self.folder, self.seal, task.number)
-            if found is None:
-                # A kill before the first record leaves arrays alone, which are worth nothing.
-                checkpoint.delete(self.folder, task.number)
-                return
-            for path, mark in checkpoint.files(self.folder, task.number, found):
-                read_checked(path, mark)
         except StudyError as error:
             _warn_of_restart(error, task)
             return
-        self._found[task.number] = found
+        if found is None:
+            # A kill before the first record leaves arrays alone, which are worth nothing.
+            checkpoint.delete(self.folder, task.number)
+        else:
+            self._found[task.number] = found
 
     def step_of(self, task: Task) -> int:
         found = self._found.get(task.number)
         return 0 if found is None else found.step
 
     def restore(self, task: Task, programs: Programs) -> Saved | None:
-        found = self._found.pop(task.number, None)
-        if found is None:
-            return None
-        try:
-            steps = task.planned.steps.tolist()
-            saved = checkpoint.read(self.folder, task.number, found, programs, steps)
-        except StudyError as error:
-            _warn_of_restart(error, task)
-            return None
-        self._snapshots[task.number] = dict(found.snapshots)
-        return saved
+        steps = task.planned.steps.tolist()
+        return self._read(
+            task, lambda found: checkpoint.read(self.folder, task.number, found, programs, steps)
+        )
 
     def state(self, task: Task) -> State | None:
         if task.number in self._saved:
             self._find(task)
+        return self._read(
+            task, lambda found: checkpoint.read_state(self.folder, task.number, found)
+        )
+
+    def _read(self, task: Task, read: Callable[[checkpoint.Checkpoint], T]) -> T | None:
+        """The chunk's checkpoint; None, and a warning, if it or a snapshot before it is damaged."""
         self._snapshots.pop(task.number, None)
         found = self._found.pop(task.number, None)
         if found is None:
             return None
+        try:
+            checkpoint.check_snapshots(self.folder, task.number, found)
+            state = read(found)
+        except StudyError as error:
+            _warn_of_restart(error, task)
+            return None
         self._snapshots[task.number] = dict(found.snapshots)
-        return checkpoint.read_state(self.folder, task.number, found)
+        return state
 
     def save(self, task: Task, state: Saved | State) -> None:
         self._saved.add(task.number)

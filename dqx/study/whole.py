@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dqx.compute.digest import digest
-from dqx.study.folder import StudyError, seal
+from dqx.study.folder import StudyError
+from dqx.study.sealed import seal
 
 if TYPE_CHECKING:
     import pyarrow

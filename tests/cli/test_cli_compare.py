@@ -60,7 +60,7 @@ def test_mistakes_are_one_line(folder, tmp_path):
     plan = older / "plan.json"
     record = json.loads(plan.read_text())
     record["format"] = 1
-    from dqx.study.folder import write_sealed
+    from dqx.study.sealed import write_sealed
 
     write_sealed(plan, {k: v for k, v in record.items() if k != "sha256"})
     for arguments, words in (

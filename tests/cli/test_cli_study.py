@@ -16,7 +16,9 @@ import dqx
 import dqx.run
 from dqx.study import load
 from dqx.study.finish import read_progress
-from dqx.study.folder import Folder, Lock, read_sealed
+from dqx.study.folder import Folder
+from dqx.study.lock import Lock
+from dqx.study.sealed import read_sealed
 from tests.shared import TINY
 from tests.study.kit import IDENTITY, call, fields, make_study, toml
 
@@ -152,7 +154,7 @@ def test_another_programs_plan_does_not_cost_its_folder(place):
 
 
 def test_a_study_at_work_is_not_replaced_or_resumed(place):
-    with Lock(Folder("runs/tiny")):
+    with Lock(Path("runs/tiny")):
         status, _, (line,) = call("study", "plan.toml", "--overwrite")
         assert status == 2 and f"is being worked on by process {os.getpid()} on" in line
         status, _, (line,) = call("study", "resume", "runs/tiny")
@@ -220,13 +222,13 @@ def test_status_of_an_unfinished_study(tmp_path, monkeypatch):
     }  # fmt: skip
     rows = [re.split("  +", line)[:2] for line in out[3:6]]
     assert sorted(rows) == [["a", "2 of 6"], ["b", "2 of 6"], ["c", "2 of 6"]]
-    with Lock(Folder("s")):
+    with Lock(Path("s")):
         state = call("study", "status", "s")[1][1]
     assert re.fullmatch(rf"6 of 18 runs finished; at work: process {os.getpid()} on .+", state)
     progress = {"time": 0, "steps": 30, "total_steps": 120, "steps_per_second": 1234.5,
                 "seconds_left": 99.6}  # fmt: skip
     Folder("s").progress.write_text(json.dumps(progress))
-    with Lock(Folder("s")):
+    with Lock(Path("s")):
         state = call("study", "status", "s")[1][1]
     assert re.search(r"; 25 % of the steps, 1,234 steps/s, 0:01:40 left \(\d+ s ago\)$", state)
     make_study("none", {"seeds": 6}, leave_out={0, 1})

@@ -16,7 +16,7 @@ import dqx
 import dqx.run
 from dqx.settings import override, parse_assignments, preset, rounded, row_steps
 from dqx.study import StudyInterrupted
-from dqx.study.folder import read_sealed
+from dqx.study.sealed import read_sealed
 from tests.cli.kit import FIELDS, TINY, files
 from tests.study.kit import call, make_study
 

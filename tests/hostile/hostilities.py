@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 
 from dqx.settings import MAX_SEEDS
-from dqx.study.folder import Mark, marked_file, read_sealed, write_sealed
+from dqx.study.sealed import Mark, marked_file, read_sealed, write_sealed
 
 # --- An entry of another kind in the place of one of the layout.
 

@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from dqx.study import StudyError, StudyWarning, load
-from dqx.study.folder import read_sealed
+from dqx.study.sealed import read_sealed
 from tests.hostile import damages, studies
 from tests.study import kit
 from tests.study.kit import assert_same_bits, assert_whole, call, flatten

@@ -9,7 +9,7 @@ import pytest
 from dqx import run, tuning
 from dqx.files import whole_file
 from dqx.study import StudyError, load
-from dqx.study.folder import read_sealed
+from dqx.study.sealed import read_sealed
 from dqx.study.tuning import results
 from dqx.study.tuning.results import follow, load_tune
 from tests.hostile import damages

@@ -12,7 +12,8 @@ import pyarrow.parquet
 
 from dqx.report import cases
 from dqx.study import load
-from dqx.study.folder import Folder, write_sealed
+from dqx.study.folder import Folder
+from dqx.study.sealed import write_sealed
 
 DEFLATED = zipfile.ZIP_DEFLATED
 

@@ -8,17 +8,9 @@ import pyarrow.parquet
 from dqx.compute.digest import digest, flatten
 from dqx.compute.score import score
 from dqx.study import load
-from dqx.study.folder import (
-    marked_file,
-    plain,
-    read_plan_record,
-    read_record,
-    read_sealed,
-    seal,
-    write_arrays,
-    write_sealed,
-)
+from dqx.study.folder import read_plan_record, read_record
 from dqx.study.results import Study
+from dqx.study.sealed import marked_file, plain, read_sealed, seal, write_arrays, write_sealed
 from tests.shared import TINY
 
 

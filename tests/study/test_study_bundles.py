@@ -16,9 +16,10 @@ import pytest
 
 from dqx.report import terminal
 from dqx.study import StudyError, StudyWarning, finish, load, merge
-from dqx.study.folder import Folder, ForeignRecord, read_plan_record, read_sealed, write_sealed
+from dqx.study.folder import Folder, ForeignRecord, read_plan_record
 from dqx.study.merge import Merger
 from dqx.study.schedule import groups
+from dqx.study.sealed import read_sealed, write_sealed
 from dqx.study.store import FolderStore
 from tests.study.death import Death
 from tests.study.kit import (

@@ -15,7 +15,8 @@ from dqx.files import OutputError
 from dqx.settings import ConfigError
 from dqx.study import StudyError, certify, differing, load, verify
 from dqx.study.executors.local import Local
-from dqx.study.folder import Folder, read_plan_record, read_sealed
+from dqx.study.folder import Folder, read_plan_record
+from dqx.study.sealed import read_sealed
 from tests.shared import TINY
 from tests.study.kit import call, fields, make_study, run
 from tests.study.reseal import (

@@ -17,7 +17,7 @@ from dqx.compute.programs import Programs
 from dqx.compute.rows import row_metrics
 from dqx.compute.session import Session
 from dqx.study import StudyError, checkpoint, read_plan
-from dqx.study.folder import Folder, read_arrays
+from dqx.study.folder import Folder
 from dqx.study.schedule import groups
 from tests import probes
 from tests.shared import TINY
@@ -134,8 +134,8 @@ def test_a_checkpoint_comes_back_leaf_by_leaf(odd, tmp_path):
         assert all(values.shape == (2, 4) for values in found.metrics.values())
     assert len(odd.saved[0].episodes[0]) > 0
     # Two chunks at the same step hold different numbers, and say nothing of one another.
-    one, two = (read_arrays(*checkpoint.files(folder, i, checkpoint.find(folder, SEAL, i))[0])
-                for i in (0, 1))  # fmt: skip
+    known = (checkpoint.find(folder, SEAL, i) for i in (0, 1))
+    one, two = (checkpoint.read_state(folder, i, found).arrays for i, found in enumerate(known))
     assert one.keys() == two.keys()
     assert not np.array_equal(one["lanes.env_state.key"], two["lanes.env_state.key"])
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from dqx.settings import ConfigError
-from dqx.study import StudyError, certify, load, signature, verify
-from dqx.study.folder import Folder, read_sealed, write_sealed
+from dqx.study import StudyError, certify, load, published, signature, verify
+from dqx.study.entries import read_plain
+from dqx.study.folder import Folder
+from dqx.study.sealed import read_sealed, write_sealed
 from tests.study.kit import call, make_study
 from tests.study.reseal import (
     change_arrays,
@@ -195,6 +197,39 @@ def test_a_new_certificate_has_no_older_signature_and_a_bad_one_says_so(folder, 
         f"dqx: error: {folder.signature}: No such file or directory; `dqx verify {folder.path} "
         "--sign KEY` writes a certificate and signs it"
     ]
+
+
+@needs_openssh
+def test_what_is_judged_is_what_was_read_and_what_is_signed_what_was_made(
+    folder, keys, monkeypatch
+):
+    """Somebody who exchanges the certificate in between gets neither our word nor our signature."""
+    content = {
+        "plan_seal": load(folder.path).plan["sha256"], "verdict": "identical", "checked": 1,
+        "digest": load(folder.path).digest(), "runs": 12, "differences": [], "statistics": "",
+        "checks": [], "written": "today",
+    }  # fmt: skip
+    forged = {**content, "checked": 12}
+
+    def exchanged(path, made):
+        written = write_sealed(path, made)
+        write_sealed(path, forged)
+        return written
+
+    def read(path, most):
+        found = read_plain(path, most)
+        write_sealed(folder.certificate, forged)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(certify, "write_sealed", exchanged)
+        certify._write(folder, content, keys / "mine")
+    assert checked(folder, keys / "mine.pub")[0] == 1
+    write_sealed(folder.certificate, content)
+    monkeypatch.setattr(published, "read_plain", read)
+    found = published.check_signature(folder.path, keys / "mine.pub")
+    assert found.problems == () and found.certificate["checked"] == 1
+    assert read_sealed(folder.certificate)["checked"] == 12
 
 
 @needs_openssh

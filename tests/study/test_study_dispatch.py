@@ -12,7 +12,7 @@ import pytest
 import dqx
 from dqx import study
 from dqx.settings import ConfigError
-from dqx.study import StudyError, read_plan
+from dqx.study import StudyError, read_plan, sealed
 from dqx.study.background import Stopped
 from dqx.study.executors import dispatch as module
 from dqx.study.executors.dispatch import ClusterWarning, Patience
@@ -272,11 +272,6 @@ def test_a_chunk_that_is_set_aside_is_told_of_and_tried_again(plan, tmp_path):
 
 
 def test_a_driver_that_is_stopped_goes_on_from_its_checkpoints(plan, tmp_path):
-    class Impatient(study.Sink):
-        def row(self, row):
-            if row.step == 300:
-                raise KeyboardInterrupt  # as a second Ctrl-C does it
-
     given = {"checkpoint_seconds": 0.0}
     crew, executor = FakeCrew(["c", "d"]), Pretended(FakeCrew(["a", "b"]))
     with pytest.raises(study.StudyInterrupted):
@@ -286,6 +281,30 @@ def test_a_driver_that_is_stopped_goes_on_from_its_checkpoints(plan, tmp_path):
     assert sorted(crew.starts)[:3] == [(0, 200), (1, 200), (2, 0)]
     assert found.digests == study.load(make_study(tmp_path / "made", plan).folder.path).digests
     assert min(rows.steps[:2]) == 300 and not list(found.path.glob("checkpoints/*"))
+
+
+def test_a_damaged_checkpoint_costs_its_chunk_and_each_is_read_once(plan, tmp_path, monkeypatch):
+    """Whoever goes on: a cluster starts the chunk again, as one machine does."""
+    out, given = tmp_path / "s", {"checkpoint_seconds": 0.0}
+    with pytest.raises(study.StudyInterrupted):
+        executor = Pretended(FakeCrew(["a", "b"]))
+        study.run(plan, out, executor=executor, sinks=[Impatient()], **given)
+    first, second = sorted(out.glob("checkpoints/*.npz"))
+    first.write_bytes(first.read_bytes()[:-1])
+    read, real = [], sealed.open_plain
+    monkeypatch.setattr(sealed, "open_plain", lambda path: read.append(path) or real(path))
+    crew = FakeCrew(["c", "d"])
+    with pytest.warns(study.StudyWarning, match="Chunk 0 starts again from its beginning"):
+        found = study.resume(out, executor=Pretended(crew), sinks=[], **given)
+    assert sorted(crew.starts)[:3] == [(0, 0), (1, 200), (2, 0)]
+    assert found.digests == study.load(make_study(tmp_path / "made", plan).folder.path).digests
+    assert [path for path in read if path.suffix == ".npz"].count(second) == 1
+
+
+class Impatient(study.Sink):
+    def row(self, row):
+        if row.step == 300:
+            raise KeyboardInterrupt  # as a second Ctrl-C does it
 
 
 class Rows(study.Sink):

@@ -10,7 +10,8 @@ import pytest
 from dqx import run as runs
 from dqx.report import cases, figures, findings
 from dqx.study import StudyError, entries, finish, load
-from dqx.study.folder import Folder, Lock, holder, read_plan_record
+from dqx.study.folder import Folder, read_plan_record
+from dqx.study.lock import Lock, holder
 from dqx.study.tuning.folder import is_ours as is_ours_of_a_search
 from tests.study.kit import call, make_study, resume
 
@@ -124,7 +125,7 @@ def test_a_lock_that_is_no_file_is_never_opened(study, kind):
     """By itself too: whoever puts it there may do so after the folder was looked at."""
     put(kind, study / "lock")
     with pytest.raises(StudyError, match="lock"):
-        within(5, Lock(Folder(study)).__enter__)
+        within(5, Lock(study).__enter__)
     if kind != "folder":
         with pytest.raises(StudyError, match="lock is a"):
             within(5, holder, study)
@@ -135,7 +136,7 @@ def test_a_lock_that_is_a_hard_link_is_not_written(study):
     (study / "lock").unlink(missing_ok=True)
     os.link(study.parent / "outside" / "precious", study / "lock")
     with pytest.raises(StudyError, match="lock is a hard link, .*delete it"):
-        Lock(Folder(study)).__enter__()
+        Lock(study).__enter__()
     assert_nothing_outside_is_touched(study)
 
 

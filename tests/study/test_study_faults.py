@@ -7,7 +7,8 @@ import warnings
 import pytest
 
 from dqx.study import StudyError, StudyWarning, checkpoint, load
-from dqx.study.folder import Folder, Mark, read_checked, read_sealed
+from dqx.study.folder import Folder
+from dqx.study.sealed import Mark, read_checked, read_sealed
 from tests.shared import TINY
 from tests.study import kit
 from tests.study.kit import (
@@ -210,7 +211,7 @@ def test_a_record_with_odd_numbers_is_damaged(tmp_path, number):
 
 def test_no_bit_of_a_file_can_change_unseen(stopped):
     found = checkpoint.find(Folder(stopped), load(stopped).plan["sha256"], 1)
-    (path, mark), *_ = checkpoint.files(Folder(stopped), 1, found)
+    path, mark = checkpoint.path_of(Folder(stopped), 1, found.step), found.mark
     content = path.read_bytes()
     assert read_checked(path, mark) == content and mark == Mark(len(content), mark.sha256)
     for bit in random.Random(2).sample(range(8 * len(content)), 64):

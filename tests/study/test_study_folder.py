@@ -18,7 +18,10 @@ import pytest
 
 import dqx
 from dqx.study import folder as folders
-from dqx.study.folder import Folder, Lock, Mark, StudyError
+from dqx.study import lock, sealed
+from dqx.study.folder import Folder, StudyError
+from dqx.study.lock import Lock
+from dqx.study.sealed import Mark
 from tests.study.kit import make_study
 
 ROOT = str(Path(dqx.__file__).resolve().parent.parent)
@@ -33,19 +36,19 @@ CONTENT = {
 
 def test_sealed_json_comes_back_and_is_plain_json(tmp_path):
     path = tmp_path / "a.json"
-    folders.write_sealed(path, CONTENT)
-    found = folders.read_sealed(path)
+    sealed.write_sealed(path, CONTENT)
+    found = sealed.read_sealed(path)
     assert {k: v for k, v in found.items() if k != "sha256"} == CONTENT
     assert json.loads(path.read_text()) == found
     compact = json.dumps(CONTENT, sort_keys=True, separators=(",", ":")).encode()
-    assert found["sha256"] == hashlib.sha256(compact).hexdigest() == folders.seal(found)
+    assert found["sha256"] == hashlib.sha256(compact).hexdigest() == sealed.seal(found)
     assert os.listdir(tmp_path) == ["a.json"]
 
 
 def test_every_flip_of_a_byte_is_found(tmp_path):
     path = tmp_path / "a.json"
-    folders.write_sealed(path, CONTENT)
-    whole, content = path.read_bytes(), folders.read_sealed(path)
+    sealed.write_sealed(path, CONTENT)
+    whole, content = path.read_bytes(), sealed.read_sealed(path)
     refused = 0
     for at in range(len(whole)):
         for mask in [1 << bit for bit in range(8)] + [0xFF]:
@@ -54,7 +57,7 @@ def test_every_flip_of_a_byte_is_found(tmp_path):
             path.write_bytes(damaged)
             try:
                 # 1e-08 may turn into 1E-08, which is the same content.
-                assert folders.read_sealed(path) == content
+                assert sealed.read_sealed(path) == content
                 assert (whole[at], damaged[at]) == (ord("e"), ord("E"))
             except StudyError as error:
                 assert str(error).startswith(f"{path}: it")
@@ -63,7 +66,7 @@ def test_every_flip_of_a_byte_is_found(tmp_path):
     for length in range(len(whole) - 1):  # the last byte is a line feed
         path.write_bytes(whole[:length])
         with pytest.raises(StudyError):
-            folders.read_sealed(path)
+            sealed.read_sealed(path)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +84,14 @@ def test_foreign_json_is_refused(tmp_path, text, words):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(StudyError, match=words):
-        folders.read_sealed(path)
+        sealed.read_sealed(path)
     with pytest.raises(StudyError, match=r"b\.json: No such file"):
-        folders.read_sealed(tmp_path / "b.json")
+        sealed.read_sealed(tmp_path / "b.json")
 
 
 def test_what_strict_json_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        folders.write_sealed(tmp_path / "a.json", {"a": float("nan")})
+        sealed.write_sealed(tmp_path / "a.json", {"a": float("nan")})
     assert os.listdir(tmp_path) == []
 
 
@@ -104,36 +107,36 @@ def test_marks_are_those_of_the_file(tmp_path):
         "name": np.array(["x", "yé"], np.str_),
         "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     }
-    mark = folders.write_arrays(tmp_path / "a.npz", arrays)
+    mark = sealed.write_arrays(tmp_path / "a.npz", arrays)
     assert mark == real_mark(tmp_path / "a.npz")
-    found = folders.read_arrays(tmp_path / "a.npz", mark)
+    found = sealed.read_arrays(tmp_path / "a.npz", mark)
     assert list(found) == list(arrays)
     for name, values in arrays.items():
         assert found[name].dtype == values.dtype
         np.testing.assert_array_equal(found[name], values)
-    with folders.marked_file(tmp_path / "a.parquet") as file:
+    with sealed.marked_file(tmp_path / "a.parquet") as file:
         pyarrow.parquet.write_table(pyarrow.table({"x": np.arange(100_000)}), file)
     assert file.mark == real_mark(tmp_path / "a.parquet")
     assert pandas.read_parquet(tmp_path / "a.parquet")["x"].tolist() == list(range(100_000))
-    with folders.marked_file(tmp_path / "empty") as file:
+    with sealed.marked_file(tmp_path / "empty") as file:
         pass
     assert file.mark == (0, hashlib.sha256(b"").hexdigest())
 
 
 def test_no_pickle_is_written_or_read(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        folders.write_arrays(tmp_path / "a.npz", {"a": np.array([{}], object)})
+        sealed.write_arrays(tmp_path / "a.npz", {"a": np.array([{}], object)})
     assert os.listdir(tmp_path) == []
     np.savez(tmp_path / "b.npz", a=np.array([{}], object))
     with pytest.raises(ValueError, match="is of object, and no numbers"):
-        folders.read_arrays(tmp_path / "b.npz", real_mark(tmp_path / "b.npz"))
+        sealed.read_arrays(tmp_path / "b.npz", real_mark(tmp_path / "b.npz"))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.npz"
-    before = folders.write_arrays(path, {"a": np.zeros(3)})
+    before = sealed.write_arrays(path, {"a": np.zeros(3)})
 
-    with pytest.raises(OSError, match="full"), folders.marked_file(path) as file:
+    with pytest.raises(OSError, match="full"), sealed.marked_file(path) as file:
         file.write(b"new")
         raise OSError(errno.ENOSPC, "disk full")
     assert os.listdir(tmp_path) == ["a.npz"] and real_mark(path) == before
@@ -143,25 +146,26 @@ def test_checked_reading_names_the_file_and_what_is_wrong(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * 2000)
     mark = real_mark(path)
-    assert folders.read_checked(path, mark) == b"x" * 2000
+    assert sealed.read_checked(path, mark) == b"x" * 2000
     path.write_bytes(b"x" * 1000 + b"y" + b"x" * 999)
     with pytest.raises(StudyError, match=rf"^{path}: its content is not what was written"):
-        folders.read_checked(path, mark)
+        sealed.read_checked(path, mark)
     path.write_bytes(b"x" * 1999)
     with pytest.raises(StudyError, match=rf"^{path}: 1,999 bytes instead of 2,000$"):
-        folders.read_checked(path, mark)
+        sealed.read_checked(path, mark)
     path.unlink()
     with pytest.raises(StudyError, match=rf"^{path}: No such file or directory$"):
-        folders.read_checked(path, mark)
+        sealed.read_checked(path, mark)
     path.mkdir()
     with pytest.raises(StudyError, match=rf"^{path}: Is a directory$"):
-        folders.read_checked(path, mark)
+        sealed.read_checked(path, mark)
 
 
 HOLD = """
 import sys, time
-from dqx.study.folder import Folder, Lock
-with Lock(Folder(sys.argv[1])):
+from pathlib import Path
+from dqx.study.lock import Lock
+with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -179,19 +183,19 @@ def held(tmp_path):
 
 
 def test_a_second_process_is_refused_until_the_first_dies(held, tmp_path):
-    holder = folders.holder(tmp_path)
+    holder = lock.holder(tmp_path)
     assert holder.startswith(f"process {held.pid} on ")
     with pytest.raises(StudyError, match=f"is being worked on by {holder}: .*dqx study status"):
-        Lock(Folder(tmp_path)).__enter__()
-    assert folders.holder(tmp_path) == holder  # asking again and again harms nothing
+        Lock(tmp_path).__enter__()
+    assert lock.holder(tmp_path) == holder  # asking again and again harms nothing
     held.send_signal(signal.SIGKILL)
     held.wait()
-    assert folders.holder(tmp_path) is None
-    with Lock(Folder(tmp_path)):
-        assert folders.holder(tmp_path).startswith(f"process {os.getpid()} on ")
+    assert lock.holder(tmp_path) is None
+    with Lock(tmp_path):
+        assert lock.holder(tmp_path).startswith(f"process {os.getpid()} on ")
         with pytest.raises(StudyError, match=f"by process {os.getpid()} on"):
-            Lock(Folder(tmp_path)).__enter__()
-    assert folders.holder(tmp_path) is None
+            Lock(tmp_path).__enter__()
+    assert lock.holder(tmp_path) is None
 
 
 def test_asking_who_holds_it_never_refuses_a_worker(tmp_path):
@@ -201,7 +205,7 @@ def test_asking_who_holds_it_never_refuses_a_worker(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys, time\nfrom pathlib import Path\nfrom dqx.study.folder import holder\n"
+            "import sys, time\nfrom pathlib import Path\nfrom dqx.study.lock import holder\n"
             "print(flush=True)\nend = time.monotonic() + 1\n"
             "while time.monotonic() < end: holder(Path(sys.argv[1])); time.sleep(0.002)",
             str(tmp_path),
@@ -213,15 +217,15 @@ def test_asking_who_holds_it_never_refuses_a_worker(tmp_path):
         asking.stdout.readline()
         count = 0
         while asking.poll() is None:
-            with Lock(Folder(tmp_path)):
+            with Lock(tmp_path):
                 count += 1
     assert count > 20
 
 
 def test_nobody_holds_what_is_not_there(tmp_path):
-    assert folders.holder(tmp_path) is None and folders.holder(tmp_path / "none") is None
+    assert lock.holder(tmp_path) is None and lock.holder(tmp_path / "none") is None
     with pytest.raises(StudyError, match=f"cannot write in {tmp_path / 'none'}: No such file"):
-        Lock(Folder(tmp_path / "none")).__enter__()
+        Lock(tmp_path / "none").__enter__()
     assert os.listdir(tmp_path) == []
 
 
@@ -268,7 +272,7 @@ def test_plans_of_another_form_are_refused(tmp_path):
     folder = make_study(tmp_path / "a", {}).folder
     assert folders.read_plan_record(folder)["name"] == "study"
     record = folders.read_plan_record(folder)
-    folders.write_sealed(folder.plan, {**record, "format": 1})
+    sealed.write_sealed(folder.plan, {**record, "format": 1})
     with pytest.raises(StudyError, match=r"plan\.json has format 1, and this version .* reads 2"):
         folders.read_plan_record(folder)
     with pytest.raises(StudyError, match=r"holds no study: there is no plan\.json in it"):
@@ -307,7 +311,7 @@ def test_nothing_here_needs_jax(tmp_path):
 
 
 def test_raw_writes_of_any_buffer_are_counted(tmp_path):
-    with folders.marked_file(tmp_path / "a") as file:
+    with sealed.marked_file(tmp_path / "a") as file:
         sizes = [file.write(b"ab"), file.write(bytearray(b"c")), file.write(np.arange(4)[::1])]
         assert (sizes, file.tell()) == ([2, 1, 32], 35)
         assert file.writable() and not file.seekable()

@@ -15,7 +15,8 @@ import pytest
 
 import dqx.files
 from dqx.study import Sink, engine, load
-from dqx.study.folder import Folder, read_sealed
+from dqx.study.folder import Folder
+from dqx.study.sealed import read_sealed
 from tests.shared import TINY
 from tests.study.death import Death
 from tests.study.kit import (

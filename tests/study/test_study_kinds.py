@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from dqx.study import Ray, StudyError, load, read_plan, verify
-from dqx.study.folder import Folder, read_plan_record, read_sealed, write_sealed
+from dqx.study.folder import Folder, read_plan_record
 from dqx.study.kinds import (
     MachineKind,
     ThenAndNow,
@@ -14,6 +14,7 @@ from dqx.study.kinds import (
     present_kinds,
     shared_out,
 )
+from dqx.study.sealed import read_sealed, write_sealed
 from tests.study.crew_kit import FakeCrew
 from tests.study.kit import BASE, call, make_study
 from tests.study.reseal import change_params

@@ -16,7 +16,7 @@ import envs
 from dqx.compute.devices import select_devices
 from dqx.settings import ConfigError, registry
 from dqx.study import StudyError, identity, load
-from dqx.study.folder import read_sealed, write_sealed
+from dqx.study.sealed import read_sealed, write_sealed
 from tests.study.kit import assert_same_runs, contents, make_study, resume
 
 PACKAGE = Path(dqx.__file__).parent

@@ -16,7 +16,7 @@ import dqx.files
 from dqx.files import OutputError
 from dqx.report.picture import Picture
 from dqx.study import StudyError, StudyWarning, engine, load
-from dqx.study.folder import Folder, Lock, holder
+from dqx.study.lock import Lock, holder
 from tests.study.kit import (
     KINDS,
     OTHER,
@@ -84,8 +84,9 @@ def test_overwrite_replaces_a_study(made, finished):
 
 HOLD = """
 import sys, time
-from dqx.study.folder import Folder, Lock
-with Lock(Folder(sys.argv[1])):
+from pathlib import Path
+from dqx.study.lock import Lock
+with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -126,7 +127,7 @@ def test_a_second_process_is_refused(made, stopped, other_process):
 
 
 def test_the_lock_goes_with_the_study(finished):
-    with Lock(Folder(finished)):
+    with Lock(finished):
         assert holder(finished) is not None
         with pytest.raises(StudyError, match=f"process {os.getpid()} on "):
             resume(finished)
@@ -258,7 +259,7 @@ def test_a_folder_that_cannot_be_written(stopped, tmp_path, monkeypatch):
 
     before = contents(stopped)
     with monkeypatch.context() as patch:
-        patch.setattr("dqx.study.folder.open_plain", refuse)
+        patch.setattr("dqx.study.lock.open_plain", refuse)
         with pytest.raises(StudyError, match=f"cannot write in {stopped}: Read-only file system"):
             resume(stopped)
         done = command("study", "resume", stopped, "--quiet")

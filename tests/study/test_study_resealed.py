@@ -8,9 +8,10 @@ import pyarrow
 import pytest
 
 from dqx.study import load, merge
-from dqx.study.folder import Folder, read_plan_record, read_sealed, seal, write_sealed
+from dqx.study.folder import Folder, read_plan_record
 from dqx.study.record import plan_of
 from dqx.study.schedule import groups
+from dqx.study.sealed import read_sealed, seal, write_sealed
 from dqx.study.store import FolderStore
 from tests.shared import TINY
 from tests.study import reseal

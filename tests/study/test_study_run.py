@@ -6,7 +6,7 @@ import pytest
 
 import dqx
 from dqx.study import Sink, StudyError, load
-from dqx.study.folder import read_sealed
+from dqx.study.sealed import read_sealed
 from tests.shared import HYPER, TINY
 from tests.study.kit import (
     OTHER,

@@ -11,7 +11,7 @@ import dqx
 from dqx.compute.programs import Programs
 from dqx.settings import ConfigError, preset
 from dqx.study import Progress, Sink, engine, load
-from dqx.study.folder import holder
+from dqx.study.lock import holder
 from tests.shared import HYPER, TINY, WIDTH
 from tests.study.kit import (
     METRICS,

@@ -7,7 +7,7 @@ import pytest
 
 from dqx.settings import ConfigError
 from dqx.study import StudyError
-from dqx.study.folder import write_sealed
+from dqx.study.sealed import seal, write_sealed
 from dqx.study.tuning import folder as folders
 from dqx.study.tuning.file import read_tune
 from dqx.study.tuning.folder import TuneFolder
@@ -46,7 +46,7 @@ def sealed(change):
 
     def changed(record):
         change(record["search"])
-        record["search_seal"] = folders.seal(record["search"])
+        record["search_seal"] = seal(record["search"])
 
     return changed
 

@@ -9,7 +9,9 @@ import pytest
 import dqx
 from dqx import run, tuning
 from dqx.files import write_json
-from dqx.study.folder import Folder, Lock, StudyError, read_sealed, seal
+from dqx.study.folder import StudyError
+from dqx.study.lock import Lock
+from dqx.study.sealed import read_sealed, seal
 from dqx.study.tuning import results
 from dqx.study.tuning.folder import TuneFolder
 from dqx.study.tuning.results import follow, load_tune
@@ -248,7 +250,7 @@ def test_candidates_are_compared_on_one_kind_of_device_only(fake, tmp_path):
 
 def test_a_second_process_is_kept_out(done):
     (done.path / "tune.json").unlink()
-    with Lock(Folder(done.path)), pytest.raises(StudyError, match=r"process .*dqx tune status"):
+    with Lock(done.path), pytest.raises(StudyError, match=r"process .*dqx tune status"):
         tuning.tune(TABLE, done.path)
 
 

@@ -6,8 +6,10 @@ from dqx.report.terminal import clock, counted, size
 from dqx.settings import show
 from dqx.study import forms
 from dqx.study.finish import read_progress
-from dqx.study.folder import Folder, StudyError, holder, read_sealed
+from dqx.study.folder import Folder, StudyError
+from dqx.study.lock import holder
 from dqx.study.results import Study
+from dqx.study.sealed import read_sealed
 
 _MAX_CONFIGS = 64  # of the table of settings
 _MAX_CHECKS = 200  # of the certificate's table

@@ -101,7 +101,7 @@ def _known(path: Path) -> dict[str, str]:
     for place, wanted in ((path.parent, "a folder"), (path, "a file")):
         refuse_unless(place, wanted)
     with contextlib.suppress(StudyError, FileNotFoundError):
-        known = forms.parse(path)
+        known = forms.read(path)
         forms.check(path, known, forms.TRACKED)
         return dict(known)
     return {}

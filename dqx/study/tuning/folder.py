@@ -32,8 +32,10 @@ from dqx.arguments import PATH, require
 from dqx.settings import ConfigError, brief
 from dqx.study import entries, forms
 from dqx.study.entries import check_reach, refuse_unless
-from dqx.study.folder import StudyError, holder, is_free, plain, read_sealed, seal, write_sealed
+from dqx.study.folder import StudyError, is_free
 from dqx.study.host import checkout
+from dqx.study.lock import holder
+from dqx.study.sealed import plain, read_sealed, seal, write_sealed
 from dqx.study.tuning.file import Tune, jsonable, read_tune
 from dqx.study.tuning.race import Dropped, Judged
 from dqx.study.tuning.search import Candidate, Fresh, Search
