@@ -83,7 +83,7 @@ def audit_chunk(study: Study, task: Task, said: Said) -> tuple[list[str], list[d
 def _metrics_form(study: Study, task: Task, content: Content) -> list[str]:
     """Whether a file of metrics has the rows and columns that the plan gives it."""
     table = content.metrics
-    name = f"metrics/{study._folder.part('metrics', task.number).name}"
+    name = study._shelf.name("metrics", task.number)
     steps, runs = np.array(row_steps(task.config), np.int64), len(task.seeds)
     if table.num_rows != runs * len(steps) or "step" not in table.column_names:
         return [f"{name}: its rows or columns are not those of {runs} runs of {len(steps)} rows"]
@@ -129,11 +129,8 @@ def _snapshots(study: Study, task: Task) -> list[str]:
     taken = study._snapshots(task.number)
     if taken == planned:
         return []
-    return [f"{_record_name(study, task)}: its snapshots are of steps {taken}, not {planned}"]
-
-
-def _record_name(study: Study, task: Task) -> str:
-    return f"chunks/{study._folder.record(task.number).name}"
+    name = study._shelf.name("chunks", task.number)
+    return [f"{name}: its snapshots are of steps {taken}, not {planned}"]
 
 
 def _episodes(
@@ -145,7 +142,7 @@ def _episodes(
 ) -> list[str]:
     """Whether episodes are of the chunk's runs, in order, and give the metrics that are said."""
     table = content.episodes
-    name = f"episodes/{study._folder.part('episodes', task.number).name}"
+    name = study._shelf.name("episodes", task.number)
     lane = lanes(table, runs_of(task))
     step, total, length = (table.column(column).to_numpy() for column in _OF_EPISODES)
     texts = _columns(
@@ -228,7 +225,7 @@ def _record(
 ) -> list[str]:
     """Whether the record says of each run what follows from its files and the plan."""
     texts = []
-    name = _record_name(study, task)
+    name = study._shelf.name("chunks", task.number)
     scores, drawn = score(task.config, metrics), task.drawn
     arrays = [values for values in params.values() if values.dtype.kind == "f"]
     for i, (fact, key) in enumerate(zip(facts, runs_of(task), strict=True)):

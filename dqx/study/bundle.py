@@ -27,11 +27,10 @@ import numpy as np
 from dqx.study import contents, entries, forms
 from dqx.study.entries import open_plain
 from dqx.study.folder import Folder, ForeignRecord, StudyError
-from dqx.study.held import RUN_KEYS, Piece, present
+from dqx.study.held import RUN_KEYS, TABLES, Piece, present
 from dqx.study.planned import Chunks
 from dqx.study.sealed import Mark, read_sealed, seal
 
-TABLES = ("metrics", "episodes")
 ARRAYS = ("params", "snapshots")
 _RECORD = re.compile(r"bundle-([0-9]{5,9})(-copy)?\.json")
 
@@ -245,6 +244,11 @@ class Bundle:
 
     def machine(self, chunk: int) -> str:
         return self._machines[chunk]
+
+    def name(self, kind: str, chunk: int, step: int | None = None) -> str:
+        path = self.path if kind == "chunks" else self._folder.bundle(kind, self.number)
+        part = member_name(chunk, step) if kind in ARRAYS else f"chunk {chunk}"
+        return f"{path.relative_to(self._folder.path).as_posix()}, {part} in it"
 
     def files(self) -> dict[Path, int]:
         marks = self._record["files"].items()

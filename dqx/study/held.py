@@ -18,6 +18,7 @@ from dqx.study.sealed import Mark, read_checked
 if TYPE_CHECKING:
     import pyarrow
 
+TABLES = ("metrics", "episodes")
 # What is known of every run of a chunk beside the parameters that were drawn for it.
 RUN_KEYS = ("config", "seed", "digest", "diverged_at", "score")
 _TRIES = 5
@@ -83,6 +84,15 @@ class Held(Protocol):
 
     def machine(self, chunk: int) -> str:
         """The machine that trained a chunk; empty where its record does not say."""
+
+    def name(self, kind: str, chunk: int, step: int | None = None) -> str:
+        """How the file on the disk is called that holds a chunk's part, below the study's folder.
+
+        Args:
+            kind: ``"chunks"`` for the record, else a kind of data.
+            chunk: its number.
+            step: of a snapshot.
+        """
 
     def files(self) -> dict[Path, int]:
         """The files of data, and their bytes as they were written."""
@@ -157,6 +167,15 @@ class Loose:
     def machine(self, chunk: int) -> str:
         return str(self._record.get("machine", ""))
 
+    def name(self, kind: str, chunk: int, step: int | None = None) -> str:
+        if kind == "chunks":
+            path = self.path
+        elif kind in TABLES:
+            path = self._folder.part(kind, chunk)
+        else:
+            path, _ = self._arrays(step)
+        return path.relative_to(self._folder.path).as_posix()
+
     def files(self) -> dict[Path, int]:
         found = chunk_files(self._folder, self._chunk, self._record)
         return {path: mark.bytes for path, mark in found}
@@ -174,7 +193,7 @@ class Loose:
     def damage(self) -> dict[str, tuple[int, ...]]:
         try:
             check_record(self.path, self._record, self._planned)
-            for kind in ("metrics", "episodes"):
+            for kind in TABLES:
                 next(self.pieces(kind, self.chunks))
             for step in (None, *self.snapshots(self._chunk)):
                 self.arrays(self._chunk, step)

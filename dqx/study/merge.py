@@ -5,20 +5,19 @@ removed. Whatever a kill leaves, each chunk is held at least once, and counted o
 """
 
 import base64
-import collections
 import contextlib
 import hashlib
 import io
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from dqx.files import sync_folder
 from dqx.study import entries
-from dqx.study.bundle import ARRAYS, TABLES, Bundle, bundle_files, member_name
+from dqx.study.bundle import ARRAYS, Bundle, bundle_files, member_name
 from dqx.study.folder import Folder, StudyError
-from dqx.study.held import Held, Loose
+from dqx.study.held import TABLES, Held, Loose, Piece
 from dqx.study.planned import Chunks
 from dqx.study.sealed import Mark, marked_file, seal, write_sealed
 
@@ -77,24 +76,65 @@ class Merger:
 
     def _merge(self, chunks: Sequence[Loose], least: int) -> list[Loose]:
         """Makes bundles; gives the chunks that are too few of their shape."""
-        shapes = collections.defaultdict(list)
-        for chunk in chunks:
+        alike: dict[tuple[Any, ...], list[_Once]] = {}
+        kept = 0  # bytes of files whose content is in memory
+        for chunk in map(_Once, chunks):
             with _left_alone():
-                shapes[_shape(chunk)].append(chunk)
+                some = alike.setdefault(_shape(chunk), [])
+                some.append(chunk)
+                kept += chunk.size
+                if _full(some):
+                    self._bundle(some)
+                    kept -= sum(each.size for each in some)
+                    some.clear()
+                elif kept > 2 * BYTES:  # of many shapes
+                    for each in (each for waiting in alike.values() for each in waiting):
+                        each.forget()
+                    kept = 0
         rest = []
-        for some in (some for alike in shapes.values() for some in _portions(alike)):
-            if len(some) >= least or _full(some):
+        for some in filter(None, alike.values()):
+            if len(some) >= least:
                 self._bundle(some)
             else:
-                rest += some
+                rest += [each.chunk for each in some]
         return rest
 
-    def _bundle(self, chunks: Sequence[Loose]) -> None:
+    def _bundle(self, chunks: Sequence["_Once"]) -> None:
         with _left_alone():
             number, self._number = self._number, self._number + 1
             write(self._folder, self._seal, number, {c.chunks[0]: c for c in chunks}, self._chunks)
             for chunk in chunks:
-                chunk.remove()
+                chunk.chunk.remove()
+
+
+class _Once:
+    """A chunk in files of its own whose content stays in memory once it was read and checked.
+
+    Args:
+        chunk: the same, read anew each time.
+    """
+
+    def __init__(self, chunk: Loose) -> None:
+        self.chunk, self.chunks, self.path = chunk, chunk.chunks, chunk.path
+        self.size, self.width = chunk.size, chunk.width
+        self.runs, self.machine, self.snapshots = chunk.runs, chunk.machine, chunk.snapshots
+        self._tables: dict[str, Piece] = {}
+        self._contents: dict[int | None, tuple[bytes, Mark]] = {}
+
+    def pieces(self, kind: str, chunks: Collection[int]) -> Iterator[Piece]:
+        if kind not in self._tables:
+            (self._tables[kind],) = self.chunk.pieces(kind, chunks)
+        yield self._tables[kind]
+
+    def content(self, chunk: int, step: int | None = None) -> tuple[bytes, Mark]:
+        if step not in self._contents:
+            self._contents[step] = self.chunk.content(chunk, step)
+        return self._contents[step]
+
+    def forget(self) -> None:
+        """Frees the memory; what is asked for again is read again."""
+        self._tables.clear()
+        self._contents.clear()
 
 
 @contextlib.contextmanager
@@ -106,25 +146,13 @@ def _left_alone() -> Iterator[None]:
         warnings.warn(StudyWarning(f"{error}. It is not merged with others"), stacklevel=4)
 
 
-def _portions(chunks: Sequence[Loose]) -> Iterator[list[Loose]]:
-    """Chunks by bundle."""
-    some: list[Loose] = []
-    for chunk in chunks:
-        some.append(chunk)
-        if _full(some):
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def _full(chunks: Sequence[Loose]) -> bool:
+def _full(chunks: "Sequence[Loose | _Once]") -> bool:
     size, runs = sum(c.size for c in chunks), sum(c.width for c in chunks)
     heavy = len(chunks) >= LEAST and size >= BYTES
     return len(chunks) >= CHUNKS or heavy or runs >= RUNS
 
 
-def _shape(chunk: Loose) -> tuple[Any, ...]:
+def _shape(chunk: _Once) -> tuple[Any, ...]:
     """What chunks of one bundle have in common: the columns of their tables and of their runs.
 
     Raises:
@@ -139,7 +167,7 @@ def _shape(chunk: Loose) -> tuple[Any, ...]:
 
 
 def write(
-    folder: Folder, plan_seal: str, number: int, held: Mapping[int, Held], chunks: Chunks
+    folder: Folder, plan_seal: str, number: int, held: Mapping[int, "Held | _Once"], chunks: Chunks
 ) -> Bundle:
     """Writes a bundle of chunks of one shape; what held them so far is left alone.
 
@@ -171,7 +199,7 @@ def write(
 
 
 def _write_files(
-    folder: Folder, number: int, record: dict[str, Any], held: Mapping[int, Held]
+    folder: Folder, number: int, record: dict[str, Any], held: Mapping[int, "Held | _Once"]
 ) -> None:
     """Writes the data, the copy and the record, which this completes."""
     order, files, ends = record["chunks"], {}, {}
@@ -198,7 +226,7 @@ def _columns(chunks: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
 
 
 def _write_table(
-    folder: Folder, kind: str, number: int, order: Sequence[int], held: Mapping[int, Held]
+    folder: Folder, kind: str, number: int, order: Sequence[int], held: Mapping[int, "Held | _Once"]
 ) -> tuple[dict[str, Any], bytes, Mark]:
     """Writes rows as Parquet: what of it lies where, the index at its end, and its mark."""
     import pyarrow
@@ -226,7 +254,7 @@ def _write_table(
 
 
 def _row_groups(
-    kind: str, order: Sequence[int], held: Mapping[int, Held]
+    kind: str, order: Sequence[int], held: Mapping[int, "Held | _Once"]
 ) -> Iterator[dict[int, Any]]:
     """The tables of chunks that share a row group, by chunk."""
     group: dict[int, Any] = {}
@@ -241,7 +269,7 @@ def _row_groups(
 
 
 def _write_arrays(
-    folder: Folder, kind: str, number: int, order: Sequence[int], held: Mapping[int, Held]
+    folder: Folder, kind: str, number: int, order: Sequence[int], held: Mapping[int, "Held | _Once"]
 ) -> tuple[list[dict[str, Any]], Mark | None]:
     """Writes the chunks' own files into an archive: what of it lies where, and its mark."""
     wanted = [

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterable
 
 from dqx.study import bundle, entries, merge
-from dqx.study.bundle import ARRAYS, TABLES, Bundle
+from dqx.study.bundle import ARRAYS, Bundle
 from dqx.study.folder import Folder, ForeignRecord, StudyError, read_record
-from dqx.study.held import Held, Loose
+from dqx.study.held import TABLES, Held, Loose
 from dqx.study.planned import Chunks
 
 _PART = re.compile(r"part-([0-9]{5,})(-[0-9]+)?\.(npz|parquet)")

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dqx.study import held
-from dqx.study.bundle import TABLES
 from dqx.study.folder import Folder, StudyError
-from dqx.study.held import Held, Piece
+from dqx.study.held import TABLES, Held, Piece
 from dqx.study.planned import Chunks
 
 if TYPE_CHECKING:
@@ -137,6 +136,10 @@ class Shelf:
     def snapshots(self, chunk: int) -> tuple[int, ...]:
         """The steps of a chunk's snapshots."""
         return self._held[chunk].snapshots(chunk)
+
+    def name(self, kind: str, chunk: int, step: int | None = None) -> str:
+        """How the file is called that holds a part of a chunk; see `Held.name`."""
+        return self._held[chunk].name(kind, chunk, step)
 
     def machines(self) -> dict[int, str]:
         """The machine that trained each chunk."""

@@ -104,7 +104,7 @@ def run_facts(study: "Study", chunk: int, content: Content, said: Said) -> list[
     for step in study._snapshots(chunk):
         arrays = study._arrays(chunk, step)
         if _form(arrays) != _form(content.params):
-            name = f"snapshots/{study._folder.snapshot(chunk, step).name}"
+            name = study._shelf.name("snapshots", chunk, step)
             raise StudyError(f"{name}: its arrays are not those of the final parameters")
         for i, fact in enumerate(facts):
             fact["snapshots"][str(step)] = digest(np.array([step]), {}, _lane(arrays, i))

@@ -15,12 +15,15 @@ import pyarrow.parquet
 import pytest
 
 from dqx.report import terminal
-from dqx.study import StudyError, StudyWarning, finish, load, merge
+from dqx.study import StudyError, StudyWarning, finish, held, load, merge
+from dqx.study.audit import audit
+from dqx.study.audit_runs import audit_chunk
 from dqx.study.folder import Folder, ForeignRecord, read_plan_record
 from dqx.study.merge import Merger
 from dqx.study.schedule import groups
 from dqx.study.sealed import read_sealed, write_sealed
 from dqx.study.store import FolderStore
+from dqx.study.whole import by_chunk
 from tests.study.death import Death
 from tests.study.kit import (
     PLAN,
@@ -126,6 +129,47 @@ def assert_equal(one, two):
             for step in (None, 200):
                 ours, theirs = (s.params(config, seed, step)["params"] for s in (one, two))
                 assert_same_arrays(ours["Dense_0"], theirs["Dense_0"])
+
+
+def test_what_an_audit_finds_names_a_file_that_is_there(apart, tmp_path):
+    """Made-up episodes do not give the made-up metrics, and no score is that of the files."""
+    study = merged(apart, tmp_path / "s")
+    found = audit(study._folder, study.plan, apart.plan)
+    assert found.missing == () and found.unsound == {}
+    problems = list(found.problems)
+    for task in (task for group in groups(apart.plan) for task in group.tasks):
+        said = {run: {**known, "score": 1.5} for run, known in by_chunk(study)[task.number].items()}
+        problems += audit_chunk(study, task, said)[0]
+    named = {text.split(": ")[0] for text in problems}
+    assert {re.sub("[0-9]+", "0", name) for name in named} == {
+        "episodes/bundle-0.parquet, chunk 0 in it",
+        "chunks/bundle-0.json, chunk 0 in it",
+    }
+    for name in named:
+        path, chunk = re.fullmatch(r"(.+), chunk (\d+) in it", name).groups()
+        number = int(Path(path).stem.split("-")[1])
+        assert (study.path / path).is_file()
+        assert int(chunk) in read_sealed(study._folder.bundle_record(number))["chunks"]
+    shelf = study._shelf
+    assert shelf.name("snapshots", 5, 200).endswith(".zip, part-00005-200.npz in it")
+    alone = load(apart.folder.path)._shelf
+    for kind, step in (("chunks", None), ("metrics", None), ("params", None), ("snapshots", 200)):
+        assert (apart.folder.path / alone.name(kind, 5, step)).is_file()
+
+
+@pytest.mark.parametrize("most", [1, 10**9])
+def test_merging_reads_each_file_once_unless_too_much_would_wait(
+    apart, tmp_path, most, monkeypatch
+):
+    shutil.copytree(apart.folder.path, tmp_path / "s")
+    monkeypatch.setattr(merge, "BYTES", most)
+    monkeypatch.setattr(merge, "LEAST", 5)
+    store, *_ = store_of(apart, tmp_path / "s")
+    read, real = [], held.read_checked
+    monkeypatch.setattr(held, "read_checked", lambda *given: read.append(given[0]) or real(*given))
+    store.complete()
+    assert len(set(read)) == 30 and len(read) == (30 if most > 1 else 60)
+    assert_equal(load(tmp_path / "s"), load(apart.folder.path))
 
 
 def test_merged_and_unmerged_folders_read_equal(apart, tmp_path):
