@@ -7,6 +7,7 @@ and threads may draw at the same time. matplotlib is imported when something is 
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -276,11 +277,21 @@ def write(figure: "Figure", path: Path) -> Path:
     return path
 
 
+# How the pictures begin of versions that did not write their name: of our size and resolution, and
+# nothing but the picture after that. Matplotlib writes its own name unless it is told not to.
+_NAMELESS = re.compile(
+    rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x04\xb0.{4}\x08\x06\0\0\0.{4}"
+    rb"\0\0\0\tpHYs\0\0\x17\x12\0\0\x17\x12\x01.{4}.{4}IDAT",
+    re.DOTALL,
+)
+
+
 def is_drawn(path: Path) -> bool:
     """Whether a file is a picture that `write` has written, or empty; nobody else's is one."""
     with path.open("rb") as file:
         start = file.read(1024)
-    return not start or b"tEXtSoftware\0" + _SOFTWARE.encode() in start
+    by_name = b"tEXtSoftware\0" + _SOFTWARE.encode() in start
+    return not start or by_name or _NAMELESS.match(start) is not None
 
 
 def comparison(

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from dqx.study import Sink, StudyError, StudyWarning, load
 from dqx.study.folder import Folder
 from dqx.study.stops import explained
 from tests.study.kit import PLAN, call, make_study, run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Deleting(Sink):
@@ -99,6 +102,12 @@ def test_a_missing_picture_is_drawn_and_anothers_is_left_alone(tmp_path):
     assert plots.is_drawn(path)
     for damaged in (b"", drawn[:2000]):  # what an interruption or a damaged disk may leave
         path.write_bytes(damaged)
+        Picture().complete(study)
+        assert path.read_bytes() == drawn
+    before = re.sub(rb"\0\0\0.tEXtSoftware\0dqx.{4}", b"", drawn, count=1, flags=re.DOTALL)
+    assert len(before) == len(drawn) - 24  # as older versions drew it
+    for older in (before, (ROOT / "docs" / "learning_curve.png").read_bytes()):
+        path.write_bytes(older)
         Picture().complete(study)
         assert path.read_bytes() == drawn
     mine = drawn.replace(b"Software\0dqx", b"Software\0xyz")
