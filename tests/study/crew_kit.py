@@ -10,7 +10,8 @@ import numpy as np
 
 from dqx.settings import row_steps
 from dqx.study.checkpoint import State
-from dqx.study.executors.dispatch import Dispatch, Hand, Lost, Patience
+from dqx.study.executors.dispatch import Dispatch
+from dqx.study.executors.hands import Hand, Lost, Patience
 from dqx.study.executors.worker import plan_from, plan_message, result_message
 from dqx.study.kinds import MachineKind
 from dqx.study.schedule import Task, groups

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from dqx import study
-from dqx.study.executors.dispatch import ClusterWarning
+from dqx.study.executors.hands import ClusterWarning
 from tests.study.kit import call, interrupted, resume, run, toml
 
 pytest.importorskip("ray", reason="needs the package ray: make test-cluster")

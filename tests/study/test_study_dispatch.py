@@ -15,7 +15,7 @@ from dqx.settings import ConfigError
 from dqx.study import StudyError, read_plan, sealed
 from dqx.study.background import Stopped
 from dqx.study.executors import dispatch as module
-from dqx.study.executors.dispatch import ClusterWarning, Patience
+from dqx.study.executors.hands import ClusterWarning, Patience
 from dqx.study.executors.worker import result_message, result_of
 from dqx.study.schedule import groups
 from tests.study.crew_kit import (

@@ -19,7 +19,8 @@ from dqx.arguments import FLAG, SECONDS, TEXT, Kind, each, maybe, one_of, requir
 from dqx.settings import ConfigError
 from dqx.study.executors import Desk, Work
 from dqx.study.executors.crew import RayCrew, reason
-from dqx.study.executors.dispatch import Dispatch, Hand, Lost, Patience
+from dqx.study.executors.dispatch import Dispatch
+from dqx.study.executors.hands import Hand, Lost, Patience
 from dqx.study.executors.worker import Message, Worker, plan_message
 from dqx.study.folder import Folder, StudyError
 from dqx.study.identity import differences

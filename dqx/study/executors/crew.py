@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from dqx.study.executors.dispatch import ClusterWarning, Hand, Lost
+from dqx.study.executors.hands import ClusterWarning, Hand, Lost
 from dqx.study.executors.worker import Message
 from dqx.study.folder import StudyError
 from dqx.study.identity import differences
