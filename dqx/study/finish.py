@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dqx.files import whole_file
-from dqx.study import forms
+from dqx.study import forms, strict
 from dqx.study.folder import Folder, StudyError, intact_plans, is_free, read_plan_record
 from dqx.study.lock import holder
 from dqx.study.plan import MAX_RUNS
@@ -79,7 +79,7 @@ def _is_ours(folder: Folder) -> bool:
     marks = [(path, plan) for path in (folder.plan, folder.plan_copy, folder.manifest)]
     for path, keys in (*marks, (folder.manifest, {"versions"})):  # the last is of dqx 0.1
         with contextlib.suppress(OSError, ValueError):
-            content = forms.read(path, MAX_RUNS)
+            content = strict.read(path, MAX_RUNS)
             if isinstance(content, dict) and keys <= set(content):
                 return True
     return False
@@ -96,8 +96,8 @@ def write_progress(folder: Folder, progress: Progress) -> None:
 def read_progress(folder: Folder) -> dict[str, Any]:
     """What `write_progress` wrote; empty if there is nothing, since no result depends on it."""
     try:
-        content = forms.read(folder.progress)
-        forms.check(folder.progress, content, forms.PROGRESS)
+        content = strict.read(folder.progress)
+        strict.check(folder.progress, content, forms.PROGRESS)
     except (OSError, StudyError):
         return {}
     return dict(content)

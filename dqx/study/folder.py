@@ -28,7 +28,7 @@ from typing import Any
 
 from dqx.arguments import PATH, require
 from dqx.settings import MAX_SEEDS, brief
-from dqx.study import entries, forms
+from dqx.study import entries, forms, strict
 from dqx.study.entries import StudyError
 from dqx.study.planned import check_plan
 from dqx.study.sealed import Mark, read_sealed, seal, write_sealed
@@ -184,7 +184,7 @@ def read_plan_file(path: Path) -> dict[str, Any]:
 
 def _check_plan(path: Path, record: Mapping[str, Any]) -> None:
     if record.get("format") == FORMAT:
-        forms.check(path, record, forms.PLAN)
+        strict.check(path, record, forms.PLAN)
         check_plan(path, record)
 
 

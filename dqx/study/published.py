@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from dqx.arguments import FUNCTION, PATH, TEXT, maybe, require
 from dqx.settings import ConfigError
-from dqx.study import forms, signature
+from dqx.study import forms, signature, strict
 from dqx.study.audit import audit
 from dqx.study.certify import IDENTICAL, check_digest, not_expected
 from dqx.study.entries import read_plain
@@ -65,7 +65,7 @@ def check_signature(
     record = read_plan_record(folder)
     try:
         # Once: what is judged is what was signed, whatever becomes of the file meanwhile.
-        content = read_plain(folder.certificate, forms.most_bytes())
+        content = read_plain(folder.certificate, strict.most_bytes())
         made = read_plain(folder.signature, _MOST)
     except OSError as error:
         raise StudyError(

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple, Self
 import numpy as np
 
 from dqx.files import whole_file, write_json
-from dqx.study import contents, forms
+from dqx.study import contents, strict
 from dqx.study.entries import StudyError, open_plain, read_plain
-from dqx.study.forms import Form
+from dqx.study.strict import Form
 
 
 class Mark(NamedTuple):
@@ -116,7 +116,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> bytes:
     return write_json(path, {**content, "sha256": seal(content)})
 
 
-def read_sealed(path: Path, form: Form = forms.anything, runs: int = 0) -> dict[str, Any]:
+def read_sealed(path: Path, form: Form = strict.anything, runs: int = 0) -> dict[str, Any]:
     """Reads what `write_sealed` wrote, with its checksum under ``sha256``.
 
     Args:
@@ -128,24 +128,24 @@ def read_sealed(path: Path, form: Form = forms.anything, runs: int = 0) -> dict[
         StudyError: naming the file, if it is missing, not as it was written, or of another form.
     """
     try:
-        content = read_plain(path, forms.most_bytes(runs))
+        content = read_plain(path, strict.most_bytes(runs))
     except OSError as error:
         raise StudyError(f"{path}: {error.strerror}") from None
     return unsealed(path, content, form, runs)
 
 
 def unsealed(
-    path: Path, content: bytes, form: Form = forms.anything, runs: int = 0
+    path: Path, content: bytes, form: Form = strict.anything, runs: int = 0
 ) -> dict[str, Any]:
     """What a file holds of which the bytes were read; as `read_sealed`."""
-    found = forms.parse(path, content, runs)
+    found = strict.parse(path, content, runs)
     try:
         intact = isinstance(found, dict) and seal(found) == found.get("sha256")
     except (ValueError, RecursionError):  # of an infinite number, and of lists in lists in lists
         raise StudyError(f"{path}: it is no JSON, so it was damaged") from None
     if not intact:
         raise StudyError(f"{path}: its content is not what was written (checksum differs)")
-    forms.check(path, found, form)
+    strict.check(path, found, form)
     return dict(found)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dqx.files import write_json
 from dqx.report.trackers.scalars import Scalars, TrackedRun
 from dqx.settings import ConfigError
-from dqx.study import forms
+from dqx.study import forms, strict
 from dqx.study.entries import StudyError, refuse_unless
 
 
@@ -101,7 +101,7 @@ def _known(path: Path) -> dict[str, str]:
     for place, wanted in ((path.parent, "a folder"), (path, "a file")):
         refuse_unless(place, wanted)
     with contextlib.suppress(StudyError, FileNotFoundError):
-        known = forms.read(path)
-        forms.check(path, known, forms.TRACKED)
+        known = strict.read(path)
+        strict.check(path, known, forms.TRACKED)
         return dict(known)
     return {}

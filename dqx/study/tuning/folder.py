@@ -30,7 +30,7 @@ import numpy as np
 from dqx import stats
 from dqx.arguments import PATH, require
 from dqx.settings import ConfigError, brief
-from dqx.study import entries, forms
+from dqx.study import entries, forms, strict
 from dqx.study.entries import check_reach, refuse_unless
 from dqx.study.folder import StudyError, is_free
 from dqx.study.host import checkout
@@ -115,7 +115,7 @@ def read_search(folder: TuneFolder) -> dict[str, Any]:
             f"{folder.search} has format {brief(record.get('format'))}, and this version of dqx "
             f"reads {FORMAT}: use the version that wrote it"
         )
-    forms.check(folder.search, record, forms.SEARCH)
+    strict.check(folder.search, record, forms.SEARCH)
     if record["search_seal"] != seal(record["search"]):
         raise StudyError(f"{folder.search}: its seal is not that of the search in it")
     return record
