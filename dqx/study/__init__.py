@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dqx.study.estimate import Estimate, dry_run
     from dqx.study.executors.cluster import Ray
     from dqx.study.folder import StudyError
-    from dqx.study.plan import Plan, Point, read_plan
+    from dqx.study.plan import Plan, read_plan
+    from dqx.study.point import Point
     from dqx.study.results import Study, load
     from dqx.study.sinks import Progress, Row, Sink
     from dqx.study.store import StudyWarning
@@ -48,7 +49,8 @@ _HOMES = {
     "study.estimate": ("Estimate", "dry_run"),
     "study.executors.cluster": ("Ray",),
     "study.folder": ("StudyError",),
-    "study.plan": ("Plan", "Point", "read_plan"),
+    "study.plan": ("Plan", "read_plan"),
+    "study.point": ("Point",),
     "study.results": ("Study", "load"),
     "study.sinks": ("Progress", "Row", "Sink"),
     "study.store": ("StudyWarning",),

@@ -14,7 +14,8 @@ from dqx.study import forms
 from dqx.study.audit_runs import audit_chunk, listed, plainly, runs_of
 from dqx.study.finish import LISTED
 from dqx.study.folder import KINDS, PLAN_KEYS, Folder, StudyError, read_plan_file
-from dqx.study.plan import Plan, point_record
+from dqx.study.plan import Plan
+from dqx.study.point import point_record
 from dqx.study.results import Study, load
 from dqx.study.schedule import Task, groups
 from dqx.study.sealed import read_sealed

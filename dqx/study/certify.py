@@ -24,7 +24,8 @@ from dqx.study.executors import EXECUTOR, Executor
 from dqx.study.executors.local import Devices, chosen
 from dqx.study.folder import Folder, StudyError, read_plan_record
 from dqx.study.kinds import ThenAndNow, kinds_of
-from dqx.study.plan import Plan, Point
+from dqx.study.plan import Plan
+from dqx.study.point import Point
 from dqx.study.record import plan_of
 from dqx.study.results import Study
 from dqx.study.retrained import retrain

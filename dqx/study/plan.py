@@ -1,7 +1,6 @@
 """A study on paper: configurations x seeds, from a TOML file or a dictionary, checked and named."""
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -9,58 +8,37 @@ import os
 import re
 import tomllib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dqx.arguments import PATH, shown
 from dqx.settings import (
     MAX_SEEDS,
     SETTINGS,
     Config,
-    ConfigError,
     ConfigWarning,
     Hyper,
-    agent,
     brief,
     check_root_seed,
     check_seeds,
     closest,
     complete,
     environments,
-    from_record,
     notes,
-    override,
     parse_seeds,
-    preset,
     rounded,
-    setting,
-    to_record,
     validate,
 )
-from dqx.study.draws import MAX_POINTS, label, random_points
-from dqx.study.folder import StudyError
+from dqx.study.draws import random_points
+from dqx.study.entries import StudyError
+from dqx.study.forms import MAX_POINTS
+from dqx.study.point import Point, made_of, naming
 
 _KEYS = ("name", "seeds", "root_seed", "snapshot_every", "base", "grid", "case", "search")
 MAX_RUNS = MAX_SEEDS
 MAX_FILE_BYTES = 16 * 2**20
 MAX_LABEL = 4_000
-
-
-class Point(NamedTuple):
-    """One configuration of a study.
-
-    Attributes:
-        name: unique within the study.
-        config: static fields.
-        hyper: traced fields.
-        varied: those fields that differ between the points of the study, with this point's values.
-    """
-
-    name: str
-    config: Config
-    hyper: Hyper
-    varied: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +144,7 @@ def _plan(table: Mapping[str, Any], where: str) -> Plan:
     return _checked(
         Plan(
             name=table.get("name", "study"),
-            points=_points(base, _settings(table)),
+            points=made_of(base, _settings(table)),
             seeds=_seeds(table.get("seeds", 1)),
             root_seed=table.get("root_seed", 0),
             snapshot_every=table.get("snapshot_every", 0),
@@ -213,7 +191,7 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
     told: dict[str, None] = {}  # each line once, in order
     points = []
     for point in plan.points:
-        with _naming(point.name if len(plan.points) > 1 else ""):
+        with naming(point.name if len(plan.points) > 1 else ""):
             validate(point.config, point.hyper)
             config, hyper = environments.resolved(point.config, point.hyper)
             config, lines = rounded(config)
@@ -298,68 +276,6 @@ def _settings(table: Mapping[str, Any]) -> list[tuple[str | None, dict[str, Any]
     return settings or [(None, {})]
 
 
-def _points(
-    base: dict[str, Any], settings: list[tuple[str | None, dict[str, Any]]]
-) -> tuple[Point, ...]:
-    built = []
-    for name, fields in settings:
-        called = name or label(fields)
-        fields = {**base, **fields}
-        chosen = fields.pop("preset", None)
-        with _naming(called):
-            config, hyper = override(*_start(chosen), **fields)
-        built.append((called or chosen or "default", config, hyper, chosen))
-    varied = _varied(built)
-    return tuple(
-        Point(name, config, hyper, {f: _value(f, config, hyper, chosen) for f in varied})
-        for name, config, hyper, chosen in built
-    )
-
-
-@contextlib.contextmanager
-def _naming(label: str) -> Iterator[None]:
-    """Tells which configuration a mistake is in."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"configuration {label}: {error}" if label else str(error)) from None
-
-
-def _start(chosen: Any) -> tuple[Config, Hyper]:
-    if chosen is None:
-        return Config(), Hyper()
-    if not isinstance(chosen, str):
-        raise ConfigError(
-            f"preset must be the name of one, such as 'cartpole', got {brief(chosen)}"
-        )
-    return preset(chosen)
-
-
-def _varied(built: list[tuple[str, Config, Hyper, str | None]]) -> list[str]:
-    """Fields whose values differ between points, in the order of their definition."""
-    own = dict.fromkeys(
-        name
-        for _, config, hyper, _ in built
-        for name in (*dict(config.extra), *complete(config, hyper).extra)
-    )
-    games = dict.fromkeys(n for _, c, h, _ in built for n in environments.given(c, h))
-    fields = ["preset", *SETTINGS, *games, *(n for n in own if not environments.is_own(n))]
-    rows = [[_value(f, *point[1:]) for f in fields] for point in built]
-    return [f for i, f in enumerate(fields) if any(row[i] != rows[0][i] for row in rows)]
-
-
-def _value(field: str, config: Config, hyper: Hyper, chosen: str | None) -> Any:
-    """A field's value at a point; None for a setting that only another agent brings."""
-    if field == "preset":
-        return chosen
-    if environments.is_own(field):
-        return environments.given(config, hyper).get(field)
-    declared = setting(field)
-    if declared.own and field not in {own.name for own in agent(config.agent).settings}:
-        return None
-    return getattr(hyper if declared.traced else config, field)
-
-
 def _check_labels(names: Sequence[str]) -> None:
     """Refuses names of configurations that cannot tell them apart in a line."""
     if len(names) > MAX_POINTS:
@@ -382,33 +298,3 @@ def _check_snapshots(plan: Plan) -> None:
     every = plan.snapshot_every
     if not isinstance(every, int) or isinstance(every, bool) or not 0 <= every < 2**31:
         raise StudyError(f"snapshot_every must be a whole number, 0 for none, got {brief(every)}")
-
-
-def point_record(point: Point) -> dict[str, Any]:
-    """A point as JSON can hold it; `point_of` reads it back."""
-    varied = {field: _json(field, value) for field, value in point.varied.items()}
-    return {"name": point.name, **to_record(point.config, point.hyper), "varied": varied}
-
-
-def _json(field: str, value: Any) -> Any:
-    if field == "preset" or value is None:
-        return value
-    if environments.is_own(field):
-        return environments.to_json(value)
-    return setting(field).to_json(value)
-
-
-def point_of(record: Mapping[str, Any]) -> Point:
-    """The point that `point_record` wrote.
-
-    Raises:
-        ConfigError: for fields that this version does not know.
-    """
-    config, hyper = from_record(record["config"], record["hyper"])
-    varied = {
-        field: environments.typed(field, value)
-        if environments.is_own(field) and value is not None
-        else _value(field, config, hyper, value if isinstance(value, str) else None)
-        for field, value in record["varied"].items()
-    }
-    return Point(record["name"], config, complete(config, hyper), varied)

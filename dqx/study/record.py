@@ -12,7 +12,8 @@ from dqx.study import identity
 from dqx.study.folder import FORMAT, Folder, StudyError, intact_plans, read_plan_file
 from dqx.study.host import checkout
 from dqx.study.kinds import MachineKind, kinds_of
-from dqx.study.plan import Plan, point_of, point_record, read_plan
+from dqx.study.plan import Plan, read_plan
+from dqx.study.point import point_of, point_record
 from dqx.study.sealed import read_sealed, seal, write_sealed
 
 # What makes two studies the same; the rest says when and on what they were trained.

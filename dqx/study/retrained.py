@@ -16,7 +16,8 @@ from dqx.study.checkpoint import State
 from dqx.study.differing import Trained
 from dqx.study.executors import Executor
 from dqx.study.folder import StudyError
-from dqx.study.plan import Plan, Point
+from dqx.study.plan import Plan
+from dqx.study.point import Point
 from dqx.study.schedule import Group, Task
 
 Take = Callable[[int, Point, Trained], None]

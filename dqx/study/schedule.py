@@ -14,8 +14,9 @@ from dqx.compute.programs import Programs, chunk_width, programs_for
 from dqx.compute.session import Chunk
 from dqx.compute.solution import check_listable, check_solvable
 from dqx.settings import Config, environments, row_steps
-from dqx.study.plan import Plan, Point
+from dqx.study.plan import Plan
 from dqx.study.planned import PlannedChunk
+from dqx.study.point import Point
 
 
 class Task(NamedTuple):

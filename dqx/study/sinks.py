@@ -10,7 +10,8 @@ import numpy as np
 from dqx.arguments import each, instance
 
 if TYPE_CHECKING:
-    from dqx.study.plan import Plan, Point
+    from dqx.study.plan import Plan
+    from dqx.study.point import Point
     from dqx.study.results import Study
 
 

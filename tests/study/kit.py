@@ -24,7 +24,8 @@ from dqx.compute.solution import EXACT_METRICS
 from dqx.settings import Config, evaluates_at, row_steps
 from dqx.study import Sink, StudyInterrupted, read_plan
 from dqx.study.folder import Folder, read_plan_record
-from dqx.study.plan import Plan, Point
+from dqx.study.plan import Plan
+from dqx.study.point import Point
 from dqx.study.record import plan_record
 from dqx.study.schedule import Task, groups
 from dqx.study.sealed import write_sealed

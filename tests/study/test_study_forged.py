@@ -22,8 +22,9 @@ from dqx.settings import Config, ConfigError, Hyper
 from dqx.study import StudyError, StudyWarning, contents, finish, load, record, store
 from dqx.study.engine import groups
 from dqx.study.folder import Folder, read_plan_record
-from dqx.study.plan import Plan, Point, read_plan
+from dqx.study.plan import Plan, read_plan
 from dqx.study.planned import check_plan
+from dqx.study.point import Point
 from tests.study.forge import DEFLATED, Forge, archive, header, read_all
 from tests.study.kit import call, make_study
 

@@ -13,7 +13,8 @@ import pytest
 import dqx
 from dqx.settings import Config, ConfigError, ConfigWarning, Hyper
 from dqx.study import Plan, Point, StudyError, read_plan
-from dqx.study.plan import MAX_POINTS, point_of, point_record, single
+from dqx.study.plan import MAX_POINTS, single
+from dqx.study.point import point_of, point_record
 
 EXAMPLE = """
 name = "lr-and-target"

@@ -13,7 +13,8 @@ from dqx.settings import ConfigError
 from dqx.study.sinks import Row, Sink
 
 if TYPE_CHECKING:
-    from dqx.study.plan import Plan, Point
+    from dqx.study.plan import Plan
+    from dqx.study.point import Point
     from dqx.study.results import Study
 
 RUNS = ("config", "seed")

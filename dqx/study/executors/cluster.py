@@ -25,7 +25,8 @@ from dqx.study.executors.worker import Message, Worker, plan_message
 from dqx.study.folder import Folder, StudyError
 from dqx.study.identity import differences
 from dqx.study.kinds import MachineKind, commonest, kinds_of, present_kinds, shared_out
-from dqx.study.plan import Plan, Point, point_of
+from dqx.study.plan import Plan
+from dqx.study.point import Point, point_of
 
 _REACH_SECONDS = 10.0
 INSTALL = "pip install 'dqx[cluster]'"

@@ -35,7 +35,8 @@ from dqx.study import checkpoint, identity, schedule
 from dqx.study.checkpoint import State
 from dqx.study.engine import CHECKPOINT_SHARE
 from dqx.study.host import machine
-from dqx.study.plan import Plan, point_of, point_record
+from dqx.study.plan import Plan
+from dqx.study.point import point_of, point_record
 from dqx.study.schedule import Task
 
 Message = tuple[Any, ...]
