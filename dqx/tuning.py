@@ -27,6 +27,7 @@ from dqx.study.results import Study
 from dqx.study.sealed import write_sealed
 from dqx.study.sinks import Sink
 from dqx.study.tuning import folder as folders
+from dqx.study.tuning import records
 from dqx.study.tuning.file import Tune, read_tune
 from dqx.study.tuning.folder import TuneFolder
 from dqx.study.tuning.proposals import Optuna, check_installed, version
@@ -84,11 +85,11 @@ def tune(
     path = Path(out) if out is not None else Path("runs") / asked.name
     folder = TuneFolder(path)
     if folders.is_tune(path) and not overwrite:
-        record = folders.read_search(folder)
-        folders.check_same(folder, record, asked, "")
+        record = records.read_search(folder)
+        records.check_same(folder, record, asked, "")
     else:
         Search(asked).first_plan(Optuna(asked))  # a space of which nothing works is told now
-        _make(path, folders.search_record(asked, version(asked.sampler), command), overwrite)
+        _make(path, records.search_record(asked, version(asked.sampler), command), overwrite)
     trainer = _Trainer(folder, devices, checkpoint_seconds, replay_checkpoint, watch)
     return _run(folder, trainer, progress)
 
@@ -103,7 +104,7 @@ def resume_tune(path: str | os.PathLike[str], **options: Any) -> Tuned:
     Raises:
         StudyError: if it holds no search; else as `tune`.
     """
-    asked = folders.tune_of(folders.read_search(TuneFolder(path)))
+    asked = records.tune_of(records.read_search(TuneFolder(path)))
     return tune(asked, path, **options)
 
 
@@ -122,10 +123,10 @@ def _run(folder: TuneFolder, trainer: "_Trainer", progress: Callable[[str], None
     """Takes a search to its end, and writes what was found."""
     if folder.result.is_file() and folder.picture.is_file():
         return load_tune(folder.path)
-    record = folders.read_search(folder)
-    asked, mark = folders.tune_of(record), record["search_seal"]
+    record = records.read_search(folder)
+    asked, mark = records.tune_of(record), record["search_seal"]
     check_installed(asked.sampler)
-    folders.check_same(folder, record, asked, version(asked.sampler))
+    records.check_same(folder, record, asked, version(asked.sampler))
     folders.check_free(folder.path)
     with _explained(folder), Lock(folder.path):
         folders.tidy(folder)
@@ -133,7 +134,7 @@ def _run(folder: TuneFolder, trainer: "_Trainer", progress: Callable[[str], None
         search.run(_Keeping(Optuna(asked), folder, mark), trainer, progress)
         result = Tuned(folder.path, search)
         tune_picture.draw(folder.picture, result)
-        write_sealed(folder.result, folders.result_record(search, mark))
+        write_sealed(folder.result, records.result_record(search, mark))
     return result
 
 
@@ -145,7 +146,7 @@ class _Keeping:
 
     def ask(self, generation: int) -> list[dict[str, Any]]:
         candidates = self._proposer.ask(generation)
-        folders.keep_candidates(self._folder, self._mark, generation, candidates)
+        records.keep_candidates(self._folder, self._mark, generation, candidates)
         return candidates
 
     def tell(self, values: Sequence[float | None]) -> None:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Searches, goes on, or says how far a search is."""
     loading.load("dqx.study.tuning.file", *options.modules)
     from dqx.study.folder import StudyError
-    from dqx.study.tuning import folder as folders
+    from dqx.study.tuning import records
     from dqx.study.tuning.file import read_tune
     from dqx.study.tuning.folder import TuneFolder
 
@@ -54,10 +54,10 @@ def run(options: argparse.Namespace) -> int:
         if len(rest) != 1:
             raise StudyError(f"`dqx tune {first}` takes one folder, such as runs/mine")
         study.refuse(options, first, "tune")
-        record = folders.read_search(TuneFolder(rest[0]))
+        record = records.read_search(TuneFolder(rest[0]))
         if first == "status":
             return _status(rest[0])
-        return _search(options, folders.tune_of(record), Path(rest[0]))
+        return _search(options, records.tune_of(record), Path(rest[0]))
     if rest:
         raise StudyError(
             "`dqx tune` takes a tune file, or resume DIR, or status DIR; got "
@@ -97,13 +97,14 @@ def check(path: str) -> bool:
 def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
     from dqx.report.tune_table import result_lines
     from dqx.study.tuning import folder as folders
+    from dqx.study.tuning import records
     from dqx.study.tuning.proposals import check_installed
 
     streams.forgive()
     # Mistakes are told before anything heavy is loaded; looked at again later.
     target = folders.TuneFolder(out)
     if folders.is_tune(out) and not options.overwrite:
-        folders.check_same(target, folders.read_search(target), asked, "")
+        records.check_same(target, records.read_search(target), asked, "")
     else:
         check_installed(asked.sampler)
         folders.replaces(out, options.overwrite)

@@ -8,7 +8,7 @@ import pytest
 from dqx.settings import ConfigError
 from dqx.study import StudyError
 from dqx.study.sealed import seal, write_sealed
-from dqx.study.tuning import folder as folders
+from dqx.study.tuning import records
 from dqx.study.tuning.file import read_tune
 from dqx.study.tuning.folder import TuneFolder
 from dqx.study.tuning.results import follow, load_tune
@@ -29,10 +29,10 @@ def made(tmp_path_factory):
     search = Search(read_tune(table(generations=1, population=3, rungs=[2], fresh_seeds=3)))
     search.run(Listed(BORN), Maker(path))
     folder = TuneFolder(path)
-    record = folders.search_record(search.tune, "by hand", None)
+    record = records.search_record(search.tune, "by hand", None)
     write_sealed(folder.search, record)
-    folders.keep_candidates(folder, record["search_seal"], 0, BORN)
-    write_sealed(folder.result, folders.result_record(search, record["search_seal"]))
+    records.keep_candidates(folder, record["search_seal"], 0, BORN)
+    write_sealed(folder.result, records.result_record(search, record["search_seal"]))
     return path
 
 
@@ -131,7 +131,7 @@ def test_a_search_as_it_was_written_is_read_back(made):
     found = load_tune(made)
     assert [one.number for one in found.candidates] == [0, 1, 2]
     assert found.winner.values["learning_rate"] == 1e-3 and found.fresh_scores.shape == (3,)
-    again = folders.result_record(follow(made), json.loads((made / "search.json").read_text())[
+    again = records.result_record(follow(made), json.loads((made / "search.json").read_text())[
         "search_seal"])  # fmt: skip
     assert again["candidates"] == json.loads((made / "tune.json").read_text())["candidates"]
     assert call("tune", "status", made)[0] == 0

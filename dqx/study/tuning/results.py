@@ -15,8 +15,10 @@ from dqx.study.folder import Folder, StudyError
 from dqx.study.plan import Plan
 from dqx.study.results import Study, load
 from dqx.study.tuning.file import Tune, jsonable
-from dqx.study.tuning.folder import (
-    TuneFolder,
+from dqx.study.tuning.folder import TuneFolder
+from dqx.study.tuning.proposals import Optuna, Recorded
+from dqx.study.tuning.race import Judged
+from dqx.study.tuning.records import (
     read_candidates,
     read_result,
     read_search,
@@ -24,8 +26,6 @@ from dqx.study.tuning.folder import (
     search_of,
     tune_of,
 )
-from dqx.study.tuning.proposals import Optuna, Recorded
-from dqx.study.tuning.race import Judged
 from dqx.study.tuning.search import Candidate, Fresh, Search, Unfinished
 
 
