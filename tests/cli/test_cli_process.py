@@ -1,5 +1,6 @@
 """The command as a person runs it: stopped, killed, resumed, with a cache, after other imports."""
 
+import contextlib
 import json
 import os
 import re
@@ -17,17 +18,18 @@ from tests.cli.kit import FIELDS, TINY, environment, files, python, run
 from tests.study.kit import call
 
 # Long enough to be stopped in between, and two chunks side by side.
-STEPS = 40_000
+STEPS = 20_000
 LONG = ("--seeds", "6", "--steps", STEPS, "--set", *FIELDS)
-LONG = tuple("log_period=2000" if field == "log_period=200" else field for field in LONG)
-LONG = tuple("eval_period=10000" if field == "eval_period=400" else field for field in LONG)
+LONG = tuple("log_period=1000" if field == "log_period=200" else field for field in LONG)
+LONG = tuple("eval_period=5000" if field == "eval_period=400" else field for field in LONG)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The digests of `LONG` without any interruption, by configuration and seed."""
     place = tmp_path_factory.mktemp("undisturbed")
-    status, _, err = run("train", "cartpole", *LONG, "--quiet", cwd=place)
+    with contextlib.chdir(place):
+        status, _, err = call("train", "cartpole", *LONG, "--quiet")
     assert (status, err) == (0, [])
     return dqx.load(place / "runs" / "cartpole").digests
 
@@ -78,6 +80,7 @@ def test_ctrl_c_keeps_everything_and_resuming_gives_the_same_bits(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_loses_nothing_that_was_finished(undisturbed, tmp_path, monkeypatch):
     status, _ = stopped_by(signal.SIGKILL, tmp_path)
     assert status == -signal.SIGKILL
@@ -93,10 +96,11 @@ def test_kill_9_loses_nothing_that_was_finished(undisturbed, tmp_path, monkeypat
     assert dqx.load("runs/cartpole").digests == undisturbed
 
 
-def test_a_trained_folder_is_verified(trained, tmp_path):
+def test_a_trained_folder_is_verified(trained, tmp_path, monkeypatch):
     # A copy, since the certificate would stay in what other tests look at.
     shutil.copytree(trained.place, tmp_path, dirs_exist_ok=True)
-    status, out, err = run("verify", "runs/cartpole", "--quiet", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call("verify", "runs/cartpole", "--quiet")
     assert (status, err) == (0, [])
     verdict = "verdict: identical (2 of 2 runs trained again have the same bits; the study has 2)"
     assert re.fullmatch("digest: [0-9a-f]{64}", out.pop(1))

@@ -37,8 +37,8 @@ EVERY_ROW = {"checkpoint_seconds": 0}
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """96 seeds in one go."""
-    return run(plan(96), tmp_path_factory.mktemp("reference") / "s")
+    """12 seeds in one go."""
+    return run(plan(12), tmp_path_factory.mktemp("reference") / "s")
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,7 @@ def is_named(file, path):
     return bool(same) and path.parent.name.endswith(folder)
 
 
+@pytest.mark.long
 def test_a_study_that_dies_again_and_again_comes_to_its_end(short, in_one_thread, tmp_path):
     deaths = 0
     while study_that_dies(14, tmp_path / "s").dead:
@@ -176,21 +177,17 @@ def written(tmp_path, seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("devices", "times"),
-    [
-        ("cpu:2", 3),
-        pytest.param("cpu:1", 10, marks=pytest.mark.long),
-        pytest.param("cpu:2", 8, marks=pytest.mark.long),
-    ],
-)
-def test_kill_at_random_moments(reference, launch, devices, times, tmp_path):
-    """Somewhere within the rows and checkpoints that follow a start, or a resumption."""
+@pytest.mark.long
+def test_kill_at_random_moments(launch, tmp_path):
+    """Two chunks side by side, somewhere within the rows that follow a start, or a resumption.
+
+    Kills at chosen moments of one chunk after the other are among the hostile trials.
+    """
     out, dice = tmp_path / "s", random.Random(3)
     arguments = (written(tmp_path, 96), "--out", out)
     done, earlier = [0], {}
-    for _ in range(times):
-        process = launch(*arguments, devices=devices, pause=0.004)
+    for _ in range(4):
+        process = launch(*arguments, devices="cpu:2", pause=0.004)
         wait_for(process, "row 1")
         time.sleep(dice.uniform(0, 0.15))
         process.kill()
@@ -203,7 +200,8 @@ def test_kill_at_random_moments(reference, launch, devices, times, tmp_path):
         assert earlier.items() <= kept.items()  # what is finished is not written again
         earlier = kept
     assert done[-1] < 24
-    assert_whole(resume(out, devices=devices), reference)
+    many = run(plan(96), tmp_path / "many", devices="cpu:2")
+    assert_whole(resume(out, devices="cpu:2"), many)
 
 
 DEATHS = [
@@ -244,12 +242,12 @@ def test_kill_while_a_file_is_written(reference, launch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_checkpoints_and_says_how_to_go_on(reference, launch, number, tmp_path):
+def test_sigterm_checkpoints_and_says_how_to_go_on(reference, launch, tmp_path):
+    """As Ctrl-C does, of which the tests of the command are."""
     out = tmp_path / "s"
     process = launch(written(tmp_path, 12), "--out", out, "--quiet", pause=0.05)
     wait_for(process, f"row {ROWS + 4}")
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     said = process.stderr.read()
     assert process.wait() == 130
     last = said.splitlines()[-1]
