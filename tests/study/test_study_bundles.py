@@ -477,6 +477,7 @@ class Sized(NamedTuple):
     chunks: tuple[int, ...]
     size: int
     width: int = 4
+    path = runs = machine = snapshots = None  # which are not looked at
 
 
 class Count(NamedTuple):
