@@ -1,5 +1,11 @@
 """Resampling of seeds, and the plain percentile interval."""
 
+import collections
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +25,10 @@ from dqx.stats.samples import (
 
 # Elements of one temporary array (32 MB of float64): bounds memory however many seeds and points.
 _BLOCK = 4_000_000
+# Draws that are kept for who asks for the same again, and bytes of each at most.
+_KEPT: "collections.OrderedDict[Any, Any]" = collections.OrderedDict()
+_KEPT_LOCK = threading.Lock()
+_KEPT_COUNT, _KEPT_BYTES = 6, 32 * 2**20
 
 
 @public
@@ -70,11 +80,11 @@ def resampled(
         n = present.shape[0]
         if n < 2:
             continue
-        ranks = draw_ranks(rng, n, resamples)
         if statistic is iqm or statistic is np.mean:
-            out[:, chosen] = _trimmed_means(present, ranks, n // 4 if statistic is iqm else 0)
+            cut = n // 4 if statistic is iqm else 0
+            out[:, chosen] = _trimmed_means(present, rng, resamples, cut)
         else:
-            out[:, chosen] = _apply(statistic, present, ranks)
+            out[:, chosen] = _apply(statistic, present, draw_ranks(rng, n, resamples))
     return out.reshape(resamples, *values.shape[1:])
 
 
@@ -89,6 +99,56 @@ def draw_ranks(rng: np.random.Generator, n: int, resamples: int) -> npt.NDArray[
     return rng.integers(n, size=(resamples, n), dtype=np.int32)
 
 
+def _kept_draws(
+    rng: np.random.Generator, key: tuple[Any, ...], size: int, make: Callable[[], Any]
+) -> Any:
+    """What ``make`` draws; the same object where the generator stands where it stood before.
+
+    Sides of equally many seeds are resampled by the same draws, pair after pair.
+
+    Args:
+        rng: that ``make`` draws from; it moves on in either case.
+        key: what else it depends on.
+        size: bytes of what is drawn; more than `_KEPT_BYTES` are not kept.
+        make: draws.
+    """
+    if size > _KEPT_BYTES:
+        return make()
+    key = (*key, json.dumps(rng.bit_generator.state, sort_keys=True, default=str))
+    with _KEPT_LOCK:
+        if key in _KEPT:
+            _KEPT.move_to_end(key)
+            found, rng.bit_generator.state = _KEPT[key]
+            return found
+    found = make()
+    found.setflags(write=False)
+    with _KEPT_LOCK:
+        _KEPT[key] = found, rng.bit_generator.state
+        while len(_KEPT) > _KEPT_COUNT:
+            _KEPT.popitem(last=False)
+    return found
+
+
+def drawn_counts(rng: np.random.Generator, n: int, resamples: int) -> FloatArray:
+    """How often each of n seeds is in every bootstrap sample: [R, n], not to be written."""
+    return _kept_draws(
+        rng,
+        ("counts", n, resamples),
+        8 * n * resamples,
+        lambda: rank_counts(draw_ranks(rng, n, resamples)),
+    )
+
+
+def drawn_signs(rng: np.random.Generator, n: int, rows: int) -> npt.NDArray[np.int8]:
+    """Which of n seeds change sides: 1 or -1, [rows, n], not to be written."""
+    return _kept_draws(
+        rng,
+        ("signs", n, rows),
+        n * rows,
+        lambda: (1 - 2 * rng.integers(2, size=(rows, n))).astype(np.int8),
+    )
+
+
 def rank_counts(ranks: npt.NDArray[np.int32]) -> FloatArray:
     """How often each of n ranks occurs in every row: [R, n] -> [R, n]."""
     rows, n = ranks.shape
@@ -96,18 +156,36 @@ def rank_counts(ranks: npt.NDArray[np.int32]) -> FloatArray:
     return np.bincount(flat.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
-def _trimmed_means(rising: FloatArray, ranks: npt.NDArray[np.int32], cut: int) -> FloatArray:
-    """Mean of each resample without `cut` values at both ends: [n, k] and [R, n] -> [R, k]."""
+def _trimmed_means(
+    rising: FloatArray, rng: np.random.Generator, resamples: int, cut: int
+) -> FloatArray:
+    """Mean of each resample without `cut` values at both ends: [n, k] -> [R, k]."""
     n, k = rising.shape
-    out = np.empty((ranks.shape[0], k))
-    rows = max(1, _BLOCK // n)
-    for start in range(0, ranks.shape[0], rows):
-        # A sorted resample holds rank i at places total[i-1]..total[i]; cut..n-cut are kept.
-        total = np.cumsum(rank_counts(ranks[start : start + rows]), axis=1).clip(cut, n - cut)
-        weights = np.diff(total, axis=1, prepend=cut) / (n - 2 * cut)
-        out[start : start + rows] = weights @ rising
+    if n * resamples <= _BLOCK:
+        weights = _kept_draws(
+            rng,
+            ("weights", n, resamples, cut),
+            8 * n * resamples,
+            lambda: _weights(draw_ranks(rng, n, resamples), cut),
+        )
+        out = weights @ rising
+    else:
+        ranks = draw_ranks(rng, n, resamples)
+        out = np.empty((resamples, k))
+        rows = max(1, _BLOCK // n)
+        for start in range(0, resamples, rows):
+            out[start : start + rows] = _weights(ranks[start : start + rows], cut) @ rising
     # Rounding must not give equal values an interval that leaves them out.
     return out.clip(rising[0], rising[-1])
+
+
+def _weights(ranks: npt.NDArray[np.int32], cut: int) -> FloatArray:
+    """What each of n rising values counts in the trimmed mean of a resample: [R, n] -> [R, n]."""
+    n = ranks.shape[1]
+    # A sorted resample holds rank i at places total[i-1]..total[i]; cut..n-cut are kept.
+    total = np.cumsum(rank_counts(ranks), axis=1).clip(cut, n - cut)
+    weights: FloatArray = np.diff(total, axis=1, prepend=cut) / (n - 2 * cut)
+    return weights
 
 
 def _apply(statistic: Statistic, present: FloatArray, ranks: npt.NDArray[np.int32]) -> FloatArray:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dqx.stats.arguments import public
-from dqx.stats.bootstrap import draw_ranks, percentiles, rank_counts, resampled
+from dqx.stats.bootstrap import drawn_counts, percentiles, resampled
 from dqx.stats.intervals import (
     ends,
     normal_quantile,
@@ -27,6 +27,7 @@ from dqx.stats.samples import (
     finite_of,
     generator,
     iqm,
+    ranks_among,
     vector,
 )
 from dqx.stats.tasks import improvement_over_tasks
@@ -170,13 +171,18 @@ def probability_of_improvement(
         around = percentiles(resampled(wins, np.mean, resamples, rng), level)
         return Estimate(value, *hull(around, wilson_ends(value, gaps.size, level)))
     a, b = finite_of(a, "x"), finite_of(b, "y")
-    wins = (np.sign(a[:, None] - b) + 1) / 2
-    value = wins.ravel().mean(axis=0)
+    below, upto = ranks_among(a, b)
+    pairs = a.size * b.size
+    value = ((below + upto) / 2).sum(axis=0) / pairs
     if min(a.size, b.size) < 2:
         none: FloatArray = np.full((), np.nan)[()]
         return Estimate(value, none, none)
-    counts_a, counts_b = (rank_counts(draw_ranks(rng, n, resamples)) for n in (a.size, b.size))
-    replicates = ((counts_a @ wins) * counts_b).sum(axis=1) / wins.size
+    counts_a, counts_b = (drawn_counts(rng, n, resamples) for n in (a.size, b.size))
+    # Seeds of `b` below each of `a`, as often as they were drawn: whole numbers and halves, exact.
+    beaten = np.zeros((resamples, b.size + 1))
+    np.cumsum(counts_b[:, np.argsort(b, kind="stable")], axis=1, out=beaten[:, 1:])
+    beaten = (beaten[:, below] + beaten[:, upto]) / 2
+    replicates = (counts_a * beaten).sum(axis=1) / pairs
     around = percentiles(replicates, level)
     around = hull(around, _newcombe_ends(float(value), a.size, b.size, level))
     if value in (0.0, 1.0):

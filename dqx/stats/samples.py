@@ -98,6 +98,14 @@ def check_pairs(x: FloatArray, y: FloatArray) -> None:
         )
 
 
+def ranks_among(
+    a: FloatArray, b: FloatArray
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many of `b` lie below each of `a`, and how many not above it: [Sa] and [Sb] -> [Sa]."""
+    rising = np.sort(b)
+    return np.searchsorted(rising, a, "left"), np.searchsorted(rising, a, "right")
+
+
 def generator(seed: int) -> np.random.Generator:
     """Make the random generator that `seed` decides alone."""
     if seed < 0:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dqx.stats.arguments import MOST_DRAWS, applied_to, public
+from dqx.stats.bootstrap import drawn_signs
 from dqx.stats.intervals import center_and_error
 from dqx.stats.samples import (
     FloatArray,
@@ -18,6 +19,7 @@ from dqx.stats.samples import (
     finite_of,
     generator,
     iqm,
+    ranks_among,
     vector,
 )
 
@@ -137,7 +139,8 @@ def cliffs_delta(x: npt.ArrayLike, y: npt.ArrayLike, *, nan: NanPolicy = "raise"
     """
     a = finite_of(vector(x, nan, "x"), "x")
     b = finite_of(vector(y, nan, "y"), "y")
-    return float(np.sign(a[:, None] - b).mean())
+    below, upto = ranks_among(a, b)
+    return float((below + upto - b.size).sum() / (a.size * b.size))
 
 
 @public
@@ -236,10 +239,9 @@ def _signs(gaps: FloatArray, count: int, rng: np.random.Generator | None) -> Ite
     for start in range(0, count, rows):
         size = min(rows, count - start)
         if rng is None:
-            numbers = np.arange(start, start + size)[:, None] >> np.arange(n) & 1
+            yield gaps * (1 - 2 * (np.arange(start, start + size)[:, None] >> np.arange(n) & 1))
         else:
-            numbers = rng.integers(2, size=(size, n))
-        yield gaps * (1 - 2 * numbers)
+            yield gaps * drawn_signs(rng, n, size)
 
 
 def _deals(
