@@ -12,6 +12,7 @@ import numpy as np
 
 from dqx.compute.score import score_metric
 from dqx.settings import Config, evaluates_at
+from dqx.study.entries import StudyError
 from dqx.study.results import Study
 
 if TYPE_CHECKING:
@@ -85,31 +86,72 @@ def read(studies: Sequence[Study]) -> list[Case]:
         StudyError: naming the file, if one is damaged.
         ConfigError: if an agent is not known here: import the module that registers it.
     """
+    found = []
+    for study, labeled in _labeled(studies):
+        metrics = _by_config(study, study.metrics) if study.num_finished else {}
+        episodes = _by_config(study, study.episodes) if study.num_finished else {}
+        for name, case in labeled.items():
+            found.append(_filled(case, study.point(name)[0], metrics.get(name), episodes.get(name)))
+    return found
+
+
+def read_scores(studies: Sequence[Study]) -> list[Case]:
+    """The same without panels and episodes, and without curves where every score is finite.
+
+    Scores are in the records, so that nothing else is read. Where a run has none it counts as the
+    worst number of any run and step, which is in the curves.
+
+    Raises:
+        StudyError: naming the file, if one is missing or shorter than it was, or a record or what
+            is read is damaged.
+        ConfigError: if an agent is not known here: import the module that registers it.
+    """
+    parts = _labeled(studies)
+    for study in studies:
+        if absent := study.absent():
+            raise StudyError(
+                f"{study.path / absent[0]}: it is missing or not as long as it was written. "
+                f"`dqx study resume {study.path}` trains its runs again"
+            )
+    cases = [case for _, labeled in parts for case in labeled.values()]
+    if all(np.isfinite(case.scores).all() for case in cases):
+        return cases
+    found = []
+    for study, labeled in parts:
+        metrics = dict.fromkeys(case.metric for case in labeled.values() if case.seeds.size)
+        arrays = {metric: study.to_arrays(metric) for metric in metrics}
+        place = {seed: i for i, seed in enumerate(study.seeds)}
+        for number, case in enumerate(labeled.values()):
+            rows = [place[seed] for seed in case.seeds.tolist()]
+            if rows:
+                curves = arrays[case.metric][number][rows].astype(np.float64)
+                case = dataclasses.replace(case, steps=study.steps, curves=curves)
+            found.append(case)
+    return found
+
+
+def _labeled(studies: Sequence[Study]) -> list[tuple[Study, dict[str, Case]]]:
+    """The cases of each study by the names of their configurations, what is measured left out."""
     called = titles(studies)
     known = collections.Counter(name for study in studies for name in study.configs)
-    found = []
-    for number, study in enumerate(studies):
-        metrics = _by_config(study, study.metrics) if study.runs else {}
-        episodes = _by_config(study, study.episodes) if study.runs else {}
-        varied = {point["name"]: point["varied"] for point in study.plan["points"]}
-        runs = collections.defaultdict(list)
-        for run in study.runs:
-            runs[run["config"]].append(run)
-        for name in study.configs:
-            label = name if known[name] == 1 else f"{called[number]}: {name}"
-            found.append(
-                _case(
-                    label,
+    return [
+        (
+            study,
+            {
+                point["name"]: _case(
+                    point["name"]
+                    if known[point["name"]] == 1
+                    else f"{called[number]}: {point['name']}",
                     number,
                     study,
-                    name,
-                    varied[name],
-                    runs[name],
-                    metrics.get(name),
-                    episodes.get(name),
+                    point["name"],
+                    point["varied"],
                 )
-            )
-    return found
+                for point in study.plan["points"]
+            },
+        )
+        for number, study in enumerate(studies)
+    ]
 
 
 def _by_config(study: Study, frame: "pandas.DataFrame") -> dict[str, "pandas.DataFrame"]:
@@ -123,36 +165,43 @@ def _by_config(study: Study, frame: "pandas.DataFrame") -> dict[str, "pandas.Dat
     }
 
 
-def _case(
-    label: str,
-    number: int,
-    study: Study,
-    name: str,
-    varied: dict[str, Any],
-    runs: list[dict[str, Any]],
-    metrics: "pandas.DataFrame | None",
-    episodes: "pandas.DataFrame | None",
-) -> Case:
-    config = study.point(name)[0]
-    metric = score_metric(config)
-    scores = [np.nan if run["score"] is None else run["score"] for run in runs]
-    seeds = np.array([run["seed"] for run in runs], np.int64)
-    rows, arrays = _arrays(metrics, len(runs))
-    measured = _measured(config, metric, rows)
-    grid = np.linspace(0, config.total_steps, _GRID + 1)[1:]
-    curves = arrays.get(metric, np.full((len(runs), len(rows)), np.nan))
+def _case(label: str, number: int, study: Study, name: str, varied: dict[str, Any]) -> Case:
+    config, runs = study.point(name)[0], study.finished_runs(name)
+    none = np.zeros((len(runs.seeds), 0))
     return Case(
         label=label,
         study=number,
         name=name,
         env=config.env,
-        metric=metric,
+        metric=score_metric(config),
         planned=len(study.seeds),
         total_steps=config.total_steps,
         varied=dict(varied),
-        seeds=seeds,
-        diverged_at=np.array([run["diverged_at"] for run in runs], np.int64),
-        scores=np.array(scores, np.float64),
+        seeds=runs.seeds,
+        diverged_at=runs.diverged_at,
+        scores=runs.scores,
+        steps=np.zeros(0, np.int64),
+        curves=none,
+        rows=np.zeros(0, np.int64),
+        panels={},
+        episode_steps=np.zeros(0),
+        episodes=none,
+    )
+
+
+def _filled(
+    case: Case,
+    config: Config,
+    metrics: "pandas.DataFrame | None",
+    episodes: "pandas.DataFrame | None",
+) -> Case:
+    """A case with what its tables hold."""
+    rows, arrays = _arrays(metrics, len(case.seeds))
+    measured = _measured(config, case.metric, rows)
+    grid = np.linspace(0, config.total_steps, _GRID + 1)[1:]
+    curves = arrays.get(case.metric, np.full((len(case.seeds), len(rows)), np.nan))
+    return dataclasses.replace(
+        case,
         steps=rows[measured],
         curves=curves[:, measured],
         rows=rows,
@@ -162,7 +211,7 @@ def _case(
             if name not in _NO_PANEL and np.isfinite(values).any()
         },
         episode_steps=grid,
-        episodes=_rolling(episodes, seeds, grid),
+        episodes=_rolling(episodes, case.seeds, grid),
     )
 
 

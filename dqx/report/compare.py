@@ -14,7 +14,7 @@ import numpy as np
 
 from dqx import stats
 from dqx.report import numbers
-from dqx.report.cases import Case, read, titles
+from dqx.report.cases import Case, read_scores, titles
 from dqx.report.findings import Group, groups
 from dqx.report.numbers import Center
 from dqx.report.terminal import counted, listed
@@ -121,7 +121,7 @@ def compare(
     for path in paths:
         if paths.count(path) > 1:
             raise StudyError(f"{path} is given twice: a study has nothing to say against itself")
-    cases = _chosen(read(studies), configs)
+    cases = _chosen(read_scores(studies), configs)
     found = groups(cases)
     if not any(group.cases for group in found):
         raise StudyError(
@@ -159,7 +159,7 @@ def _general_notes(studies: Sequence[Study]) -> list[str]:
         planned = len(study.configs) * len(study.seeds)
         if not study.finished:
             notes.append(
-                f"{name} is not finished: {len(study.runs):,} of {counted(planned, 'run')} are "
+                f"{name} is not finished: {study.num_finished:,} of {counted(planned, 'run')} are "
                 "there, and only these are compared"
             )
     facts = [study.plan["identity"] for study in studies]

@@ -116,7 +116,8 @@ def json_text(found: Sequence[Comparison]) -> str:
             {
                 "environment": comparison.group.env,
                 "score": comparison.group.metric,
-                "worst": comparison.group.worst,
+                # What counts where a run has no score; of no meaning where all have one.
+                "worst": comparison.group.worst if any(comparison.group.lost) else None,
                 "configurations": [record(comparison, i) for i in comparison.order],
                 "pairs": [pair_record(comparison, pair) for pair in comparison.pairs],
                 "pairs_left_out": comparison.left_out,

@@ -4,7 +4,7 @@ import collections
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from dqx.stats.samples import (
 
 # Elements of one temporary array (32 MB of float64): bounds memory however many seeds and points.
 _BLOCK = 4_000_000
+Array = TypeVar("Array", bound=npt.NDArray[Any])
 # Draws that are kept for who asks for the same again, and bytes of each at most.
 _KEPT: "collections.OrderedDict[Any, Any]" = collections.OrderedDict()
 _KEPT_LOCK = threading.Lock()
@@ -100,8 +101,8 @@ def draw_ranks(rng: np.random.Generator, n: int, resamples: int) -> npt.NDArray[
 
 
 def _kept_draws(
-    rng: np.random.Generator, key: tuple[Any, ...], size: int, make: Callable[[], Any]
-) -> Any:
+    rng: np.random.Generator, key: tuple[Any, ...], size: int, make: Callable[[], Array]
+) -> Array:
     """What ``make`` draws; the same object where the generator stands where it stood before.
 
     Sides of equally many seeds are resampled by the same draws, pair after pair.
@@ -118,8 +119,8 @@ def _kept_draws(
     with _KEPT_LOCK:
         if key in _KEPT:
             _KEPT.move_to_end(key)
-            found, rng.bit_generator.state = _KEPT[key]
-            return found
+            kept, rng.bit_generator.state = _KEPT[key]
+            return cast(Array, kept)
     found = make()
     found.setflags(write=False)
     with _KEPT_LOCK:
@@ -141,12 +142,15 @@ def drawn_counts(rng: np.random.Generator, n: int, resamples: int) -> FloatArray
 
 def drawn_signs(rng: np.random.Generator, n: int, rows: int) -> npt.NDArray[np.int8]:
     """Which of n seeds change sides: 1 or -1, [rows, n], not to be written."""
-    return _kept_draws(
-        rng,
-        ("signs", n, rows),
-        n * rows,
-        lambda: (1 - 2 * rng.integers(2, size=(rows, n))).astype(np.int8),
-    )
+
+    def make() -> npt.NDArray[np.int8]:
+        signs, some = np.empty((rows, n), np.int8), max(1, _BLOCK // n)
+        for start in range(0, rows, some):
+            part = signs[start : start + some]
+            part[:] = 1 - 2 * rng.integers(2, size=part.shape)
+        return signs
+
+    return _kept_draws(rng, ("signs", n, rows), n * rows, make)
 
 
 def rank_counts(ranks: npt.NDArray[np.int32]) -> FloatArray:

@@ -23,7 +23,8 @@ from dqx.stats.samples import (
     vector,
 )
 
-_BLOCK = 4_000_000
+_BLOCK = 16_000_000  # signs that are drawn at a time
+_SMALL = 100_000  # numbers that are sorted at a time: as many as a processor has beside it
 # The standard deviation of a standard normal value winsorized at its quartiles.
 _WINSORIZED_NORMAL = 0.5466
 # Winsorizing makes some rearrangements equal, among them, where seeds tie, the one that sets all of
@@ -235,20 +236,22 @@ def _distance(left: FloatArray, right: FloatArray | None, statistic: Statistic) 
 def _signs(gaps: FloatArray, count: int, rng: np.random.Generator | None) -> Iterator[FloatArray]:
     """Yield the differences with sides changed, all ways without `rng`: [B, n] at a time."""
     n = gaps.size
-    rows = max(1, _BLOCK // n)
+    rows, few = max(1, _BLOCK // n), max(1, _SMALL // n)
     for start in range(0, count, rows):
         size = min(rows, count - start)
         if rng is None:
-            yield gaps * (1 - 2 * (np.arange(start, start + size)[:, None] >> np.arange(n) & 1))
+            signs = 1 - 2 * (np.arange(start, start + size)[:, None] >> np.arange(n) & 1)
         else:
-            yield gaps * drawn_signs(rng, n, size)
+            signs = drawn_signs(rng, n, size)
+        for first in range(0, size, few):
+            yield gaps * signs[first : first + few]
 
 
 def _deals(
     n: int, first: int, count: int, rng: np.random.Generator | None
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Yield orders of n seeds whose `first` go to one side, all ways without `rng`: [B, n]."""
-    rows = max(1, _BLOCK // n)
+    rows = max(1, _SMALL // n)
     if rng is None:
         chosen = np.array(list(itertools.combinations(range(n), first)), np.int64)
         rest = np.ones((len(chosen), n), bool)

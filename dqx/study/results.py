@@ -5,7 +5,7 @@ import functools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dqx.study import contents, forms
 from dqx.study.folder import Folder, ForeignRecord, StudyError, read_failures, read_plan_record
 from dqx.study.planned import Planned
 from dqx.study.sealed import read_sealed
-from dqx.study.shelf import TABLES, Shelf
+from dqx.study.shelf import Shelf
 
 if TYPE_CHECKING:
     import pandas
@@ -35,6 +35,20 @@ def load(path: str | os.PathLike[str]) -> "Study":
         StudyError: if it holds no study, or a record is damaged.
     """
     return Study(Folder(path))
+
+
+class Runs(NamedTuple):
+    """Finished runs of a configuration, in the order of the plan's seeds.
+
+    Attributes:
+        seeds: int64 ``[S]``.
+        scores: float64 ``[S]``, NaN where a run has none that is finite.
+        diverged_at: int64 ``[S]``, -1 for never.
+    """
+
+    seeds: np.ndarray
+    scores: np.ndarray
+    diverged_at: np.ndarray
 
 
 class Study:
@@ -255,7 +269,21 @@ class Study:
         A score is the last exact return where it is measured, else the last greedy one, else that
         of training; NaN where it is not finite.
         """
-        return self._shelf.index.score[self._shelf.index.of(self._rank[self._name(config)])].copy()
+        return self.finished_runs(config).scores
+
+    def finished_runs(self, config: str | None = None) -> Runs:
+        """What the records say of a configuration's finished runs; no data file is read.
+
+        Args:
+            config: its name; None will do if there is only one.
+
+        Raises:
+            StudyError: if there is no such configuration.
+        """
+        index = self._shelf.index
+        there = index.of(self._rank[self._name(config)])
+        seeds = np.array(self.seeds, np.int64)[index.seed[there]]
+        return Runs(seeds, index.score[there].copy(), index.diverged_at[there].copy())
 
     def curves(self, config: str | None, seed: int) -> dict[str, np.ndarray]:
         """The rows of metrics of one run: ``"step"`` int64 ``[K]``, all else float32 ``[K]``."""
@@ -328,51 +356,10 @@ class Study:
         Raises:
             StudyError: if no run is finished, or there is no such column or configuration.
         """
-        import pandas
-        import pyarrow
+        from dqx.study import frames
 
-        if kind not in TABLES:
-            raise StudyError(f"there is no table {kind!r}; there are: {', '.join(TABLES)}")
         asked = None if configs is None else [self._name(config) for config in configs]
-        tables, known = [], dict[str, None]()
-        with self._repair():
-            for table, names in self._tables(kind, columns, asked):
-                tables.append(table)
-                known |= dict.fromkeys(names)
-        if not tables:
-            raise StudyError(f"no run of {self.path} is finished yet")
-        for name in (name for name in columns or () if name not in known):
-            raise StudyError(
-                f"there is no column {name!r} in {kind} of {self.path}; there are: "
-                f"{', '.join(known)}"
-            )
-        # Agents differ in their metrics: where one has no such column, there is no number.
-        frame = pyarrow.concat_tables(tables, promote_options="default").to_pandas()
-        frame["config"] = pandas.Categorical(frame["config"], categories=list(self.configs))
-        seeds = np.array(self.seeds)
-        order = np.argsort(seeds)
-        place = order[np.searchsorted(seeds, frame["seed"].to_numpy(), sorter=order)]
-        rows = np.lexsort((frame["step"].to_numpy(), place, frame["config"].cat.codes.to_numpy()))
-        return frame.iloc[rows].reset_index(drop=True)
-
-    def _tables(
-        self, kind: str, columns: Sequence[str] | None, configs: Sequence[str] | None
-    ) -> "Iterator[tuple[pyarrow.Table, list[str]]]":
-        """The rows that are wanted, with the names of all columns that there are."""
-        import pyarrow
-        import pyarrow.compute
-
-        wanted = None if columns is None else {"config", "seed", "step", *columns}
-        chunks = None
-        if configs is not None:
-            places = [self._shelf.index.of(self._rank[name]) for name in configs]
-            chunks = {int(c) for at in places for c in np.unique(self._shelf.index.chunk[at])}
-        for piece in self._shelf.pieces(kind, wanted, chunks):
-            table = piece.table
-            if configs is not None:
-                mine = pyarrow.array(configs, pyarrow.string())
-                table = table.filter(pyarrow.compute.is_in(table.column("config"), mine))
-            yield table, piece.names
+        return frames.frame(self, kind, columns, asked)
 
     @contextlib.contextmanager
     def _repair(self) -> Iterator[None]:

@@ -10,10 +10,12 @@ import pytest
 import scipy.stats
 
 from dqx import stats
-from dqx.report import formats
+from dqx.report import cases, formats
+from dqx.report import compare as comparing
 from dqx.report.compare import compare
 from dqx.study import load
 from dqx.study.folder import StudyError
+from dqx.study.results import Study
 from tests.study.kit import make_study
 
 CASES = [{"name": "a"}, {"name": "b", "gamma": 0.5}, {"name": "c", "gamma": 0.9}]
@@ -34,6 +36,25 @@ def made(path, means, seeds=12, *, spread=10.0, luck=0.0, lost=(), **options):
     plan = {"name": path.name, "seeds": seeds, "case": cases, **options.pop("plan", {})}
     make_study(path, plan, change=change, **options)
     return load(path)
+
+
+@pytest.mark.parametrize("lost", [(), [("low", 3)]])
+def test_reading_scores_alone_compares_as_reading_everything(tmp_path, monkeypatch, lost):
+    """Curves are read only where a run has no score, and then the worst of them counts."""
+    one = made(tmp_path / "one", {"low": 100.0, "high": 112.0, "mid": 104.0}, lost=lost)
+    two = made(tmp_path / "two", {"far": 90.0}, seeds=5, leave_out={0})
+    read, real = [], Study.to_arrays
+    monkeypatch.setattr(Study, "to_arrays", lambda s, m: read.append(m) or real(s, m))
+    monkeypatch.setattr(Study, "metrics", None)
+    (found,) = compare([one, two])
+    assert read == (["eval_return"] * 2 if lost else [])
+    monkeypatch.undo()
+    monkeypatch.setattr(comparing, "read_scores", cases.read)
+    (whole,) = compare([one, two])
+    assert formats.FORMATS["json"]([found]) == formats.FORMATS["json"]([whole])
+    assert found.group.lost == whole.group.lost == tuple([len(lost), 0, 0, 0])
+    if lost:
+        assert found.group.worst == whole.group.worst < 90
 
 
 def test_a_pair_by_scipy(tmp_path):

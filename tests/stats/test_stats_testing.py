@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from dqx import stats
+from dqx.stats import bootstrap
 
 
 def trimmed(x, axis):
@@ -119,6 +120,36 @@ def test_p_is_never_0_even_of_a_statistic_that_makes_no_number(paired):
         [1.0, 2, 3], [7.0, 8, 9], lambda x, axis: np.full(x.shape[0], np.nan), paired=paired
     )
     assert np.isnan(found.value) and found.p == 1
+
+
+def test_draws_that_are_kept_are_those_that_would_be_drawn():
+    """Whatever was asked before, in whatever order, and as often as one likes."""
+    rng = np.random.default_rng(0)
+    sides = [(rng.normal(size=20), rng.normal(size=n)) for n in (20, 31)]
+
+    def everything():
+        for x, y in sides:
+            for seed in (0, 1):
+                yield stats.probability_of_improvement(x, y, seed=seed)
+                yield stats.difference(x, y, seed=seed)
+                yield stats.bootstrap_interval(x, np.mean, seed=seed)
+                yield stats.permutation_test(x, x[::-1] + 0.1, paired=True, seed=seed)
+
+    warm = [*everything()]
+    assert len(bootstrap._KEPT) == bootstrap._KEPT_COUNT and [*everything()] == warm
+    cold = []
+    given = everything()
+    while True:
+        bootstrap._KEPT.clear()
+        try:
+            cold.append(next(given))
+        except StopIteration:
+            break
+    assert cold == warm and len(set(map(str, warm))) == len(warm)
+    # By hand, from a generator of one's own.
+    drawn = np.random.default_rng(1).integers(20, size=(2000, 20), dtype=np.int32)
+    ends = np.quantile(sides[0][0][drawn].mean(axis=1), [0.025, 0.975])
+    np.testing.assert_allclose(warm[6], ends, atol=0.2)
 
 
 def test_cliffs_delta_by_hand():

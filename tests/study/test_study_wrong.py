@@ -60,6 +60,8 @@ CALLS = {
     "make_replay": (dqx.make_replay, {"example": np.float32(1), "capacity": 4, "num_envs": 2}),
     "adapt": (dqx.adapt, {"env": GYM, "params": PARAMS}),
 }  # fmt: skip
+# Of 26 wrong values so many are refused at least; an example of what is stored may be any numbers.
+FEWEST = {("make_replay", "example"): 12}
 METHODS = {
     "to_arrays": {"metric": "loss"},
     "params": {"config": None, "seed": 0, "step": None},
@@ -106,7 +108,8 @@ def test_a_wrong_argument_is_an_error_of_ours(name, made, no_training):
     given = {n: str(made) if v is FOLDER else v for n, v in given.items()}
     for argument in given:
         said = refusals(function, given, argument)
-        assert sum(text is not None for text in said) >= 9, (argument, said)
+        least = FEWEST.get((name, argument), 19)
+        assert sum(text is not None for text in said) >= least, (argument, said)
     assert not any(made.parent.glob("new"))
 
 
@@ -115,7 +118,7 @@ def test_so_it_is_for_what_a_study_is_asked(name, made):
     found = dqx.load(made)
     for argument in METHODS[name]:
         said = refusals(getattr(found, name), METHODS[name], argument)
-        assert sum(text is not None for text in said) >= 20, (argument, said)
+        assert sum(text is not None for text in said) >= 25, (argument, said)
 
 
 @pytest.mark.parametrize(
