@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from dqx.core.agent import Agent, Now
 from dqx.core.keys import Purpose, purpose_key
-from dqx.core.replay import Filled, Store, uniform_rows
-from dqx.core.sampling import Sampler
-from dqx.core.state import Lane
+from dqx.core.replay import Filled, uniform_rows
+from dqx.core.state import Clock, Lane
+from dqx.core.steps import Parts, StepDraws, draw_steps, env_step
 from dqx.core.types import Array
 from dqx.settings import Config, ConfigError
 
@@ -74,20 +74,15 @@ def check(config: Config, agent: Agent) -> None:
         )
 
 
-def diagnose(
-    config: Config,
-    agent: Agent,
-    store: Store,
-    sampler: Sampler,
-    lane: Lane,
-    filled: Filled,
-    now: Now,
-) -> dict[str, Array]:
+def diagnose(parts: Parts, clock: Clock, lane: Lane, filled: Filled, now: Now) -> dict[str, Array]:
     """Measures one seed at the end of an interval: those of ``AT_ROWS`` that are asked for.
 
+    Units are looked at in transitions drawn uniformly from the replay. Without one they are looked
+    at in what the seed will see next, as it acts now.
+
     Args:
-        config: its ``diagnostics`` say what.
-        agent, store, sampler: what the seed learns with.
+        parts: what it learns with; the configuration's ``diagnostics`` say what is asked for.
+        clock: where all seeds are.
         lane: of the seed.
         filled: how far its replay is written, at least a row.
         now: where the seed is.
@@ -96,13 +91,17 @@ def diagnose(
         float32 ``[]`` by column; instead of ``effective_rank`` the features ``[SAMPLE, F]`` whose
         rank it is, see `dqx.compute.diagnostics`.
     """
+    config, agent, store, sampler = parts.config, parts.agent, parts.store, parts.sampler
     asked = set(config.diagnostics)
     key = jax.random.fold_in(purpose_key(lane.key, Purpose.DIAGNOSTICS), now.step)
     rows_key, sampler_key = jax.random.split(key)
     found: dict[str, Array] = {}
     if asked & {"dormant_units", "effective_rank"}:
-        bits = jax.random.bits(rows_key, (SAMPLE,), jnp.uint32)
-        obs = store.gather(lane.replay_rows, filled, uniform_rows(bits, filled.size)).obs
+        if store is None:
+            obs = _to_be_seen(parts, clock, lane, now)
+        else:
+            bits = jax.random.bits(rows_key, (SAMPLE,), jnp.uint32)
+            obs = store.gather(lane.replay_rows, filled, uniform_rows(bits, filled.size)).obs
         magnitudes, features = _units(agent, lane, obs)
         if "dormant_units" in asked:
             found["dormant_units"] = dormant_share(magnitudes, DORMANT)
@@ -110,6 +109,7 @@ def diagnose(
         if "effective_rank" in asked:
             found["effective_rank"] = features
     if "replay_age" in asked:
+        assert sampler is not None  # as `settings` sees to
         keys = jax.random.split(sampler_key, -(-SAMPLE // config.batch_size))
         picked = jax.vmap(lambda k: sampler.pick(lane.sampler, sampler.draws(k), filled, now)[0])(
             keys
@@ -117,6 +117,19 @@ def diagnose(
         ages = replay_ages(picked, filled, config.replay_capacity, config.num_envs)
         found["replay_age"] = jnp.mean(ages.astype(jnp.float32))
     return found
+
+
+def _to_be_seen(parts: Parts, clock: Clock, lane: Lane, now: Now) -> Array:
+    """The next `SAMPLE` observations of a seed whose parameters and schedules stand still."""
+
+    def step(lane: Lane, draws: StepDraws) -> tuple[Lane, Array]:
+        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
+        following, *_ = env_step(parts, lane.replace(agent=agent), draws, action)
+        return following, lane.obs
+
+    count = -(-SAMPLE // parts.config.num_envs)
+    _, obs = jax.lax.scan(step, lane, draw_steps(parts, clock, lane, count))
+    return obs.reshape(-1, *obs.shape[2:])[:SAMPLE]
 
 
 def _units(agent: Agent, lane: Lane, obs: Array) -> tuple[list[Array], Array]:

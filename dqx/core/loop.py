@@ -320,9 +320,8 @@ def _play(parts: Parts, clock: Clock, lane: Lane, played: Played, until: Array) 
 
 
 def _diagnose(parts: Parts, clock: Clock, lane: Lane, hyper: Hyper) -> dict[str, Array]:
-    assert parts.store is not None and parts.sampler is not None  # as `settings` sees to
-    config, told = parts.config, now_of(parts.config, hyper, clock, lane.episodes)
-    return diagnose(config, parts.agent, parts.store, parts.sampler, lane, _filled(clock), told)
+    now = now_of(parts.config, hyper, clock, lane.episodes)
+    return diagnose(parts, clock, lane, _filled(clock), now)
 
 
 def example_transition(env: Environment) -> Transition:

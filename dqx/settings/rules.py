@@ -171,8 +171,8 @@ def _check_exact(config: Config, hyper: Hyper) -> None:
 
 # The traits that an agent needs for a diagnostic.
 _DIAGNOSED = {
-    "dormant_units": ("network", "replay"),
-    "effective_rank": ("network", "replay"),
+    "dormant_units": ("network",),
+    "effective_rank": ("network",),
     "replay_age": ("replay",),
     "target_distance": ("target",),
 }

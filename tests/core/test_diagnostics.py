@@ -10,12 +10,13 @@ import pytest
 
 import dqx
 from dqx.compute.diagnostics import effective_ranks, overestimation
-from dqx.core import diagnostics, evaluation
+from dqx.core import diagnostics, evaluation, rollout
 from dqx.core.agent import Agent, AgentState, Insight, Now
 from dqx.core.keys import seed_key
 from dqx.core.replay import Filled, make_store
 from dqx.core.sampling import Sampler
-from dqx.core.state import Lane
+from dqx.core.state import Clock, Lane
+from dqx.core.steps import Parts
 from dqx.settings import ConfigError, validate
 from tests import probes
 from tests.shared import TINY, quickly
@@ -92,10 +93,11 @@ def diagnosed(config, agent, params, rows_of_obs, rows=None, filled=None):
         steps = steps._replace(obs=rows_of_obs)
         packed = writer.write(writer.init(), whole, steps, jnp.zeros(capacity, jnp.int32))
         zero = jnp.zeros(())
-        state = AgentState(params, {}, None)
+        state, clock = AgentState(params, {}, None), Clock(*(jnp.int32(0) for _ in range(4)))
         lane = Lane(seed_key(0, 1), state, packed, None, None, zero, zero, zero, zero, zero, {})
         now = Now(dqx.Hyper(), jnp.int32(capacity), jnp.int32(0), jnp.int32(0))
-        return diagnostics.diagnose(config, agent, store, sampler, lane, filled, now)
+        parts = Parts(config, env, agent, store, sampler)
+        return diagnostics.diagnose(parts, clock, lane, filled, now)
 
     found = quickly(found)(params, jnp.asarray(rows_of_obs), filled or whole)
     return jax.tree.map(np.asarray, found)
@@ -223,6 +225,29 @@ def test_the_age_of_what_a_sampler_picks():
     # The newest, the one before, and the oldest.
     found = diagnosed(config, agent, params, obs, jnp.array([2, 1, 3]), filled)
     assert found == {"replay_age": np.float32((0 + 1 + 69) / 3)}
+
+
+def test_an_agent_without_a_replay_is_looked_at_in_what_it_sees_next():
+    config, hyper = dqx.override(
+        *dqx.preset("cartpole/pqn"), hidden_sizes=(8,), num_envs=4, train_period=512,
+        batch_size=64, updates_per_train=8, diagnostics=ALL[1:3],
+    )  # fmt: skip
+    validate(config, hyper)
+    env = dqx.environment_of(config)
+    agent, trainer = dqx.make_agent(config, env), dqx.make_trainer(config, env)
+    lane, clock = trainer.init(seed_key(0, 2)), trainer.start()
+
+    def both():  # the round itself goes on from there with the same draws
+        _, happened, _ = rollout._act(Parts(config, env, agent), clock, lane, hyper)
+        (units,) = agent.insight.units(lane.agent.params, happened.obs.reshape(512, -1))
+        return trainer.diagnose(clock, lane, hyper), units
+
+    found, units = jax.tree.map(np.asarray, quickly(both)())
+    np.testing.assert_allclose(found["effective_rank"], units, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(units, axis=0)) == 512  # episodes go on, and begin anew
+    magnitudes = np.abs(np.float64(units)).mean(axis=0)
+    dormant = np.mean(magnitudes <= 0.025 * magnitudes.mean())
+    assert found["dormant_units"] == np.float32(dormant)
 
 
 # --- What is expected, and what comes.
