@@ -25,6 +25,7 @@ from envs.registry import (
     sources_of,
     version_of,
 )
+from envs.sketches import Sketch, sketch_of
 from envs.taxi import Taxi
 from envs.wall_dodge import WallDodge
 
@@ -34,6 +35,7 @@ __all__ = [
     "Description",
     "MountainCar",
     "Parameter",
+    "Sketch",
     "Taxi",
     "UnusableEnvironment",
     "WallDodge",
@@ -50,6 +52,7 @@ __all__ = [
     "own_names",
     "render",
     "setting",
+    "sketch_of",
     "sources_of",
     "spaces",
     "tabular",

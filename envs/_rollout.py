@@ -12,6 +12,7 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
 from envs._verdict import calls, fail
+from envs.sketches import sketch_of
 
 LANES = 8
 RESETS = 32
@@ -37,6 +38,7 @@ class _Rollout(NamedTuple):
     final_observation_ok: Any
     next_ok: Any
     time_limit_ok: Any
+    sketch_ok: Any
 
 
 def check_rollouts(
@@ -125,6 +127,7 @@ def _play(
             final_observation_ok=_close(final, raw_obs),
             next_ok=_close((obs, next_state), expected),
             time_limit_ok=terminated == endless_terminated,
+            sketch_ok=_drawn_again(env, raw_obs, raw_state, params),
         )
         return (next_state, jnp.where(done, 0, steps + 1)), record
 
@@ -133,6 +136,20 @@ def _play(
     # The state of a step may be strongly typed where reset's is weak.
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), state)
     return jax.lax.scan(one_step, (state, jnp.int32(0)), jax.random.split(key, length))[1]
+
+
+def _drawn_again(env: Environment, obs: Any, state: Any, params: Any) -> jax.Array:
+    """Whether an observation is drawn from its sketch to the bit; true where there is none."""
+    sketch = sketch_of(env)
+    if sketch is None:
+        return jnp.bool_(True)
+    drawn = sketch.draw(sketch.take(obs, state, params), params)
+    if (drawn.shape, drawn.dtype) != (obs.shape, obs.dtype):
+        return jnp.bool_(False)
+    if is_float(obs):  # the sign of a zero counts as well
+        word = f"uint{8 * obs.dtype.itemsize}"
+        drawn, obs = (jax.lax.bitcast_convert_type(x, word) for x in (drawn, obs))
+    return jnp.all(drawn == obs)
 
 
 def _outside(space: spaces.Box | spaces.Discrete, obs: jax.Array) -> jax.Array:
@@ -191,6 +208,12 @@ def _judge(env: Environment, params: Any, rollout: _Rollout) -> None:
         rollout.time_limit_ok,
         "time limit",
         "terminated depends on max_steps_in_episode; a time limit is truncation",
+    )
+    demand(
+        rollout.sketch_ok,
+        "sketch",
+        "an observation is not what draw makes of its sketch, to the bit: mend sketch(obs, state, "
+        "params) and draw(sketch, params), or leave both out (of a base class: set sketch = None)",
     )
     demand(
         on_time,

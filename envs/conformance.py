@@ -57,6 +57,7 @@ def check_environment(
     - step: `step(key, ...)` equals `step_env(key_step, ...)` with `key_step, key_reset =
       split(key)`; final observation: `info["final_observation"]` is that of `step_env`; reset:
       after an end, observation and state are those of `reset_env(key_reset, ...)`;
+    - sketch: where there is one (`envs.sketches`), it draws every observation again to the bit;
     - time limit: truncated exactly on step `params.max_steps_in_episode`, and never called
       termination (a step that also terminates may report either).
 

@@ -146,18 +146,26 @@ class WallDodge(environment.Environment[EnvState, EnvParams]):
         frame not at all, as the article's slices do it. So the frame does not show everything:
         the hole of a wall that has just started, or where above the frame the robot is.
         """
-        shape = self._shape
-        drawn = shape.robot_size - 1
-        pixels = jnp.arange(shape.size, dtype=jnp.int32)
+        return self._frame(state.robot_y, state.wall_x, state.hole_top)
 
-        def within(start: int | jax.Array, length: int) -> jax.Array:
-            return (pixels >= start) & (pixels < start + length)
+    def sketch(self, obs: jax.Array, state: EnvState, params: EnvParams) -> dict[str, jax.Array]:
+        """Take what the frame shows of a state, each () int8 (int32 where the frame is larger).
 
-        wall = within(state.wall_x, drawn) & ~within(state.hole_top, shape.hole_height)[:, None]
-        robot_rows = within(state.robot_y, drawn) & (state.robot_y >= 0)
-        robot = robot_rows[:, None] & within(self._column, drawn)
-        background = jnp.where(wall, jnp.uint8(WALL_GREY), jnp.uint8(0))
-        return jnp.where(robot, jnp.uint8(ROBOT_WHITE), background)[:, :, None]
+        What lies wholly outside of the frame is as far outside as is needed to be invisible.
+        """
+        size = self._shape.size
+        dtype = jnp.int8 if size <= jnp.iinfo(jnp.int8).max else jnp.int32
+        found = {
+            "robot_y": jnp.clip(state.robot_y, -1, size),
+            "wall_x": jnp.clip(state.wall_x, -size, size),
+            "hole_top": state.hole_top,
+        }
+        return {name: value.astype(dtype) for name, value in found.items()}
+
+    def draw(self, sketch: dict[str, jax.Array], params: EnvParams) -> jax.Array:
+        """Draw the frame of a sketch, uint8 [size, size, 1]."""
+        whole = {name: value.astype(jnp.int32) for name, value in sketch.items()}
+        return self._frame(**whole)
 
     def get_obs(
         self, state: EnvState, params: EnvParams | None = None, key: jax.Array | None = None
@@ -273,6 +281,20 @@ class WallDodge(environment.Environment[EnvState, EnvParams]):
     @property
     def _robot_starts(self) -> tuple[int, int]:
         return self._shape.robot_size, self._shape.size - self._shape.robot_size
+
+    def _frame(self, robot_y: jax.Array, wall_x: jax.Array, hole_top: jax.Array) -> jax.Array:
+        shape = self._shape
+        drawn = shape.robot_size - 1
+        pixels = jnp.arange(shape.size, dtype=jnp.int32)
+
+        def within(start: int | jax.Array, length: int) -> jax.Array:
+            return (pixels >= start) & (pixels < start + length)
+
+        wall = within(wall_x, drawn) & ~within(hole_top, shape.hole_height)[:, None]
+        robot_rows = within(robot_y, drawn) & (robot_y >= 0)
+        robot = robot_rows[:, None] & within(self._column, drawn)
+        background = jnp.where(wall, jnp.uint8(WALL_GREY), jnp.uint8(0))
+        return jnp.where(robot, jnp.uint8(ROBOT_WHITE), background)[:, :, None]
 
     def _draw_hole(self, key: jax.Array) -> jax.Array:
         return jax.random.randint(key, (), 0, self._num_holes, jnp.int32)

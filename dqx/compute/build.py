@@ -5,9 +5,8 @@ from dqx.arguments import instance, require
 from dqx.core import diagnostics, loop, rollout
 from dqx.core.agent import Agent
 from dqx.core.environment import Environment, Wrappers, make_environment
-from dqx.core.loop import Trainer, example_transition
-from dqx.core.replay import Store, make_stacked_store, make_store
-from dqx.core.returns import make_n_step_store
+from dqx.core.forms import make_store
+from dqx.core.loop import Trainer
 from dqx.core.sampling import SAMPLERS
 from dqx.core.wrappers import wrapped
 from dqx.settings import Config, ConfigError
@@ -53,17 +52,15 @@ def make_trainer(config: Config, env: Environment) -> Trainer:
     diagnostics.check(config, agent)
     if agent.targets is not None:
         return rollout.make_trainer(config, env, agent)
-    sampler = SAMPLERS[config.sampling](config)
-    return loop.make_trainer(config, env, agent, _make_store(config, env), sampler)
-
-
-def _make_store(config: Config, env: Environment) -> Store:
-    example, sizes = example_transition(env), (config.replay_capacity, config.num_envs)
-    if config.n_step > 1:
-        return make_n_step_store(example, config.n_step, *sizes, frames=config.frame_stack)
-    if config.frame_stack > 1:
-        return make_stacked_store(example, config.frame_stack, *sizes)
-    return make_store(example, *sizes)
+    store = make_store(
+        env,
+        config.replay_capacity,
+        config.num_envs,
+        n_step=config.n_step,
+        form=config.replay,
+        ends=config.replay_ends,
+    )
+    return loop.make_trainer(config, env, agent, store, SAMPLERS[config.sampling](config))
 
 
 def _check_wrappers(config: Config, env: Environment) -> None:

@@ -9,7 +9,7 @@ from dqx.compute.intervals import intervals
 from dqx.compute.limits import Limit
 from dqx.compute.programs import Programs
 from dqx.core.diagnostics import at_rows
-from dqx.core.replay import ring_rows
+from dqx.core.stores import Ring
 from dqx.settings import Config, ConfigError
 
 # Share of the free memory that chunks may take; the rest is for results, and for what other
@@ -108,8 +108,8 @@ def refusal(config: Config, need: Footprint, limit: Limit, saved: int = 0) -> Co
     narrower = min(width - 1, usable * width // (need.total + saved))
     if narrower >= 1:
         remedies.append(f"chunk_width={narrower} trains fewer seeds side by side")
-    rows = ring_rows(config.replay_capacity, config.num_envs, config.frame_stack)
-    row = need.replay // (width * rows)
+    ring = Ring(config.replay_capacity, config.num_envs, config.frame_stack)
+    row = need.replay // (width * ring.num_rows)
     copies = 2 if saved else 1  # of each row
     spared = need.total + saved - usable
     capacity = config.replay_capacity - -(-spared // (width * row * copies)) if row else 0

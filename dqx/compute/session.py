@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from dqx.compute import diagnostics, trees
@@ -27,6 +28,7 @@ from dqx.compute.solution import EXACT_METRICS, exact_metrics
 from dqx.core.diagnostics import columns
 from dqx.core.evaluation import Played
 from dqx.core.state import Clock, Episodes, Lane
+from dqx.core.stores import Once
 from dqx.core.types import PyTree
 from dqx.settings import Config, ConfigError, Hyper, row_steps
 from dqx.settings.field import INT_END
@@ -100,7 +102,10 @@ class _Evaluating:
 
 
 class _Pending(NamedTuple):
-    """Outputs of an interval that may still be computed; ``row`` is what is collected of them."""
+    """Outputs of an interval that may still be computed; ``row`` is what is collected of them.
+
+    ``lost`` says of each lane whether its replay lost something, bool ``[W]``; None if none can.
+    """
 
     interval: Interval
     episodes: list[tuple[int, Episodes]]
@@ -108,6 +113,7 @@ class _Pending(NamedTuple):
     evaluation: _Evaluating | None
     q_table: Any | None
     diagnosed: dict[str, Any]
+    lost: Any | None = None
     row: dict[str, np.ndarray] | None = None
 
 
@@ -161,7 +167,8 @@ class Session:
         self.collected = self.step
         last = next((i for i in parts if i.end == self.step), None)
         if last is not None and _lacks_evaluation(last, self._rows):
-            self._pending = self._evaluate(_Pending(last, [], [], None, None, {}, self._rows.pop()))
+            pending = _Pending(last, [], [], None, None, {}, row=self._rows.pop())
+            self._pending = self._evaluate(pending)
             self.collected = last.start
 
     @property
@@ -243,8 +250,24 @@ class Session:
             step += steps
         self.step = interval.end
         diagnosed = programs.diagnose(self._clock, self._lanes, self._hypers)
-        pending = _Pending(interval, episodes, metrics, None, None, diagnosed)
+        pending = _Pending(interval, episodes, metrics, None, None, diagnosed, self._lost())
         return self._evaluate(pending) if interval.evaluates else pending
+
+    def _lost(self) -> Any | None:
+        """Which replays have lost something by now: a copy, as training consumes the state."""
+        rows = self._lanes.replay_rows
+        return jnp.copy(rows.lost) if isinstance(rows, Once) else None
+
+    def _check_kept(self, pending: _Pending) -> None:
+        """Refuses results that a replay without some final observation may have changed."""
+        lost = np.asarray(pending.lost)[: self._count]
+        if lost.any():
+            seed, config = self.chunk.seeds[np.argmax(lost)], self.config
+            raise ConfigError(
+                f"seed {seed} had more ends of episodes among {config.replay_capacity} transitions "
+                f"than replay = once holds final observations of (replay_ends = "
+                f"{config.replay_ends or 'an eighth'}): raise replay_ends, or set replay = auto"
+            )
 
     def _evaluate(self, pending: _Pending) -> _Pending:
         """Begins the evaluation at the end of an interval."""
@@ -282,6 +305,8 @@ class Session:
 
     def _collect(self, pending: _Pending) -> None:
         """Brings an interval's outputs to the host as a row of metrics and columns of episodes."""
+        if pending.lost is not None:
+            self._check_kept(pending)
         pending = self._gathered(pending)
         row, evaluation = dict(pending.row or {}), pending.evaluation
         if evaluation is not None:

@@ -91,7 +91,8 @@ def diagnose(parts: Parts, clock: Clock, lane: Lane, filled: Filled, now: Now) -
         float32 ``[]`` by column; instead of ``effective_rank`` the features ``[SAMPLE, F]`` whose
         rank it is, see `dqx.compute.diagnostics`.
     """
-    config, agent, store, sampler = parts.config, parts.agent, parts.store, parts.sampler
+    config, agent, sampler = parts.config, parts.agent, parts.sampler
+    store = parts.store_at(lane.env_inputs)
     asked = set(config.diagnostics)
     key = jax.random.fold_in(purpose_key(lane.key, Purpose.DIAGNOSTICS), now.step)
     rows_key, sampler_key = jax.random.split(key)
@@ -101,7 +102,8 @@ def diagnose(parts: Parts, clock: Clock, lane: Lane, filled: Filled, now: Now) -
             obs = _to_be_seen(parts, clock, lane, now)
         else:
             bits = jax.random.bits(rows_key, (SAMPLE,), jnp.uint32)
-            obs = store.gather(lane.replay_rows, filled, uniform_rows(bits, filled.size)).obs
+            rows, newest = uniform_rows(bits, filled.size), store.keep(lane.obs, lane.env_state)
+            obs = store.gather(lane.replay_rows, filled, rows, newest).obs
         magnitudes, features = _units(agent, lane, obs)
         if "dormant_units" in asked:
             found["dormant_units"] = dormant_share(magnitudes, DORMANT)

@@ -34,6 +34,7 @@ class Step(NamedTuple):
         reward: float32 ``[]``.
         terminated: bool ``[]``, the environment ended the episode.
         truncated: bool ``[]``, the time limit did; both may be true at once.
+        final_state: the state that ``final_obs`` shows.
     """
 
     obs: Array
@@ -42,6 +43,21 @@ class Step(NamedTuple):
     reward: Array
     terminated: Array
     truncated: Array
+    final_state: PyTree = None
+
+
+class Sketch(NamedTuple):
+    """What little must be kept of an observation, so that it can be drawn again to the bit.
+
+    Of observations that are stacked it is the newest frame's.
+
+    Attributes:
+        take: ``take(obs, state) -> sketch``, a pytree of arrays; ``state`` is what ``obs`` shows.
+        draw: ``draw(sketch) -> obs``; the newest frame alone where observations are stacked.
+    """
+
+    take: Callable[[Array, PyTree], PyTree]
+    draw: Callable[[PyTree], Array]
 
 
 class Wrappers(NamedTuple):
@@ -72,6 +88,7 @@ class Environment(NamedTuple):
         limited: ``limited(steps) -> Environment``, the same with another time limit of its own;
             None where the environment has no such parameter.
         wrappers: what was put around it.
+        sketch: of its observations, see `envs.sketches`; None where there is none.
     """
 
     name: str
@@ -86,6 +103,7 @@ class Environment(NamedTuple):
     at: Callable[[Mapping[str, Any]], "Environment"]
     limited: Callable[[int], "Environment"] | None = None
     wrappers: Wrappers = Wrappers()
+    sketch: Sketch | None = None
 
     def spec(self, num_envs: int = 1) -> Spec:
         """What an agent is told of ``num_envs`` such environments."""
@@ -186,14 +204,15 @@ def adapt(env: Any, params: Any) -> Environment:
     def step(key: Key, state: PyTree, action: Array, fresh: tuple[Array, PyTree]) -> Step:
         checks.an_action(action, num_actions)
         final_obs, next_state, reward, terminated, _ = env.step_env(key, state, action, params)
-        final_obs, next_state = _cast(final_obs, obs_like), _cast(next_state, state_like)
+        final_obs, final_state = _cast(final_obs, obs_like), _cast(next_state, state_like)
         terminated = jnp.asarray(terminated, bool)
-        truncated = jnp.asarray(env.is_truncated(next_state, params), bool)
+        truncated = jnp.asarray(env.is_truncated(final_state, params), bool)
         done = terminated | truncated
         obs, state = jax.tree.map(
-            lambda new, old: jnp.where(done, new, old), fresh, (final_obs, next_state)
+            lambda new, old: jnp.where(done, new, old), fresh, (final_obs, final_state)
         )
-        return Step(obs, state, final_obs, jnp.asarray(reward, jnp.float32), terminated, truncated)
+        reward = jnp.asarray(reward, jnp.float32)
+        return Step(obs, state, final_obs, reward, terminated, truncated, final_state)
 
     def observe(state: PyTree) -> Array:
         return _cast(env.observe(None, state, None, params), obs_like)
@@ -214,6 +233,17 @@ def adapt(env: Any, params: Any) -> Environment:
         model=functools.partial(build_model, env, params) if is_enumerable(env) else None,
         at=lambda inputs: adapt(env, params.replace(**inputs)),
         limited=limited if hasattr(params, "max_steps_in_episode") else None,
+        sketch=_sketch(env, params, obs_like),
+    )
+
+
+def _sketch(env: Any, params: Any, obs_like: jax.ShapeDtypeStruct) -> Sketch | None:
+    declared = envs.sketch_of(env)
+    if declared is None:
+        return None
+    return Sketch(
+        take=lambda obs, state: declared.take(obs, state, params),
+        draw=lambda sketch: _cast(declared.draw(sketch, params), obs_like),
     )
 
 

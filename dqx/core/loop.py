@@ -32,11 +32,12 @@ from dqx.core.evaluation import (
     q_table,
 )
 from dqx.core.keys import Purpose, purpose_key
-from dqx.core.replay import Filled, Store
+from dqx.core.replay import Filled
 from dqx.core.sampling import Sampler
 from dqx.core.state import Clock, Episodes, Lane
 from dqx.core.steps import Parts, StepDraws, draw_steps, env_step, now_of, row_of, seen, told_by
-from dqx.core.types import Array, Batch, Key, PyTree, Transition
+from dqx.core.stores import Store
+from dqx.core.types import Array, Batch, Key, PyTree
 from dqx.settings import Config, Hyper
 
 
@@ -87,7 +88,7 @@ def make_trainer(
         config: validated and rounded.
         env: the environment.
         agent: for environments like ``env``.
-        store: for transitions of ``env``, see `example_transition`.
+        store: for transitions of ``env``, see `core.forms`.
         sampler: of the rows of ``store``.
 
     Raises:
@@ -231,12 +232,19 @@ def _stored_step(
     parts: Parts, clock: Clock, lane: Lane, draws: StepDraws, action: Array
 ) -> tuple[Clock, Lane, Episodes]:
     """One step of every environment of a seed, stored in its replay if there is one."""
-    config, age = parts.config, lane.episode_length
-    lane, stored, episodes = env_step(parts, lane, draws, action)
-    if parts.store is None or parts.sampler is None:
+    config, store, before = parts.config, parts.store_at(lane.env_inputs), lane
+    lane, happened, episodes, step = env_step(parts, lane, draws, action)
+    if store is None or parts.sampler is None:
         return clock.replace(step=clock.step + config.num_envs), lane, episodes
+    stored = happened._replace(
+        obs=store.keep(before.obs, before.env_state),
+        next_obs=store.keep(step.final_obs, step.final_state),
+    )
+    ended = step.terminated | step.truncated
     lane = lane.replace(
-        replay_rows=parts.store.write(lane.replay_rows, _filled(clock), stored, age),
+        replay_rows=store.write(
+            lane.replay_rows, _filled(clock), stored, before.episode_length, ended
+        ),
         sampler=parts.sampler.add(lane.sampler, clock.position),
     )
     clock = clock.replace(
@@ -252,11 +260,11 @@ def _learn_step(
 ) -> tuple[Clock, Lane, Array]:
     """One update from rows that the sampler picks; its metrics in the order of their names."""
     config = parts.config
-    assert parts.store is not None and parts.sampler is not None  # as `make_trainer` was given
+    assert parts.sampler is not None  # as `make_trainer` was given
     filled = _filled(clock)
     told = now_of(config, hyper, clock, lane.episodes)
     rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled, told)
-    batch = _gathered(parts.store, lane, filled, rows)._replace(weight=weight)
+    batch = _gathered(parts, lane, filled, rows)._replace(weight=weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
     now, before = clock.step, clock.step - config.train_period
     crossed = now // config.target_period > before // config.target_period
@@ -268,10 +276,13 @@ def _learn_step(
     return clock.replace(updates=clock.updates + 1), lane, numbers
 
 
-def _gathered(store: Store, lane: Lane, filled: Filled, rows: Array) -> Batch:
+def _gathered(parts: Parts, lane: Lane, filled: Filled, rows: Array) -> Batch:
+    store = parts.store_at(lane.env_inputs)
+    assert store is not None  # as `make_trainer` was given
+    newest = store.keep(lane.obs, lane.env_state)
     if store.returns is None:
-        return Batch(store.gather(lane.replay_rows, filled, rows))
-    steps, lengths = store.returns(lane.replay_rows, filled, rows)
+        return Batch(store.gather(lane.replay_rows, filled, rows, newest))
+    steps, lengths = store.returns(lane.replay_rows, filled, rows, newest)
     return Batch(steps, lengths=lengths)
 
 
@@ -322,13 +333,6 @@ def _play(parts: Parts, clock: Clock, lane: Lane, played: Played, until: Array) 
 def _diagnose(parts: Parts, clock: Clock, lane: Lane, hyper: Hyper) -> dict[str, Array]:
     now = now_of(parts.config, hyper, clock, lane.episodes)
     return diagnose(parts, clock, lane, _filled(clock), now)
-
-
-def example_transition(env: Environment) -> Transition:
-    """Shapes and dtypes of one transition of ``env``."""
-    obs = jax.ShapeDtypeStruct(env.obs_shape, env.obs_dtype)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    return Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
 
 
 def _block_rounds(parts: Parts) -> int:

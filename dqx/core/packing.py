@@ -1,4 +1,8 @@
-"""Packed rows: the leaves of one transition side by side, one array for each element size."""
+"""Packed rows: the leaves of one transition side by side, one array for each element size.
+
+Booleans are bits: element i of n lies in byte ``i % W`` of W, and there is bit ``i // W``, so that
+all bytes are shifted by the same number at a time.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,13 +20,24 @@ COUNT = whole(1, 2**31 - 1)
 
 Rows = dict[str, Array]
 
+_SHIFTS = np.arange(8, dtype=np.uint8)[:, None]
+
 
 class Table(NamedTuple):
-    """Packed rows, by where they lie; ``write(rows, position, transitions [E, ...]) -> rows``."""
+    """Packed rows, by where they lie.
+
+    Attributes:
+        init: ``init()``: zeros.
+        write: ``write(rows, position, transitions [E, ...]) -> rows``: E rows side by side.
+        gather: ``gather(rows, indices [B])``: transitions ``[B, ...]``.
+        put: ``put(rows, indices [E], transitions [E, ...]) -> rows``: rows anywhere, none of them
+            twice; those that lie beyond the table are left out.
+    """
 
     init: Callable[[], Rows]
     write: Callable[[Rows, Array, PyTree], Rows]
     gather: Callable[[Rows, Array], PyTree]
+    put: Callable[[Rows, Array, PyTree], Rows]
 
 
 def make_table(example: PyTree, num_rows: int, num_envs: int) -> Table:
@@ -48,23 +63,32 @@ def make_table(example: PyTree, num_rows: int, num_envs: int) -> Table:
     def init() -> Rows:
         return {dtype: jnp.zeros((num_rows, width), dtype) for dtype, width in widths.items()}
 
-    def write(rows: Rows, position: Array, transitions: PyTree) -> Rows:
+    def packed(transitions: PyTree) -> dict[str, Array]:
         chex.assert_trees_all_equal_shapes_and_dtypes(
             transitions,
             jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_envs, *x.shape), x.dtype), example),
             custom_message="transitions must be like the example that the buffer was made with, "
             f"after a leading axis of num_envs = {num_envs}",
         )
+        return _pack(transitions, num_envs)
+
+    def write(rows: Rows, position: Array, transitions: PyTree) -> Rows:
         return {
             dtype: jax.lax.dynamic_update_slice_in_dim(rows[dtype], new, position, axis=0)
-            for dtype, new in _pack(transitions, num_envs).items()
+            for dtype, new in packed(transitions).items()
+        }
+
+    def put(rows: Rows, indices: Array, transitions: PyTree) -> Rows:
+        return {
+            dtype: rows[dtype].at[indices].set(new, mode="drop")
+            for dtype, new in packed(transitions).items()
         }
 
     def gather(rows: Rows, indices: Array) -> PyTree:
         taken = {dtype: jnp.take(x, indices, axis=0, mode="clip") for dtype, x in rows.items()}
         return _unpack(taken, example)
 
-    return Table(init, write, gather)
+    return Table(init, write, gather, put)
 
 
 def check_capacity(capacity: int, num_envs: int) -> None:
@@ -78,7 +102,7 @@ def check_capacity(capacity: int, num_envs: int) -> None:
 
 
 class Place(NamedTuple):
-    """Where a leaf lies in a packed row: of which array the columns from ``start`` on."""
+    """Where a leaf lies in a packed row: of which array ``width`` columns from ``start`` on."""
 
     word: str
     start: int
@@ -87,7 +111,7 @@ class Place(NamedTuple):
 
 
 def _word(dtype: Any) -> str:
-    """The unsigned integer type that holds a leaf's bits unchanged (a boolean takes a byte)."""
+    """The unsigned integer type that holds a leaf's bits unchanged; of booleans, eight of them."""
     return f"uint{8 * np.dtype(dtype).itemsize}"
 
 
@@ -97,13 +121,19 @@ def places(example: PyTree) -> Any:
     places = []
     for leaf in jax.tree.leaves(example):
         word, width = _word(leaf.dtype), int(np.prod(leaf.shape))
+        if leaf.dtype == bool:
+            width = -(-width // 8)
         places.append(Place(word, ends.get(word, 0), width, leaf))
         ends[word] = ends.get(word, 0) + width
     return jax.tree.unflatten(jax.tree.structure(example), places)
 
 
+def _is_place(x: Any) -> bool:
+    return isinstance(x, Place)
+
+
 def _listed(places: Any) -> list[Place]:
-    return jax.tree.leaves(places, is_leaf=lambda x: isinstance(x, Place))
+    return jax.tree.leaves(places, is_leaf=_is_place)
 
 
 def packed_widths(example: PyTree) -> dict[str, int]:
@@ -118,8 +148,11 @@ def _pack(transitions: PyTree, num_rows: int) -> dict[str, Array]:
     columns: dict[str, list[Array]] = {}
     for leaf in jax.tree.leaves(transitions):
         word = _word(leaf.dtype)
-        bits = leaf.astype(word) if leaf.dtype == bool else jax.lax.bitcast_convert_type(leaf, word)
-        columns.setdefault(word, []).append(bits.reshape(num_rows, -1))
+        if leaf.dtype == bool:
+            bits = _bytes(leaf.reshape(num_rows, -1))
+        else:
+            bits = jax.lax.bitcast_convert_type(leaf, word).reshape(num_rows, -1)
+        columns.setdefault(word, []).append(bits)
     return {word: jnp.concatenate(parts, axis=1) for word, parts in columns.items()}
 
 
@@ -132,19 +165,50 @@ def _unpack(rows: Rows, example: PyTree) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(example), leaves)
 
 
-def columns(rows: Rows, indices: Array, place: Place) -> Array:
-    """One leaf alone of rows ``[B]``, without reading the rest of them."""
+def columns(rows: Rows, indices: Array, wanted: Any) -> PyTree:
+    """Some leaves of rows ``[B]``, a tree of `Place`, without reading the rest of the rows.
 
-    def one(index: Array) -> Array:
-        found = jax.lax.dynamic_slice(rows[place.word], (index, place.start), (1, place.width))
-        return found[0]
+    Those of one element size are read at once, from the first to the last, so they should be
+    neighbours.
+    """
+    found = {}
+    for word, (start, end) in _spans(wanted).items():
 
-    return _of_bits(jax.vmap(one)(indices), place.leaf)
+        def one(index: Array, word: str = word, start: int = start, end: int = end) -> Array:
+            return jax.lax.dynamic_slice(rows[word], (index, start), (1, end - start))[0]
+
+        found[word] = start, jax.vmap(one)(indices)
+
+    def leaf(place: Place) -> Array:
+        first, taken = found[place.word]
+        begin = place.start - first
+        return _of_bits(taken[:, begin : begin + place.width], place.leaf)
+
+    return jax.tree.map(leaf, wanted, is_leaf=_is_place)
+
+
+def _spans(wanted: Any) -> dict[str, tuple[int, int]]:
+    """From which to which column places lie, by word."""
+    spans: dict[str, tuple[int, int]] = {}
+    for place in _listed(wanted):
+        start, end = spans.get(place.word, (place.start, place.start))
+        spans[place.word] = min(start, place.start), max(end, place.start + place.width)
+    return spans
+
+
+def _bytes(flags: Array) -> Array:
+    """Booleans ``[B, n]`` as uint8 ``[B, W]``, eight to a byte."""
+    count, size = flags.shape
+    width = -(-size // 8)
+    padded = jnp.pad(flags, ((0, 0), (0, 8 * width - size)))
+    bits = padded.reshape(count, 8, width).astype(jnp.uint8) << _SHIFTS
+    return jax.lax.reduce(bits, np.uint8(0), jax.lax.bitwise_or, (1,))
 
 
 def _of_bits(bits: Array, leaf: jax.ShapeDtypeStruct) -> Array:
     """Packed columns ``[B, width]`` as what they were, ``[B, ...]``."""
-    bits = bits.reshape(bits.shape[0], *leaf.shape)
-    return (
-        bits.astype(bool) if leaf.dtype == bool else jax.lax.bitcast_convert_type(bits, leaf.dtype)
-    )
+    count = bits.shape[0]
+    if leaf.dtype == bool:
+        flags = ((bits[:, None] >> _SHIFTS) & 1).astype(bool)
+        return flags.reshape(count, -1)[:, : int(np.prod(leaf.shape))].reshape(count, *leaf.shape)
+    return jax.lax.bitcast_convert_type(bits.reshape(count, *leaf.shape), leaf.dtype)

@@ -81,7 +81,7 @@ def _act(parts: Parts, clock: Clock, lane: Lane, hyper: Hyper) -> tuple[Lane, Tr
     def step(lane: Lane, draws: StepDraws) -> Any:
         lane = seen(parts, lane)
         action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
-        lane, happened, episodes = env_step(parts, lane.replace(agent=agent), draws, action)
+        lane, happened, episodes, _ = env_step(parts, lane.replace(agent=agent), draws, action)
         return lane, (happened, episodes)
 
     count = parts.config.train_period // parts.config.num_envs

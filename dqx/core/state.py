@@ -23,7 +23,7 @@ class Lane(struct.PyTreeNode):
     Attributes:
         key: the seed's key; never changes, the clock is folded in for every use.
         agent: parameters, target parameters, optimizer state.
-        replay_rows: packed transitions, ``{dtype: [C, width]}``.
+        replay_rows: what its store holds, such as packed transitions ``{dtype: [C, width]}``.
         sampler: what the sampler keeps; None if nothing.
         env_state: states of the parallel environments, leading axis ``[E]``.
         obs: the observations to act on, ``[E, ...]``.
@@ -37,7 +37,7 @@ class Lane(struct.PyTreeNode):
 
     key: Key
     agent: AgentState
-    replay_rows: dict[str, Array]
+    replay_rows: PyTree
     sampler: PyTree
     env_state: PyTree
     obs: Array

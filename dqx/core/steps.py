@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from dqx.core.agent import Agent, Learned, Now
-from dqx.core.environment import Environment
+from dqx.core.environment import Environment, Step
 from dqx.core.exploration import linear_schedule
 from dqx.core.keys import Purpose, purpose_key
-from dqx.core.replay import Store
 from dqx.core.sampling import Sampler
 from dqx.core.state import Clock, Episodes, Lane
+from dqx.core.stores import Store
 from dqx.core.types import Array, Key, PyTree, Transition
 from dqx.settings import Config, Hyper
 
@@ -38,6 +38,12 @@ class Parts(NamedTuple):
     def env_at(self, env_inputs: Mapping[str, Array]) -> Environment:
         """The environment with the parameters of a lane."""
         return self.env.at(env_inputs) if env_inputs else self.env
+
+    def store_at(self, env_inputs: Mapping[str, Array]) -> Store | None:
+        """The store of such a lane."""
+        if self.store is None or self.store.at is None or not env_inputs:
+            return self.store
+        return self.store.at(self.env_at(env_inputs))
 
 
 class StepDraws(NamedTuple):
@@ -76,8 +82,8 @@ def seen(parts: Parts, lane: Lane) -> Lane:
 
 def env_step(
     parts: Parts, lane: Lane, draws: StepDraws, action: Array
-) -> tuple[Lane, Transition, Episodes]:
-    """One step of every environment of a seed: transitions and ends of episodes, ``[E]``."""
+) -> tuple[Lane, Transition, Episodes, Step]:
+    """One step of every environment of a seed: transitions, ends of episodes, and all else."""
     config, env = parts.config, parts.env_at(lane.env_inputs)
     step = jax.vmap(env.step)(draws.step_keys, lane.env_state, action, draws.fresh)
     done = step.terminated | step.truncated
@@ -92,7 +98,7 @@ def env_step(
         episode_length=jnp.where(done, 0, length),
         episodes=lane.episodes + jnp.sum(done, dtype=jnp.int32),
     )
-    return lane, happened, Episodes(total, jnp.where(done, length, 0))
+    return lane, happened, Episodes(total, jnp.where(done, length, 0)), step
 
 
 def now_of(config: Config, hyper: Hyper, clock: Clock, episodes: Array) -> Now:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dqx.core.environment import Environment, Step, Wrappers
+from dqx.core.environment import Environment, Sketch, Step, Wrappers
 from dqx.core.types import Array, Key, PyTree
 from dqx.settings import Config, ConfigError
 from envs.tabular import Model
@@ -63,7 +63,9 @@ def sticky_actions(env: Environment, probability: float) -> Environment:
         taken = jnp.where(sticks, state.action, action)
         found = env.step(step_key, state.inner, taken, (fresh[0], fresh[1].inner))
         last = jnp.where(found.terminated | found.truncated, fresh[1].action, taken)
-        return found._replace(state=StickyState(found.state, last))
+        return found._replace(
+            state=StickyState(found.state, last), final_state=StickyState(found.final_state, taken)
+        )
 
     return env._replace(
         reset=reset,
@@ -71,6 +73,7 @@ def sticky_actions(env: Environment, probability: float) -> Environment:
         observe=lambda state: env.observe(state.inner),
         model=None,
         limited=_limited(env, lambda inner: sticky_actions(inner, probability)),
+        sketch=_sketch_inside(env),
     )
 
 
@@ -137,7 +140,8 @@ def time_limit(env: Environment, limit: int) -> Environment:
             fresh,
             (found.obs, LimitedState(found.state, steps)),
         )
-        return found._replace(obs=obs, state=after, truncated=truncated)
+        final_state = LimitedState(found.final_state, steps)
+        return found._replace(obs=obs, state=after, truncated=truncated, final_state=final_state)
 
     def model() -> Model:
         assert longer.model is not None
@@ -151,6 +155,7 @@ def time_limit(env: Environment, limit: int) -> Environment:
         observe=lambda state: longer.observe(state.inner),
         model=model if longer.model else None,
         limited=lambda steps: time_limit(env, steps),
+        sketch=_sketch_inside(longer),
     )
 
 
@@ -193,7 +198,12 @@ def frame_stack(env: Environment, count: int) -> Environment:
         found = env.step(key, state.inner, action, (newest(fresh[0]), fresh[1].inner))
         final_obs = pushed(state.stack, found.final_obs)
         obs = jnp.where(found.terminated | found.truncated, fresh[0], final_obs)
-        return found._replace(obs=obs, state=StackedState(found.state, obs), final_obs=final_obs)
+        return found._replace(
+            obs=obs,
+            state=StackedState(found.state, obs),
+            final_obs=final_obs,
+            final_state=StackedState(found.final_state, final_obs),
+        )
 
     return env._replace(
         obs_shape=(*env.obs_shape[:-1], width * count),
@@ -202,7 +212,18 @@ def frame_stack(env: Environment, count: int) -> Environment:
         observe=lambda state: state.stack,
         model=None,
         limited=_limited(env, lambda inner: frame_stack(inner, count)),
+        sketch=_sketch_inside(env, newest),
     )
+
+
+def _sketch_inside(
+    env: Environment, frame: Callable[[Array], Array] = lambda obs: obs
+) -> Sketch | None:
+    """The sketch of ``env`` for a state that holds its own as ``inner``."""
+    inner = env.sketch
+    if inner is None:
+        return None
+    return inner._replace(take=lambda obs, state: inner.take(frame(obs), state.inner))
 
 
 def pushed(stack: Array, frame: Array) -> Array:

@@ -171,7 +171,10 @@ def estimate_lines(found: "Estimate") -> list[str]:
     lines += [f"  {point.name}" for point in plan.points[:MAX_ROWS]]
     if len(plan.points) > MAX_ROWS:
         lines.append(f"  ... and {len(plan.points) - MAX_ROWS} more")
-    rows = [("PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK", "TIME")]
+    rows = [
+        ("PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK",
+         "A TRANSITION", "TIME"),
+    ]  # fmt: skip
     for number, group in enumerate(found.groups, start=1):
         rows.append(
             (
@@ -182,6 +185,7 @@ def estimate_lines(found: "Estimate") -> list[str]:
                 f"{group.width}",
                 f"{group.devices}",
                 size(group.chunk_bytes),
+                size(group.transition_bytes),
                 duration(group.seconds),
             )
         )

@@ -161,6 +161,21 @@ class Config:
         rounds_to="num_envs",
         of=owners.REPLAY,
     )
+    replay: str = declare(
+        "auto",
+        "form of the observations in the replay, which changes memory and no result: all as they "
+        "are (plain), as sketches from which the environment draws them again (sketch), or each "
+        "one once, as a sketch where there is one (once); auto: sketch where there is one",
+        choices={"auto": (), "plain": (), "sketch": (), "once": ("final observations",)},
+        of=owners.REPLAY,
+    )
+    replay_ends: int = declare(
+        0,
+        "ends of episodes whose final observations are held apart from the others; a seed with "
+        "more of them among its replay_capacity transitions is an error; 0: an eighth of these",
+        low=0,
+        of=("replay", "final observations"),
+    )
     sampling: str = declare(
         "uniform",
         "sampling from the replay; prioritized draws rows by their TD errors, ranked by the ranks "

@@ -41,6 +41,7 @@ class GroupEstimate(NamedTuple):
         devices: places where chunks work side by side.
         chunk_bytes: memory of a chunk: its state alone if nothing was compiled, else all of it, as
             XLA says.
+        transition_bytes: of a transition in a replay, as the setting ``replay`` has it stored.
         disk_bytes: of its results when finished; episodes at one in 100 steps.
         checkpoint_bytes: of a chunk's checkpoint.
         compile_seconds: measured; NaN if nothing was timed.
@@ -53,6 +54,7 @@ class GroupEstimate(NamedTuple):
     chunks: int
     devices: int
     chunk_bytes: int
+    transition_bytes: int
     disk_bytes: int
     checkpoint_bytes: int
     compile_seconds: float
@@ -152,6 +154,7 @@ def _estimate(
         chunks=len(group.tasks),
         devices=len(used),
         chunk_bytes=need.total,
+        transition_bytes=round(need.replay / (programs.width * config.replay_capacity)),
         disk_bytes=_disk_bytes(plan, group, programs),
         checkpoint_bytes=checkpoint.size(programs),
         compile_seconds=compile_seconds,

@@ -240,7 +240,7 @@ def test_a_dry_run_trains_nothing(tmp_path, monkeypatch):
     assert out[0] == ("cartpole: 1 configurations x 9 seeds = 9 runs, 7,200 environment steps")
     assert out[2].split() == [
         *("PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES"), *("MEMORY", "A", "CHUNK"),
-        "TIME",
+        *("A", "TRANSITION"), "TIME",
     ]  # fmt: skip
     assert out[3].split()[:6] == ["1", "1", "9", "3", "4", "1"]
     assert [line.split(":")[0] for line in out[4:]] == ["memory", "disk", "time"]

@@ -63,16 +63,26 @@ def test_the_state_is_exactly_what_the_arrays_take(fields):
     assert need.state == nbytes((clock, lanes)) and need.total == need.state
 
 
-def test_pixels_take_a_byte_each_in_the_replay():
-    config = dataclasses.replace(SMALL, env="WallDodge-v0", network="coarse_cnn")
+def test_pixels_take_a_byte_each_in_a_plain_replay():
+    config = dataclasses.replace(SMALL, env="WallDodge-v0", network="coarse_cnn", replay="plain")
     pixels = np.prod(dqx.make_environment(config.env).obs_shape)
     # Two observations, and action, reward and discount of 4 bytes each.
     row = 2 * pixels + 3 * 4
     assert state_of(make_programs(config), config).replay == 3 * config.replay_capacity * row
 
 
-def test_a_stack_of_four_frames_takes_hardly_more_replay_than_one():
+def test_a_sketch_takes_three_bytes_and_each_observation_once_takes_one_and_a_share():
     config = dataclasses.replace(SMALL, env="WallDodge-v0", network="coarse_cnn")
+    once = dataclasses.replace(config, replay="once")
+    sketches, single = (state_of(make_programs(c), c).replay for c in (config, once))
+    assert sketches == 3 * config.replay_capacity * (2 * 3 + 3 * 4)
+    # A number more in each row; an eighth as many final ones with a number each, a count, a flag.
+    rows, finals = config.replay_capacity * (3 + 4 * 4), config.replay_capacity // 8 * (3 + 4)
+    assert single == 3 * (rows + finals + 4 + 1)
+
+
+def test_a_stack_of_four_frames_takes_hardly_more_replay_than_one():
+    config = dataclasses.replace(SMALL, env="WallDodge-v0", network="coarse_cnn", replay="plain")
     stacked = dataclasses.replace(config, frame_stack=4)
     one, four = (state_of(make_programs(c), c).replay for c in (config, stacked))
     assert one < four < 1.3 * one

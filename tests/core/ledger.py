@@ -10,9 +10,9 @@ import dqx
 from dqx.agents import policies
 from dqx.core import loop, sampling
 from dqx.core.agent import Agent, AgentState, Learned, Metric
+from dqx.core.forms import example_transition, make_store
 from dqx.core.keys import seed_key
-from dqx.core.loop import example_transition
-from dqx.core.replay import make_replay, make_store
+from dqx.core.replay import make_replay
 from dqx.settings import SETTINGS
 from tests import probes
 
@@ -93,7 +93,7 @@ def run_ledger(warm_up=48, steps=240, hyper=None, sampler=None, **fields):
         config,
         env,
         ledger_agent(config, env.spec(config.num_envs)),
-        make_store(example_transition(env), config.replay_capacity, config.num_envs),
+        make_store(env, config.replay_capacity, config.num_envs),
         (sampler or sampling.SAMPLERS[config.sampling])(config),
     )
     return probes.run_trainer(trainer, hyper or dqx.Hyper(), seed_keys(LANES), warm_up, steps)

@@ -12,8 +12,9 @@ import dqx
 from dqx.compute.diagnostics import effective_ranks, overestimation
 from dqx.core import diagnostics, evaluation, rollout
 from dqx.core.agent import Agent, AgentState, Insight, Now
+from dqx.core.forms import example_transition, make_store
 from dqx.core.keys import seed_key
-from dqx.core.replay import Filled, make_store
+from dqx.core.replay import Filled
 from dqx.core.sampling import Sampler
 from dqx.core.state import Clock, Lane
 from dqx.core.steps import Parts
@@ -83,8 +84,8 @@ def diagnosed(config, agent, params, rows_of_obs, rows=None, filled=None):
     capacity = len(rows_of_obs)
     config = dataclasses.replace(config, replay_capacity=capacity)
     env = dqx.environment_of(config)
-    example = dqx.core.loop.example_transition(env)
-    store, writer = make_store(example, capacity), make_store(example, capacity, capacity)
+    example = example_transition(env)
+    store, writer = make_store(env, capacity), make_store(env, capacity, capacity)
     whole = Filled(jnp.int32(0), jnp.int32(capacity), jnp.int32(capacity))
     sampler = Sampler(None, None, lambda key: (), lambda *_: (rows, None), None)
 

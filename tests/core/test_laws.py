@@ -14,8 +14,9 @@ import pytest
 import dqx
 from dqx.compute.programs import Programs
 from dqx.core import loop, sampling
+from dqx.core.forms import make_store
 from dqx.core.keys import seed_key
-from dqx.core.replay import make_store, ring_rows
+from dqx.core.stores import Ring
 from tests import probes
 from tests.core.ledger import seed_keys, unpacked
 from tests.jaxprs import is_leaf, outputs, touches, traced
@@ -106,6 +107,9 @@ VARIANTS = [
     {"target": "munchausen"},
     {"sampling": "prioritized"},
     {"averaging": "acting", "dense": "noisy"},
+    {"env": "WallDodge-v0", "replay": "sketch", "frame_stack": 2},
+    {"replay": "once", "replay_ends": 91, "n_step": 3},
+    {"env": "Breakout-MinAtar", "replay": "once", "replay_ends": 91, "sampling": "prioritized"},
 ]
 
 
@@ -116,7 +120,7 @@ def config_of(fields):
 @pytest.mark.parametrize("fields", VARIANTS)
 def test_replay_is_only_sliced_into_and_gathered_from(fields):
     config = config_of(fields)
-    rows = ring_rows(CAPACITY, config.num_envs, config.frame_stack)
+    rows = Ring(CAPACITY, config.num_envs, config.frame_stack).num_rows
     reads, writes = replay_accesses(segment_equations(config), rows)
     assert writes == {"dynamic_update_slice"}
     assert reads == {"dynamic_update_slice", "gather"}
@@ -176,6 +180,22 @@ def test_compiled_segment_copies_no_priorities(sampling):
     assert re.search(rf"{leaves}\S* dynamic-update-slice\(", text)
     assert re.search(rf"{leaves}\S* scatter\(", text)
     assert not re.search(rf"= {leaves}\S* copy\(", text)
+
+
+@pytest.mark.long
+def test_compiled_segment_copies_no_final_observations():
+    config = dataclasses.replace(CONFIG, replay="once", replay_ends=90)
+    programs = make_programs(config)
+    clock, lanes = programs.init(range(WIDTH))
+    programs.segment(clock, lanes, hypers(programs), STEPS)
+    text = programs.program("segment", STEPS).as_text()
+    for held in (
+        rf"u32\[{WIDTH},{CAPACITY},\d+\]",
+        rf"u32\[{WIDTH},90,\d+\]",
+        rf"s32\[{WIDTH},90\]",
+    ):
+        assert re.search(rf"= {held}", text)
+        assert not re.search(rf"= {held}\S* copy\(", text), held
 
 
 def test_lanes_are_donated_to_training_and_not_to_evaluation(programs):
@@ -252,7 +272,7 @@ def test_first_round_of_learning_samples_all_that_was_written_and_nothing_else()
         config,
         env,
         agent._replace(learn=learn),
-        make_store(loop.example_transition(env), CAPACITY, config.num_envs),
+        make_store(env, CAPACITY, config.num_envs),
         sampling.uniform(config),
     )
     _, lanes, _, _ = probes.run_trainer(trainer, dqx.Hyper(), seed_keys(1), 16, 8)

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dqx.core.replay import (
-    Filled,
-    ReplayState,
-    make_replay,
-    make_stacked_store,
-    make_store,
-    ring_rows,
-    row_bytes,
-)
-from dqx.core.types import Transition
+from dqx.core.replay import ReplayState, make_replay, row_bytes
+from dqx.core.stores import make_layout, stored_steps
+from tests.core.layouts import filled_to
 from tests.jaxprs import traced
 
 LEVEL = 1e-4  # all but one key in ten thousand pass by chance; keys are fixed
@@ -223,8 +216,8 @@ def test_other_shapes_and_dtypes_are_refused_while_tracing(wrong):
 
 
 def test_row_bytes():
-    # 6 pixels, 1 + 2 booleans of a byte and 1 int8; 2 halves and 2 uint16; 1 int32 and 4 floats.
-    assert row_bytes(MIXED) == (6 + 3 + 1) + 2 * 4 + 4 * 5
+    # 6 pixels, 1 and 2 booleans in a byte each, 1 int8; 2 halves, 2 uint16; 1 int32, 4 floats.
+    assert row_bytes(MIXED) == (6 + 2 + 1) + 2 * 4 + 4 * 5
     assert row_bytes(MIXED) * 10 == sum(
         x.nbytes for x in make_replay(MIXED, 10).init().rows.values()
     )
@@ -239,7 +232,7 @@ def test_starts_as_zeros():
 def test_a_store_writes_and_gathers_what_a_replay_does():
     # The rows alone, for a loop that knows position and size.
     rng = np.random.default_rng(2)
-    replay, store = make_replay(MIXED, 6, 2), make_store(MIXED, 6, 2)
+    replay, store = make_replay(MIXED, 6, 2), stored_steps(make_layout(MIXED, 6, 2))
     state, rows = replay.init(), store.init()
     assert_bit_equal(rows, state.rows)
     for step in range(5):
@@ -249,80 +242,6 @@ def test_a_store_writes_and_gathers_what_a_replay_does():
         assert_bit_equal(rows, state.rows)
     indices = jnp.array([5, 0, 3, 3])
     assert_bit_equal(store.gather(rows, filled, indices), replay.gather(state, indices))
-
-
-def filled_to(written, capacity):
-    return Filled(*(jnp.int32(x) for x in (written % capacity, min(written, capacity), written)))
-
-
-# Stacked observations.
-
-
-def stacked_transitions(shape, dtype, frames, num_envs, steps, rng):
-    """Whole transitions [steps, E] of random frames in episodes of random lengths, and their ages.
-
-    Of three episodes' ends one is a termination; the step after any begins with a new first frame.
-    """
-
-    def frame():
-        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return rng.integers(0, 256, count).astype(np.uint8).view(dtype).reshape(shape)
-
-    stacks, ages = [[frame()] * frames for _ in range(num_envs)], np.zeros(num_envs, np.int32)
-    for _ in range(steps):
-        rows, before = [], ages.copy()
-        for i in range(num_envs):
-            after = [*stacks[i][1:], frame()]
-            end = rng.random() < 0.3
-            obs, next_obs = (np.concatenate(stack, axis=-1) for stack in (stacks[i], after))
-            discount = np.float32(not (end and rng.random() < 1 / 3))
-            action = np.int32(rng.integers(3))
-            rows.append(Transition(obs, action, np.float32(rng.normal()), discount, next_obs))
-            stacks[i], ages[i] = ([frame()] * frames, 0) if end else (after, ages[i] + 1)
-        yield jax.tree.map(lambda *xs: np.stack(xs), *rows), before
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "frames", "num_envs"),
-    [((3, 2, 2), np.uint8, 4, 1), ((3, 2, 1), np.uint8, 2, 3), ((5,), np.float32, 4, 3),
-     ((2,), np.float32, 6, 1)],
-)  # fmt: skip
-def test_stacks_are_rebuilt_to_the_bits_of_a_store_of_whole_ones(shape, dtype, frames, num_envs):
-    rng, capacity = np.random.default_rng(frames + num_envs), 12
-    whole = (*shape[:-1], shape[-1] * frames)
-    obs, number = jax.ShapeDtypeStruct(whole, dtype), jax.ShapeDtypeStruct((), jnp.float32)
-    example = Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
-    naive = make_store(example, capacity, num_envs)
-    store = make_stacked_store(example, frames, capacity, num_envs)
-
-    @jax.jit
-    def step(both, now, after, new, age, indices):
-        both = [s.write(rows, now, new, age) for s, rows in zip((naive, store), both, strict=True)]
-        found = [
-            s.gather(rows, after, indices) for s, rows in zip((naive, store), both, strict=True)
-        ]
-        return both, found
-
-    both, kept_to_the_oldest = [naive.init(), store.init()], 0
-    steps = stacked_transitions(shape, dtype, frames, num_envs, 4 * capacity, rng)
-    for written, (new, age) in zip(range(0, 10**9, num_envs), steps, strict=False):
-        size = min(written + num_envs, capacity)
-        # Every row there is, in any order.
-        indices = jnp.asarray(rng.permutation(np.arange(capacity) % size), jnp.int32)
-        now, after = filled_to(written, capacity), filled_to(written + num_envs, capacity)
-        both, (expected, found) = step(both, now, after, new, age, indices)
-        assert_bit_equal(found, expected)
-        kept_to_the_oldest += written + num_envs > capacity + (frames - 1) * num_envs
-    assert kept_to_the_oldest > capacity  # the ring has gone round, and its history been used
-
-
-def test_a_stack_costs_one_frame_and_a_few_rows_of_history():
-    obs, number = jax.ShapeDtypeStruct((8, 8, 4), jnp.uint8), jax.ShapeDtypeStruct((), jnp.float32)
-    example = Transition(obs, jax.ShapeDtypeStruct((), jnp.int32), number, number, obs)
-    rows = jax.eval_shape(make_stacked_store(example, 4, 90, 3).init)
-    # Two frames, and action, reward, discount and age of 4 bytes each.
-    assert ring_rows(90, 3, 4) == 99 and ring_rows(90, 3) == 90
-    assert {x.shape for x in rows.values()} == {(99, 2 * 64), (99, 4)}
 
 
 # What the programs cost.

@@ -7,67 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqx.core import returns
-from dqx.core.replay import Filled
-from dqx.core.types import Transition
+from dqx.core import returns, stores
+from tests.core.layouts import FORMS, filled_to, number_store, recorded, stacked, written
 from tests.oracles import returns as oracle
 
 GAMMA = 0.9
-EXAMPLE = Transition(
-    jax.ShapeDtypeStruct((1,), jnp.float32),
-    jax.ShapeDtypeStruct((), jnp.int32),
-    jax.ShapeDtypeStruct((), jnp.float32),
-    jax.ShapeDtypeStruct((), jnp.float32),
-    jax.ShapeDtypeStruct((1,), jnp.float32),
-)
 
 
-def stacked(history, frames):
-    """Observations as stacks of a history's numbers, the episode's first in place of earlier."""
-    steps = np.arange(history["obs"].shape[1])[None, :, None]
-    layers = [
-        np.take_along_axis(history["obs"], steps - np.minimum(history["age"], back), axis=1)
-        for back in range(frames - 1, -1, -1)
-    ]
-    stack = np.stack(layers, axis=-1).astype(np.float32)
-    after = history["next_obs"][..., None].astype(np.float32)
-    return stack, np.concatenate([stack[..., 1:], after], axis=-1)
-
-
-def written(store, history, capacity, frames):
-    """The rows of a store of every layout after all steps, and how far they are filled."""
-    obs, next_obs = stacked(history, frames)
-    discount = 1.0 - history["terminated"].astype(np.float32)
-    steps = Transition(obs, history["action"], history["reward"], discount, next_obs)
-    num_envs = obs.shape[2]
-
-    def one(steps, age):
-        def add(rows, now):
-            t, step, age = now
-            at = Filled(
-                (t * num_envs) % capacity, jnp.minimum(t * num_envs, capacity), t * num_envs
-            )
-            return store.write(rows, at, step, age), None
-
-        times = jnp.arange(age.shape[0])
-        return jax.lax.scan(add, store.init(), (times, steps, age))[0]
-
-    return jax.jit(jax.vmap(one))(steps, history["age"])
-
-
-def check_store(layouts, steps, envs, capacity, n, frames, seed=0, gamma=GAMMA, sample=40):
+def check_store(
+    layouts, steps, envs, capacity, n, frames, form="plain", seed=0, gamma=GAMMA, sample=40
+):
     """Compares every row that is kept with brute force, and a sample with slow brute force."""
     history = oracle.histories(np.random.default_rng(seed), layouts, steps, envs)
-    example = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((frames,) if x.shape else (), x.dtype), EXAMPLE
-    )
-    store = returns.make_n_step_store(example, n, capacity, envs, frames)
-    rows = written(store, history, capacity, frames)
+    store = number_store(form, capacity, envs, frames, n)
+    rows, newest = written(store, history, capacity, frames)
     total = steps * envs
     size = min(total, capacity)
-    filled = Filled(*(jnp.int32(x) for x in (total % capacity, size, total)))
-    indices = jnp.arange(size)
-    found, lengths = jax.jit(jax.vmap(lambda r: store.returns(r, filled, indices)))(rows)
+    filled, indices = filled_to(total, capacity), jnp.arange(size)
+    read = jax.jit(jax.vmap(lambda rows, newest: store.returns(rows, filled, indices, newest)))
+    found, lengths = read(rows, newest)
     fold = functools.partial(returns.folded, gamma=jnp.float32(gamma))
     reward, discount = jax.jit(jax.vmap(jax.vmap(fold)))(found.reward, found.discount, lengths)
 
@@ -105,17 +63,19 @@ CASES = [  # steps, environments, capacity, n, frames
 LONG = [(40, 4, 32, n, frames) for n in (2, 3, 10) for frames in (1, 3)]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES[:3])
-def test_transitions_of_several_steps_equal_brute_force(case):
-    lengths, history = check_store(60, *case)
+def test_transitions_of_several_steps_equal_brute_force(case, form):
+    lengths, history = check_store(60, *case, form)
     assert set(lengths.flat) == set(range(1, case[3] + 1))
     assert history["terminated"].any() and (history["ends"] & ~history["terminated"]).any()
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", [*CASES, *LONG])
-def test_transitions_of_ten_thousand_layouts_equal_brute_force(case):
-    check_store(10_000, *case, seed=1, sample=400)
+def test_transitions_of_ten_thousand_layouts_equal_brute_force(case, form):
+    check_store(10_000, *case, form, seed=1, sample=400)
 
 
 # Wrong ways of folding, by what they make of rewards and discount.
@@ -149,26 +109,30 @@ def test_wrong_discounts_would_be_noticed(name, monkeypatch):
 
 
 def test_joined_episodes_would_be_noticed(monkeypatch):
-    real = returns.columns
+    real = stores.columns
 
     def no_beginnings(rows, indices, place):
         found = real(rows, indices, place)
         return jnp.ones_like(found) if found.dtype == jnp.int32 else found
 
-    monkeypatch.setattr(returns, "columns", no_beginnings)
+    monkeypatch.setattr(stores, "columns", no_beginnings)
     with pytest.raises(AssertionError, match="Not equal to tolerance|Arrays are not equal"):
         check_store(10, *CASES[0])
 
 
 def test_no_transition_reaches_over_the_newest_step():
-    store = returns.make_n_step_store(EXAMPLE, 3, 8)
+    store = number_store("plain", 8, n=3)
+    step = jax.tree.map(
+        lambda x: x[0],
+        recorded(store, oracle.histories(np.random.default_rng(0), 1, 1, 1), 1)[0][0],
+    )
     rows = store.init()
     for t in range(12):  # the last four steps lie before the four oldest ones
-        step = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), EXAMPLE)
-        at = Filled(jnp.int32(t % 8), jnp.int32(min(t, 8)), jnp.int32(t))
-        rows = store.write(rows, at, step, jnp.array([t], jnp.int32))
-    filled = Filled(jnp.int32(4), jnp.int32(8), jnp.int32(12))
-    _, lengths = store.returns(rows, filled, jnp.arange(8))
+        new = jax.tree.map(lambda x: x[0], step)
+        rows = store.write(
+            rows, filled_to(t, 8), new, jnp.array([t], jnp.int32), jnp.array([False])
+        )
+    _, lengths = store.returns(rows, filled_to(12, 8), jnp.arange(8), None)
     np.testing.assert_array_equal(lengths, [3, 3, 2, 1, 3, 3, 3, 3])
 
 

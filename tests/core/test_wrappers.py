@@ -12,7 +12,7 @@ import scipy.stats
 import dqx
 from dqx.core import loop, sampling, wrappers
 from dqx.core.environment import Wrappers
-from dqx.core.replay import make_stacked_store
+from dqx.core.forms import make_store
 from dqx.settings import Config, ConfigError
 from tests import probes
 from tests.core.ledger import seed_keys
@@ -129,7 +129,8 @@ def test_sticky_actions_are_a_coin_and_what_was_taken_last(drift_step):
         taken = last if sticks else action
         inner = (fresh[0], fresh[1].inner)
         expected = drift_step(step_key, state.inner, jnp.int32(taken), inner)
-        assert_equal(found._replace(state=found.state.inner), expected)
+        inside = {name: getattr(found, name).inner for name in ("state", "final_state")}
+        assert_equal(found._replace(**inside), expected)
         stuck[sticks, ended(found)] += 1
         last = None if ended(found) else int(taken)
     assert all(stuck[sticks, over] for sticks in (False, True) for over in (False, True))
@@ -277,7 +278,7 @@ def test_training_learns_from_stacks_of_one_episode_each():
         config,
         env,
         agent._replace(learn=learn),
-        make_stacked_store(loop.example_transition(env), 3, 40, 2),
+        make_store(env, 40, 2),
         sampling.uniform(config),
     )
     probes.run_trainer(trainer, dqx.Hyper(), seed_keys(1), 20, 120)

@@ -62,6 +62,8 @@ ALLOWED = {
     "updates_per_train": AT_LEAST_1,
     "batch_size": AT_LEAST_1,
     "replay_capacity": AT_LEAST_1,
+    "replay": among("auto", "plain", "sketch", "once"),
+    "replay_ends": AT_LEAST_0,
     "sampling": among("uniform", "newest", "prioritized", "ranked"),
     "rank_period": AT_LEAST_1,
     "n_step": AT_LEAST_1,

@@ -271,6 +271,12 @@ OWNED = {
         {"agent": "roller"},
         "agents with a replay (dqn, qr, tabular), and agent is roller",
     ),
+    "replay": (
+        "plain",
+        {"agent": "roller"},
+        "agents with a replay (dqn, qr, tabular), and agent is roller",
+    ),
+    "replay_ends": (9, {}, "replays with final observations (once), and replay is auto"),
     "rank_period": (5, {}, "samplings with ranks (ranked), and sampling is uniform"),
     "priority_floor": (
         0.1,
@@ -332,6 +338,7 @@ def test_a_setting_with_its_owner_passes(name, roller):
         **{name: {"sampling": "prioritized"} for name in OWNED if name.startswith("priority_")},
         "rank_period": {"sampling": "ranked"},
         "average_decay": {"averaging": "evaluation"},
+        "replay_ends": {"replay": "once"},
     }
     validate(*changed(**{name: value}, **owner.get(name, {})))
 

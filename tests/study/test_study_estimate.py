@@ -63,9 +63,10 @@ def test_memory_is_that_of_the_chunks_side_by_side(estimate):
     config = estimate.plan.points[0].config
     programs = programs_for(config, select_devices("cpu:1")[0], 0)
     clock, lanes = programs.init(np.arange(4))
-    observation, rest = 4 * 4, 4 + 4 + 1  # float32; action, reward and a flag
+    observation, rest = 4 * 4, 3 * 4  # float32; action, reward and discount
     replay = 4 * TINY.replay_capacity * (2 * observation + rest)
     for group in estimate.groups:
+        assert group.transition_bytes == 2 * observation + rest
         assert replay < group.chunk_bytes < 2 * replay
     assert estimate.groups[0].chunk_bytes == real_bytes((clock, lanes))
     assert estimate.memory_bytes == 2 * max(group.chunk_bytes for group in estimate.groups)
@@ -344,9 +345,10 @@ def test_the_command_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch):
     assert out[0] == "mine: 2 configurations x 20 seeds = 40 runs, 21,120 environment steps"
     assert out[1:3] == ["  learning_rate=0.001", "  learning_rate=0.01"]
     assert re.split("  +", out[3]) == [
-        "PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK", "TIME"
+        "PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES", "MEMORY A CHUNK",
+        "A TRANSITION", "TIME"
     ]  # fmt: skip
-    assert re.fullmatch(r"1 +2 +40 +10 +4 +\d+ +\d+ KiB +0:\d\d:\d\d", out[4])
+    assert re.fullmatch(r"1 +2 +40 +10 +4 +\d+ +\d+ KiB +44 B +0:\d\d:\d\d", out[4])
     assert re.fullmatch(r"memory: \d+ KiB at a time, [\d.]+ GiB free", out[5])
     assert re.fullmatch(r"disk: \d+ KiB, checkpoints included", out[6])
     assert re.fullmatch(r"time: about 0:\d\d:\d\d, 1 x compiling included", out[7])
