@@ -105,7 +105,7 @@ def kill(folder: Path) -> list[dict[str, Any]]:
 
 def gravity(folder: Path) -> list[dict[str, Any]]:
     """As many runs with a traced gravity and with the environment's own, three times in turn."""
-    base = {"preset": "cartpole", "total_steps": 40_000, "eval_period": 0}
+    base = {"preset": "cartpole/one-step", "total_steps": 40_000, "eval_period": 0}
     plain = {"name": "plain", "seeds": 192, "base": base}
     grid = {"name": "grid", "seeds": 64, "base": base, "grid": {"env": {"gravity": GRAVITIES}}}
     ratios, rates, segments = [], [], []
@@ -135,7 +135,7 @@ def load(folder: Path) -> list[dict[str, Any]]:
         "name": "load",
         "seeds": 2000,
         "base": {
-            "preset": "cartpole",
+            "preset": "cartpole/one-step",
             "hidden_sizes": [8],
             "total_steps": 3_200,
             "learning_starts": 32,

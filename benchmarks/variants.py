@@ -3,11 +3,11 @@
     python benchmarks/variants.py
     python benchmarks/variants.py --variants dueling,c51 --json benchmarks/results/variants.json
 
-A variant is a preset with ``base = "cartpole"``: what it sets is laid over ``--preset``, so that a
-new one is measured without a line here. Variants take turns in one process, with a chunk in every
-place as training runs them (the 32 seeds of a preset are as many chunks after one another), and
-each turn is related to the plain one's beside it; ratios are medians over the turns, compile time
-apart.
+A variant is a preset with ``base = "cartpole/one-step"``: what it sets is laid over ``--preset``,
+so that a new one is measured without a line here. Variants take turns in one process, with a chunk
+in every place as training runs them (the 32 seeds of a preset are as many chunks after one
+another), and each turn is related to the plain one's beside it; ratios are medians over the turns,
+compile time apart.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def variants() -> dict[str, dict[str, Any]]:
 
     found: dict[str, dict[str, Any]] = {"plain": {}}
     for name in preset_names():
-        if preset_about(name).base == "cartpole":
+        if preset_about(name).base == "cartpole/one-step":
             found[name.removeprefix("cartpole/")] = presets.own_fields(name)
     return found
 

@@ -55,13 +55,13 @@ class Game(NamedTuple):
 
 
 GAMES = {
-    "cartpole": Game("cartpole", ends=(0.0, 500.0)),
+    "cartpole": Game("cartpole/one-step", ends=(0.0, 500.0)),
     # No policy's return is known to be the best.
     "mountain-car": Game("mountain-car", support=(-100.0, 0.0)),
     # A taxi that only drives about loses 1 a step, up to the time limit.
-    "taxi": Game("taxi", ends=(-200.0, 7.93), support=(-100.0, 20.0)),
+    "taxi": Game("taxi", {"sampling": "uniform"}, ends=(-200.0, 7.93), support=(-100.0, 20.0)),
     "catch": Game(
-        "cartpole",
+        "cartpole/one-step",
         {"env": "Catch-bsuite", "total_steps": 100_000},
         ends=(-1.0, 1.0),
         support=(-1.0, 1.0),
@@ -136,7 +136,7 @@ def planned(
         for variant in [name for name in found if name in wanted]:
             name = f"{game}/{variant}"
             budget = {} if steps is None else {"total_steps": steps}
-            base = {**found[variant], **GAMES[game].changes, **budget}
+            base = {**GAMES[game].changes, **found[variant], **budget}
             if "importance_steps" in base:  # weights make up for sampling wholly at the end
                 config, _ = dqx.preset(base["preset"])
                 base["importance_steps"] = base.get("total_steps", config.total_steps)

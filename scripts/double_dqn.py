@@ -11,7 +11,7 @@ import dqx
 def main() -> None:
     """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="cartpole")
+    parser.add_argument("--preset", default="cartpole/one-step")
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument(
         "--steps", type=int, help="environment steps a seed (default: the preset's)"

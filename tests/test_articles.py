@@ -204,6 +204,7 @@ def test_bars_are_those_of_the_presets(script, tmp_path):
     presets = script.chosen(None, bars=True)
     assert {name: preset_about(name).bar for name in presets} == {
         "acrobot": -100, "frozen-lake": 0.7, "cartpole": 475, "cartpole/cleanrl": 490,
+        "cartpole/one-step": 475,
         "mountain-car": -115, "taxi": 7.8, "taxi/tabular": 7.9, "wall-dodge": 48,
         "wall-dodge-80": 36, "cartpole/munchausen": 475, "cartpole/n-step": 475,
         "cartpole/per": 475, "cartpole/dueling": 475, "cartpole/noisy": 475, "cartpole/c51": 475,

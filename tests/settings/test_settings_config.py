@@ -180,7 +180,7 @@ def test_records_are_plain_and_complete():
 def test_presets_hold_what_their_files_say(real_agents):
     files = (Path(dqx.settings.__file__).parent / "presets").glob("*.toml")
     tables = [(k, v) for file in files for k, v in tomllib.loads(file.read_text("utf-8")).items()]
-    assert tuple(sorted(name for name, _ in tables)) == preset_names() and len(tables) == 35
+    assert tuple(sorted(name for name, _ in tables)) == preset_names() and len(tables) == 36
     for name, table in tables:
         config, hyper = preset(name)
         about = preset_about(name)
@@ -209,13 +209,15 @@ def test_what_presets_say_of_themselves(real_agents):
 
 
 def test_a_preset_has_the_fields_of_its_base_where_it_sets_none(real_agents):
-    base, own = preset("cartpole"), presets.own_fields("cartpole/qr")
+    base, own = preset("cartpole/one-step"), presets.own_fields("cartpole/qr")
     assert preset("cartpole/qr") == override(*base, **own)
     assert preset("cartpole/qr")[0].hidden_sizes == base[0].hidden_sizes == (64, 64)
     assert own["gamma"] == preset("cartpole/qr")[1].gamma != base[1].gamma
     assert not own.keys() & {"env", "base", "about"}
-    assert presets.preset_fields("cartpole/qr") == {**presets.own_fields("cartpole"), **own}
-    assert preset_about("cartpole/qr").base == "cartpole" and preset_about("cartpole").base == ""
+    fields = {**presets.own_fields("cartpole/one-step"), **own}
+    assert presets.preset_fields("cartpole/qr") == fields
+    assert preset_about("cartpole/qr").base == "cartpole/one-step"
+    assert preset_about("cartpole/one-step").base == ""
 
 
 @pytest.mark.parametrize(
