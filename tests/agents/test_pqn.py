@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import dqx
-from dqx.agents import pqn
+from dqx.agents import optimizers, pqn
 from dqx.core import rollout, steps
 from dqx.core.keys import seed_key
 from dqx.settings import ConfigError
@@ -182,6 +182,25 @@ def test_the_twins_gradient_equals_finite_differences():
             array[index] = original
             slope = (values[0] - values[1]) / 2e-6
             np.testing.assert_allclose(grad[name][index], slope, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.long
+def test_radam_is_that_of_the_paper():
+    rng = np.random.default_rng(0)
+    params = {"a": np.zeros((3, 2), np.float32), "b": np.zeros(5, np.float32)}
+    config, hyper = settled(optimizer_epsilon=1e-3, learning_rate=1.0)
+    rule = optimizers.make_optimizer(config, hyper, jnp.int32(0))
+    step = quickly(rule.update)
+    state, memory = rule.init(params), twin.fresh([params])
+    memory = {**jax.tree.map(np.float64, memory), "count": 0}
+    for count in range(1, 41):
+        grads = {k: rng.normal(size=v.shape).astype(np.float32) for k, v in params.items()}
+        changes, state = step(grads, state)
+        (expected,) = twin.radam([jax.tree.map(np.float64, grads)], memory, 1.0, epsilon=1e-3)
+        # Its first rectified steps lose digits where nearly equal lengths are subtracted.
+        for name, value in changes.items():
+            rtol = 2e-2 if 5 < count < 12 else 2e-3
+            np.testing.assert_allclose(value, expected[name], rtol=rtol, atol=1e-6)
 
 
 # --- Shuffles.

@@ -66,8 +66,10 @@ def test_its_memory_is_measured_without_a_replay():
     need = measure(programs, CONFIG)
     assert need.replay == 0 and need.working > 0
     # Rows of a round are working memory: more environments need more of it.
-    more = dataclasses.replace(CONFIG, num_envs=64, train_period=512)
+    more = dataclasses.replace(
+        CONFIG, num_envs=32, train_period=256, batch_size=64, log_period=256, eval_period=0
+    )
     wider = Programs(more, dqx.environment_of(more), programs.device, 0)
-    assert measure(wider, more).working > 4 * need.working
+    assert measure(wider, more).working > 2 * need.working
     message = str(refusal(CONFIG, need, Limit(need.total, "memory")))
     assert "replay" not in message and "chunk_width=1 trains fewer seeds" in message
