@@ -142,8 +142,8 @@ class Engine:
         self._sinks.row(Row(task.points, task.seeds, step, metrics))
         self._report()
 
-    def due(self, stop: threading.Event, last: float, config: Config) -> bool:
-        wanted = stop.is_set() and math.isfinite(self.pause)
+    def due(self, stopping: bool, last: float, config: Config) -> bool:
+        wanted = stopping and math.isfinite(self.pause)
         pause = max(self.pause, self._costs.get(config, 0.0) / CHECKPOINT_SHARE)
         return wanted or time.monotonic() - last >= pause
 

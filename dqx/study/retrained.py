@@ -1,7 +1,6 @@
 """Runs of a study trained again by an executor: each alone, elsewhere than before if it can be."""
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +83,7 @@ class _Desk:
     def row(self, task: Task, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         pass
 
-    def due(self, stop: threading.Event, last: float, config: Config) -> bool:
+    def due(self, stopping: bool, last: float, config: Config) -> bool:
         return False
 
     def save(self, task: Task, state: Callable[[], Saved | State]) -> float:

@@ -56,8 +56,8 @@ class Desk(Protocol):
     def row(self, task: Task, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         """A row of metrics, ``{name: [w]}``; one that was there before a loss is passed over."""
 
-    def due(self, stop: threading.Event, last: float, config: Config) -> bool:
-        """Whether it is time for a checkpoint, the one before being written at ``last``."""
+    def due(self, stopping: bool, last: float, config: Config) -> bool:
+        """Whether it is time for a checkpoint: when stopping, or long after the one at ``last``."""
 
     def save(self, task: Task, state: Callable[[], Saved | State]) -> float:
         """Writes a checkpoint, one state at a time in memory; when that was over."""

@@ -16,6 +16,7 @@ from dqx.settings import ConfigError
 from dqx.study import identity, schedule
 from dqx.study.background import Stopped, over_places
 from dqx.study.executors import Desk, Executor, Work
+from dqx.study.executors.training import Moment, trained
 from dqx.study.folder import Folder
 from dqx.study.host import machine
 from dqx.study.kinds import MachineKind
@@ -127,23 +128,22 @@ def _train_chunk(programs: Programs, task: Task, desk: Desk, stop: threading.Eve
             told = time.monotonic()
             desk.phase(f"evaluating: {over:,} of {episodes:,} episodes over, step {steps:,}")
         # Once in an evaluation the state before it is saved: it does not change any more.
-        return stop.is_set() or (kept < step and desk.due(stop, last, config))
+        return stop.is_set() or (kept < step and desk.due(False, last, config))
 
     saved = desk.restored(task, programs)
     session = Session(programs, config, task.chunk, on_row, saved, on_wait)
     kept = 0 if saved is None else session.step
     del saved  # a replay may fill a good part of the memory
     last = desk.began(task, session.collected)
-    while True:
-        before = session.step
-        session.advance()
-        if every and session.step // every > before // every:
+
+    def due(stopping: bool) -> bool:
+        return desk.due(stopping, last, config)
+
+    for moment in trained(session, every, due, stop.is_set):
+        if moment is Moment.SNAPSHOT:
             desk.snapshot(task, session.step, session.params())
-        if session.finished:
-            break
-        if desk.due(stop, last, config):
-            session.settle()  # which is training, no part of the cost
+        elif moment is Moment.SAVE:
             last, kept = desk.save(task, session.save), session.step
-        if stop.is_set():
+        elif moment is Moment.STOPPED:
             raise Stopped
     desk.finish(task, session.result(), machine())

@@ -34,6 +34,7 @@ from dqx.settings import ConfigError
 from dqx.study import checkpoint, identity, schedule
 from dqx.study.checkpoint import State
 from dqx.study.engine import CHECKPOINT_SHARE
+from dqx.study.executors.training import Moment, trained
 from dqx.study.host import machine
 from dqx.study.plan import Plan
 from dqx.study.point import point_of, point_record
@@ -186,26 +187,26 @@ class Worker:
         del saved, state  # a replay may fill a good part of the memory
         messages.add("began", session.collected)
         last, pause = time.monotonic(), order["pause"]
-        while True:
-            before = session.step
-            session.advance()
-            if every and session.step // every > before // every:
+
+        def due(stopping: bool) -> bool:
+            wanted = stopping and math.isfinite(pause)
+            return wanted or time.monotonic() - last >= pause
+
+        for moment in trained(session, every, due, self._stop.is_set):
+            if moment is Moment.SNAPSHOT:
                 messages.add("snapshot", session.step, flatten(session.params()))
-            if session.finished:
-                messages.add("result", result_message(session.result()))
-                return
-            stopping = self._stop.is_set()
-            if (stopping and math.isfinite(pause)) or time.monotonic() - last >= pause:
-                session.settle()  # which is training, no part of the cost
+            elif moment is Moment.SAVE:
                 started = time.monotonic()
                 messages.add("state", *checkpoint.packed(session.save()))
                 yield
                 last = time.monotonic()
                 pause = max(order["pause"], (last - started) / CHECKPOINT_SHARE)
-            if stopping:
+            elif moment is Moment.FINISHED:
+                messages.add("result", result_message(session.result()))
+            elif moment is Moment.STOPPED:
                 messages.add("stopped")
-                return
-            yield
+            else:
+                yield
 
 
 def _told(error: Exception) -> str:
