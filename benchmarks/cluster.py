@@ -88,10 +88,13 @@ class Nodes:
     def __init__(self, count: int) -> None:
         from ray.cluster_utils import Cluster
 
+        from dqx.study.executors.cluster import quiet_forks
+
         head = {"num_cpus": 0, "object_store_memory": 300 * 2**20, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        for _ in range(count):
-            self._cluster.add_node(num_cpus=1, object_store_memory=300 * 2**20)
+        with quiet_forks():
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+            for _ in range(count):
+                self._cluster.add_node(num_cpus=1, object_store_memory=300 * 2**20)
         self.address = self._cluster.address
 
     def __enter__(self) -> "Nodes":

@@ -257,13 +257,14 @@ def _row_groups(
     kind: str, order: Sequence[int], held: Mapping[int, "Held | _Once"]
 ) -> Iterator[dict[int, Any]]:
     """The tables of chunks that share a row group, by chunk."""
-    group: dict[int, Any] = {}
+    group, size = dict[int, Any](), 0
     for chunk in order:
         (piece,) = held[chunk].pieces(kind, {chunk})
         group[chunk] = piece.table
-        if sum(table.nbytes for table in group.values()) >= ROW_GROUP:
+        size += piece.table.nbytes  # which takes a moment, and a group may have hundreds of them
+        if size >= ROW_GROUP:
             yield group
-            group = {}
+            group, size = {}, 0
     if group:
         yield group
 

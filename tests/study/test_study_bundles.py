@@ -19,6 +19,7 @@ from dqx.study import StudyError, StudyWarning, finish, held, load, merge
 from dqx.study.audit import audit
 from dqx.study.audit_runs import audit_chunk
 from dqx.study.folder import Folder, ForeignRecord, read_plan_record
+from dqx.study.held import Piece
 from dqx.study.merge import Merger
 from dqx.study.schedule import groups
 from dqx.study.sealed import read_sealed, write_sealed
@@ -469,6 +470,27 @@ def test_thousands_of_runs_are_few_files_through_kills_and_damage(tmp_path, monk
 
 
 # --- When chunks are merged.
+
+
+def test_each_chunk_of_a_row_group_is_weighed_once(monkeypatch):
+    """A row group of small chunks has hundreds of them."""
+    asked = []
+
+    class Weighed:
+        @property
+        def nbytes(self):
+            asked.append(self)
+            return 10
+
+    class Held:
+        def pieces(self, kind, chunks):
+            yield Piece(tuple(chunks), (1,), Weighed(), [])
+
+    monkeypatch.setattr(merge, "ROW_GROUP", 1_000)
+    order = [*range(5, 255)]
+    groups = [*merge._row_groups("metrics", order, dict.fromkeys(order, Held()))]
+    assert [len(group) for group in groups] == [100, 100, 50] and len(asked) == 250
+    assert [chunk for group in groups for chunk in group] == order
 
 
 class Sized(NamedTuple):

@@ -4,6 +4,7 @@ This process plans and is the only one that writes the study's folder. Ray is im
 and this file only when a cluster is named.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -11,7 +12,7 @@ import re
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -226,6 +227,17 @@ class Ray:
                     return said[0]
 
 
+@contextlib.contextmanager
+def quiet_forks() -> Iterator[None]:
+    """Lets Ray start processes without a warning of JAX.
+
+    They are other programs at once, so that the threads of this one do not matter to them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        yield
+
+
 def _connect(ray: Any, address: str) -> None:
     """Connects Ray to a cluster, or starts one on this machine.
 
@@ -242,9 +254,7 @@ def _connect(ray: Any, address: str) -> None:
     if kind not in ("auto", "local"):
         _check_reachable(kind, int(count))
     try:
-        with warnings.catch_warnings():
-            # What Ray starts is another program at once, so that JAX's threads do not matter.
-            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        with quiet_forks():
             if kind == "local":
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells nobody of it
                 ray.init(address="local", num_cpus=int(count), include_dashboard=False, **quiet)
