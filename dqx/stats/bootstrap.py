@@ -16,7 +16,8 @@ from dqx.stats.samples import (
     NanPolicy,
     Statistic,
     by_count,
-    check,
+    check_level,
+    check_resamples,
     clean,
     generator,
     iqm,
@@ -68,7 +69,8 @@ def bootstrap_interval(
 
     Source: Efron and Tibshirani 1993, chapter 13.
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     return percentiles(resampled(clean(values, nan), statistic, resamples, generator(seed)), level)
 
 

@@ -21,8 +21,9 @@ from dqx.stats.samples import (
     NanPolicy,
     Statistic,
     applied,
-    check,
+    check_level,
     check_pairs,
+    check_resamples,
     clean,
     finite_of,
     generator,
@@ -73,7 +74,8 @@ def difference(
     Source: Zou and Donner 2008, "Construction of confidence limits about effect measures" (putting
     two intervals together).
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     rng = generator(seed)
     a, b = clean(x, nan), clean(y, nan)
     known = statistic is iqm or statistic is np.mean
@@ -158,7 +160,8 @@ def probability_of_improvement(
     Sources: Agarwal et al. 2021, section 4.3 (here for one task); Newcombe 2006, "Confidence
     intervals for an effect size measure based on the Mann-Whitney statistic", part 2, method 5.
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     if np.ndim(x) == 2 and not paired:
         return improvement_over_tasks(x, y, level=level, resamples=resamples, seed=seed, nan=nan)
     rng = generator(seed)
@@ -240,7 +243,8 @@ def performance_profile(
 
     Source: Agarwal et al. 2021, section 4.2 (here for one task).
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     scores = finite_of(vector(values, nan, "values"), "values")
     taus = vector(thresholds, "raise", "thresholds")
     above = (scores[:, None] > taus).astype(np.float64)

@@ -9,7 +9,16 @@ import numpy.typing as npt
 from dqx.stats.arguments import public
 from dqx.stats.bootstrap import draw_ranks, rank_counts
 from dqx.stats.intervals import interval, normal_quantile
-from dqx.stats.samples import FloatArray, NanPolicy, Statistic, check, clean, generator, iqm
+from dqx.stats.samples import (
+    FloatArray,
+    NanPolicy,
+    Statistic,
+    check_level,
+    check_resamples,
+    clean,
+    generator,
+    iqm,
+)
 
 _BLOCK = 4_000_000
 
@@ -86,7 +95,8 @@ def simultaneous_band(
     Source: Montiel Olea and Plagborg-Moller 2019, "Simultaneous confidence bands: theory,
     implementation, and an application to SVARs" (the sup-t band).
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     if nan == "drop":
         raise ValueError("nan is 'drop': a band over whole curves needs every point; give a number")
     array = clean(values, nan)

@@ -24,7 +24,8 @@ from dqx.stats.samples import (
     Statistic,
     applied,
     by_count,
-    check,
+    check_level,
+    check_resamples,
     checked_bounds,
     clean,
     finite_of,
@@ -108,7 +109,8 @@ def interval(
     Raises:
         ValueError: no seeds, non-finite values under "raise", or an argument out of range.
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     _check_statistic(statistic)
     array = clean(values, nan)
     bounds = _bounds_of(bounds, array)

@@ -17,8 +17,9 @@ from dqx.stats.intervals import center_and_error, normal_quantile, student_quant
 from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
-    check,
+    check_level,
     check_pairs,
+    check_resamples,
     finite_of,
     generator,
     iqm,
@@ -58,7 +59,7 @@ def wrong_winner(
     Raises:
         ValueError: as `iqm`, for sizes below 1, and where "drop" leaves no seed.
     """
-    check(0.95, resamples)
+    check_resamples(resamples)
     x, y = _sides(a, b, paired, nan)
     right = np.sign(iqm(x) - iqm(y))
     rng = generator(seed)
@@ -117,7 +118,8 @@ def seeds_needed(
     for name, share in (("power", power), ("level", level)):
         if not 0 < share < 1:
             raise ValueError(f"{name} is {share}: give a probability between 0 and 1")
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     if not 2 <= most <= MOST_SEEDS:
         raise ValueError(f"most is {most}: give 2 to {MOST_SEEDS:,} seeds")
     x, y = _sides(a, b, paired, nan)

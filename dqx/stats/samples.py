@@ -56,10 +56,14 @@ def iqm(values: npt.ArrayLike, axis: int = 0, *, nan: NanPolicy = "raise") -> Fl
     return applied(clean(seeds_first(values, axis), nan), trimmed_mean)
 
 
-def check(level: float, resamples: int) -> None:
-    """Raise ValueError for a level or a number of resamples that makes no sense."""
+def check_level(level: float) -> None:
+    """Raise ValueError for a level that makes no sense."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: give a probability between 0 and 1, such as 0.95")
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise ValueError for a number of resamples that makes no sense."""
     if not 1 <= resamples <= MOST_DRAWS:
         raise ValueError(
             f"resamples is {resamples}: give at least 1 and at most {MOST_DRAWS:,}; 2000 suits "

@@ -12,8 +12,8 @@ from dqx.stats.samples import (
     FloatArray,
     NanPolicy,
     applied,
-    check,
     check_finite,
+    check_level,
     clean,
     finite_of,
     seeds_first,
@@ -63,7 +63,7 @@ def quantile(
 
     Source: David and Nagaraja 2003, "Order Statistics", section 7.1.
     """
-    check(level, 1)
+    check_level(level)
     _check_share(share)
     rising = np.sort(finite_of(vector(values, nan, "values"), "values"))
     n = rising.size
@@ -153,7 +153,7 @@ def share_reaching(
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    check(level, 1)
+    check_level(level)
     check_finite(bar=bar)
     scores = finite_of(vector(values, nan, "values"), "values")
     share: FloatArray = np.array(np.mean(scores >= bar))

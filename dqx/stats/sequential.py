@@ -17,7 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dqx.stats.arguments import public
-from dqx.stats.samples import FloatArray, check, check_finite, check_pairs, checked_bounds, vector
+from dqx.stats.samples import (
+    FloatArray,
+    check_finite,
+    check_level,
+    check_pairs,
+    checked_bounds,
+    vector,
+)
 
 _GRID = 2001
 
@@ -63,7 +70,7 @@ def confidence_sequence(
     Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting"
     (the hedged capital process with predictable plug-in bets).
     """
-    check(level, 1)
+    check_level(level)
     scores = vector(values, "raise", "values")
     least, most = _checked(bounds)
     if scores.min() < least or scores.max() > most:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dqx.stats.arguments import public
 from dqx.stats.curves import curves_of
 from dqx.stats.intervals import interval, normal_quantile
-from dqx.stats.samples import Estimate, FloatArray, check, check_finite
+from dqx.stats.samples import Estimate, FloatArray, check_finite, check_level
 
 
 class Times(NamedTuple):
@@ -86,7 +86,7 @@ def survival_curve(
     Sources: Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations";
     Kalbfleisch and Prentice 2002, section 1.4 (the intervals).
     """
-    check(level, 1)
+    check_level(level)
     times, done = _times(steps, reached)
     events = np.unique(times[done])
     at_risk = (times >= events[:, None]).sum(axis=1).astype(np.float64)

@@ -23,8 +23,9 @@ from dqx.stats.samples import (
     FloatArray,
     Interval,
     NanPolicy,
-    check,
     check_finite,
+    check_level,
+    check_resamples,
     clean,
     generator,
     vector,
@@ -151,7 +152,7 @@ def stratified(
         task_bootstrap: whether tasks are drawn with replacement too, which asks how much the answer
             hangs on the choice of tasks.
     """
-    check(0.95, resamples)
+    check_resamples(resamples)
     array = _matrix(scores, "raise")
     rng = generator(seed)
     return array[_draws(rng, array.shape, resamples, task_bootstrap)]
@@ -188,7 +189,8 @@ def get_interval_estimates(
 
     Source: Agarwal et al. 2021, section 4.1.
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     if method not in ("scaled", "percentile"):
         raise ValueError(f"method is {method!r}: allowed are 'scaled' and 'percentile'")
     points, intervals = {}, {}
@@ -274,7 +276,8 @@ def improvement_over_tasks(
 
     Source: Agarwal et al. 2021, section 4.3.
     """
-    check(level, resamples)
+    check_level(level)
+    check_resamples(resamples)
     a, b = _matrix(x, nan), _matrix(y, nan)
     _check_tasks({"x": a, "y": b})
     rng = generator(seed)

@@ -5,6 +5,7 @@ thousandfold. So what it says is compared first with its own size, then with wha
 the plan, and only then read.
 """
 
+import contextlib
 import functools
 import io
 import math
@@ -58,31 +59,37 @@ def arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
     Raises:
         StudyError: naming the file, if it is no such file.
     """
+    with _ours(path, "arrays"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return dict(_members(path, archive, len(content)))
+
+
+@contextlib.contextmanager
+def _ours(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever the libraries make of bytes that are none of ours into a `StudyError`."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return dict(_members(archive, len(content)))
-    except StudyError as error:
-        raise StudyError(f"{path}: {error}") from None
-    except Exception as error:  # whatever the libraries make of bytes that are no archive
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
         raise StudyError(
-            f"{path}: it holds no arrays that dqx has written ({type(error).__name__})"
+            f"{path}: it holds no {what} that dqx has written ({type(error).__name__})"
         ) from error
 
 
-def _members(archive: zipfile.ZipFile, most: int) -> Iterator[tuple[str, np.ndarray]]:
+def _members(path: Path, archive: zipfile.ZipFile, most: int) -> Iterator[tuple[str, np.ndarray]]:
     """The members of an archive of so many bytes; they may not lie over each other."""
     seen: set[str] = set()
     for info in archive.infolist():
         name, most = info.filename.removesuffix(".npy"), most - info.file_size
         is_packed = info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size
         if is_packed or most < 0 or name in seen:
-            raise StudyError(f"its array {name[:100]!r} is packed or there twice")
+            raise StudyError(f"{path}: its array {name[:100]!r} is packed or there twice")
         seen.add(name)
         with archive.open(info) as member:
-            yield name, _array(member, name, info.file_size)
+            yield name, _array(path, member, name, info.file_size)
 
 
-def _array(member: Any, name: str, size: int) -> np.ndarray:
+def _array(path: Path, member: Any, name: str, size: int) -> np.ndarray:
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -90,10 +97,12 @@ def _array(member: Any, name: str, size: int) -> np.ndarray:
     shape, is_fortran, dtype = read(member)
     count = math.prod(shape)
     if dtype.kind not in "biufU" or dtype.itemsize == 0 or any(axis < 0 for axis in shape):
-        raise StudyError(f"its array {name[:100]!r} is of {str(dtype)[:100]}, and no numbers")
+        raise StudyError(
+            f"{path}: its array {name[:100]!r} is of {str(dtype)[:100]}, and no numbers"
+        )
     if count * dtype.itemsize + member.tell() != size:
         raise StudyError(
-            f"its array {name[:100]!r} has the shape {str(list(shape))[:100]} and not the "
+            f"{path}: its array {name[:100]!r} has the shape {str(list(shape))[:100]} and not the "
             f"{size:,} bytes of that"
         )
     data = bytearray(count * dtype.itemsize)
@@ -214,7 +223,7 @@ def _table(path: Path, content: bytes, least: int, most: int) -> "pyarrow.Table"
     import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _ours(path, "table"):
         source = pyarrow.BufferReader(content)
         file = pyarrow.parquet.ParquetFile(source, **_LIMITS)
         unpacked = _check_head(path, file, least, most, len(content))
@@ -222,12 +231,6 @@ def _table(path: Path, content: bytes, least: int, most: int) -> "pyarrow.Table"
             return _of_long_texts(path, source, file)
         # Threads, and `read_table`, take longer than the reading itself.
         return file.read(use_threads=False)
-    except StudyError:
-        raise
-    except Exception as error:  # whatever the libraries make of bytes that are no table
-        raise StudyError(
-            f"{path}: it holds no table that dqx has written ({type(error).__name__})"
-        ) from error
 
 
 def opened(path: Path, content: Any, rows: Sequence[int]) -> "pyarrow.parquet.ParquetFile":
@@ -244,7 +247,7 @@ def opened(path: Path, content: Any, rows: Sequence[int]) -> "pyarrow.parquet.Pa
     import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _ours(path, "table"):
         source = pyarrow.BufferReader(pyarrow.py_buffer(content))
         file = pyarrow.parquet.ParquetFile(source, **_LIMITS)
         _check_head(path, file, sum(rows), sum(rows), len(content))
@@ -252,12 +255,6 @@ def opened(path: Path, content: Any, rows: Sequence[int]) -> "pyarrow.parquet.Pa
         if [part.num_rows for part in parts] != list(rows):
             raise StudyError(f"{path}: its row groups have other rows than its record says")
         return file
-    except StudyError:
-        raise
-    except Exception as error:
-        raise StudyError(
-            f"{path}: it holds no table that dqx has written ({type(error).__name__})"
-        ) from error
 
 
 def row_group(
@@ -272,12 +269,8 @@ def row_group(
     texts = [i for i, kind in enumerate(kinds.types) if str(kind) == "string"]
     packed = sum(part.column(i).total_uncompressed_size for i in texts)
     check_room(path, packed * part.num_rows)
-    try:
+    with _ours(path, "table"):
         return file.read_row_group(number, columns=columns, use_threads=False)
-    except Exception as error:
-        raise StudyError(
-            f"{path}: it holds no table that dqx has written ({type(error).__name__})"
-        ) from error
 
 
 def _of_long_texts(path: Path, source: Any, file: Any) -> "pyarrow.Table":
