@@ -45,6 +45,23 @@ def cache_folder(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory):
+    """Studies to be copied, see `studies.make_templates`."""
+    # Imported late: this file sets what JAX reads when it starts.
+    from tests.hostile import studies
+
+    return studies.make_templates(tmp_path_factory.mktemp("templates"))
+
+
+@pytest.fixture(scope="session")
+def reference(templates):
+    """The finished study, as loaded."""
+    from dqx.study import load
+
+    return load(templates / "mine-finished")
+
+
 @pytest.fixture
 def cases(record_property):
     """Many cases in one test: all of them run, and what failed is told at the end."""

@@ -12,10 +12,7 @@ import pytest
 
 import dqx.files
 from dqx.study import engine
-
-
-class Killed(BaseException):
-    """In place of SIGKILL: nothing catches it, and nothing reaches the disk after it."""
+from tests.study.death import Killed
 
 
 class Disk:

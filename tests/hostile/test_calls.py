@@ -19,6 +19,7 @@ from dqx import tuning
 from dqx.study import estimate
 from dqx.study.executors.local import Local
 from tests.study.kit import make_study
+from tests.wrong_calls import Accepted
 
 ROOT = Path(dqx.__file__).resolve().parents[1]
 CLASSES = ("ConfigError", "StudyError", "OutputError", "UnusableEnvironment", "ConformanceError")
@@ -178,10 +179,6 @@ def calls_of_a_study():
         for key, values in wrong.items():
             for number, value in enumerate(values):
                 yield pytest.param(name, {key: value}, id=f"Study.{name}-{key}-{number}")
-
-
-class Accepted(Exception):
-    """A wrong call was taken for a right one, and would have trained."""
 
 
 @pytest.fixture(scope="module")

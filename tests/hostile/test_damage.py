@@ -55,17 +55,12 @@ STEP = 176  # of the snapshots
 pytestmark = pytest.mark.slow  # which puts the file before quick ones
 
 
-@pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    folder = studies.make_templates(tmp_path_factory.mktemp("templates"))
+@pytest.fixture(scope="session")
+def templates(templates):
+    """Those that were stopped in their first chunk beside the others."""
     for name, plan in (("mine", studies.PLAN), ("other", studies.OTHER)):
-        kit.interrupted(plan, folder / f"{name}-begun", 3, sinks=[studies.Quick()])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def reference(templates):
-    return load(templates / "mine-finished")
+        kit.interrupted(plan, templates / f"{name}-begun", 3, sinks=[studies.Quick()])
+    return templates
 
 
 @pytest.fixture(scope="module")

@@ -25,16 +25,6 @@ pytestmark = pytest.mark.slow  # which puts the file before quick ones
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    return studies.make_templates(tmp_path_factory.mktemp("templates"))
-
-
-@pytest.fixture(scope="module")
-def reference(templates):
-    return load(templates / "mine-finished")
-
-
-@pytest.fixture(scope="module")
 def server(cache_folder):
     server = Server(TMPDIR="/tmp")
     yield server

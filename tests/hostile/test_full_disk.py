@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from dqx.files import OutputError
-from dqx.study import StudyError, StudyWarning, load
+from dqx.study import StudyError, StudyWarning
 from tests.hostile import studies
 from tests.hostile.moments import Full
 from tests.hostile.server import Server
@@ -19,16 +19,6 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 pytestmark = pytest.mark.slow  # which puts the file before quick ones
-
-
-@pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    return studies.make_templates(tmp_path_factory.mktemp("templates"))
-
-
-@pytest.fixture(scope="module")
-def reference(templates):
-    return load(templates / "mine-finished")
 
 
 # Parts of the moments of each scenario, which are about as long; where they are trained over again

@@ -21,16 +21,6 @@ pytestmark = pytest.mark.slow  # which puts the file before quick ones
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory):
-    return studies.make_templates(tmp_path_factory.mktemp("templates"))
-
-
-@pytest.fixture(scope="module")
-def reference(templates):
-    return load(templates / "mine-finished")
-
-
-@pytest.fixture(scope="module")
 def counts(templates, tmp_path_factory):
     """How many moments each scenario has."""
     found = {}
