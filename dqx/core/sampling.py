@@ -110,7 +110,7 @@ def prioritized(config: Config) -> Sampler:
         largest = jnp.maximum(state.largest, jnp.max(powers))
         return state.replace(tree=tree.update(state.tree, rows, powers), largest=largest)
 
-    return _by_priority(config, tree, init, feedback)
+    return Sampler(init, *_by_priority(config, tree), feedback)
 
 
 def ranked(config: Config) -> Sampler:
@@ -124,7 +124,7 @@ def ranked(config: Config) -> Sampler:
     Source: Schaul et al. 2016, section 3.3.
     """
     tree, capacity = make_sum_tree(config.replay_capacity), config.replay_capacity
-    by_priority = _by_priority(config, tree, init=lambda: None, feedback=lambda state, *_: state)
+    write, draws, pick = _by_priority(config, tree)
 
     def init() -> Ranks:
         # Nothing was written: less than any error. What was not learned from has an infinite one.
@@ -134,7 +134,7 @@ def ranked(config: Config) -> Sampler:
     def add(state: Ranks, position: Array) -> Ranks:
         new = jnp.full(config.num_envs, jnp.inf)
         errors = jax.lax.dynamic_update_slice(state.errors, new, (position,))
-        return by_priority.add(state, position).replace(errors=errors)
+        return write(state, position).replace(errors=errors)
 
     def power(rank: Array, now: Now) -> Array:
         return jnp.asarray(rank, jnp.float32) ** -now.hyper.priority_exponent
@@ -157,16 +157,13 @@ def ranked(config: Config) -> Sampler:
             (now.updates + 1) % config.rank_period == 0, lambda: sort(state, now), lambda: state
         )
 
-    return by_priority._replace(init=init, add=add, feedback=feedback)
+    return Sampler(init, add, draws, pick, feedback)
 
 
 def _by_priority(
-    config: Config,
-    tree: SumTree,
-    init: Callable[[], PyTree],
-    feedback: Callable[[Any, Array, Array, Now], PyTree],
-) -> Sampler:
-    """A sampler that draws by a tree of priorities."""
+    config: Config, tree: SumTree
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """What samplers share that draw by a tree of priorities: ``add``, ``draws`` and ``pick``."""
 
     def add(state: Priorities, position: Array) -> Priorities:
         new = jnp.full(config.num_envs, 1.0) * state.largest
@@ -184,7 +181,7 @@ def _by_priority(
         weight = (priority / tree.total(state.tree) * filled.size) ** -importance_at(now)
         return rows, weight / jnp.max(weight)
 
-    return Sampler(init, add, draws, pick, feedback)
+    return add, draws, pick
 
 
 def importance_at(now: Now) -> Array:
