@@ -15,7 +15,7 @@ import pytest
 
 from dqx import cli, study
 from dqx.agents import kit as agents_kit
-from dqx.compute import cache
+from dqx.compute import cache, programs
 from dqx.compute.digest import digest, flatten, nested
 from dqx.compute.programs import Programs
 from dqx.compute.rows import EPISODE_METRICS, EVAL_METRICS
@@ -193,6 +193,19 @@ def interrupted(total, out, when, call=run, pause=0.0, sinks=(), of="row", **opt
         call(*((out,) if call is resume else (total, out)), **options)
     assert asks.asked
     return str(caught.value)
+
+
+@contextlib.contextmanager
+def in_a_hurry():
+    """Programs are compiled in half of the time meanwhile; for those that no other test has.
+
+    Their last bits are those of none that a user has, but the same whoever runs them.
+    """
+    usual = programs._compiler_options
+    with pytest.MonkeyPatch.context() as patch:
+        hurried = {"xla_backend_optimization_level": 0}
+        patch.setattr(programs, "_compiler_options", lambda *given: {**usual(*given), **hurried})
+        yield
 
 
 @contextlib.contextmanager

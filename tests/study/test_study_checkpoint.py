@@ -27,6 +27,7 @@ from tests.study.kit import (
     assert_same_bits,
     assert_same_runs,
     fields,
+    in_a_hurry,
     interrupted,
     plan,
     resume,
@@ -85,17 +86,15 @@ def odd():
     seeds = {"seeds": [5, 3, 8], "base": fields(config)}
     (group,) = groups(read_plan(seeds))
     programs = Programs(config, dqx.make_environment(config.env), select_devices("cpu:1")[0], 0)
-    sessions = [Session(programs, config, task.chunk) for task in group.tasks]
-    for _ in range(4):
-        for session in sessions:
-            session.advance()
-    saved = [session.save() for session in sessions]
+    with in_a_hurry():
+        sessions = [Session(programs, config, task.chunk) for task in group.tasks]
+        for _ in range(4):
+            for session in sessions:
+                session.advance()
+        saved = [session.save() for session in sessions]
+        whole = [to_the_end(session) for session in sessions]
     return SimpleNamespace(
-        programs=programs,
-        config=config,
-        tasks=group.tasks,
-        saved=saved,
-        whole=[to_the_end(session) for session in sessions],
+        programs=programs, config=config, tasks=group.tasks, saved=saved, whole=whole
     )
 
 

@@ -206,6 +206,13 @@ def test_each_configuration_stays_on_one_kind_of_machine(nodes, tmp_path):
             assert found.digests[name, seed] == here.digests[name, seed]
     with pytest.raises(study.StudyError, match="cannot be resumed here.*xla_flags"):
         resume(found.path)
+    certificate = study.verify(found.path, sample=6, pick=2, executor=ray(nodes))
+    assert certificate.passed and len(certificate.kinds) == 2 and certificate.differences == ()
+    assert {(c.trained_kind, c.again_kind) for c in certificate.checks} == {(0, 0), (1, 1)}
+    certificate = study.verify(found.path, sample=6, pick=2, devices="cpu:1")
+    alone = {c.config: c.verdict for c in certificate.checks if c.config in kinds[""]}
+    assert set(alone.values()) == {"identical"} and len(certificate.differences) == 1
+    assert {c.verdict for c in certificate.checks} <= {"identical", "not comparable"}
 
 
 def test_a_worker_that_hangs_or_dies_is_replaced(alone, nodes, tmp_path):

@@ -11,7 +11,7 @@ from dqx.study import engine, load, verify
 from tests.agents.dqn_kit import layers_of
 from tests.oracles import dqn
 from tests.shared import HYPER, TINY, quickly
-from tests.study.kit import assert_whole, fields, interrupted, resume, run
+from tests.study.kit import assert_whole, fields, in_a_hurry, interrupted, resume, run
 
 pytestmark = pytest.mark.slow  # its programs take a few seconds to compile
 
@@ -32,6 +32,12 @@ PLAN = {
     "grid": {"reward_scale": [1.0, 0.1]},
 }
 SCALED = "reward_scale=0.1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_in_a_hurry():
+    with in_a_hurry():
+        yield
 
 
 @pytest.fixture(scope="module")
