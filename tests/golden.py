@@ -73,6 +73,10 @@ CASES: dict[str, dict] = {
     "coarse_cnn": {**_FRAMES, "env": "WallDodge-v1", "network": "coarse_cnn", "double": True},
     "n_step": {**_BASE, "env": "CartPole-v1", "n_step": 3, "num_envs": 2, "double": True,
                "value_rescaling": 1e-2, "loss": "huber"},
+    "pqn": {**_without(_BASE, "replay_capacity", "target_period"), "env": "CartPole-v1",
+            "agent": "pqn", "num_envs": 4, "learning_starts": 0, "train_period": 40,
+            "batch_size": 20, "updates_per_train": 4, "td_lambda": 0.9, "layer_norm": True,
+            "optimizer": "radam", "time_limit_is_terminal": True},
     "diverged": {**_BASE, "env": "CartPole-v1", "optimizer": "sgd", "learning_rate": 1e5},
 }  # fmt: skip
 # What a run shows early, before rounding has grown: equal on every machine up to these shares.
