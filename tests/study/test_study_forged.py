@@ -355,7 +355,8 @@ def test_a_table_that_is_not_planned_is_refused_and_trained_again(forge, case):
         read_all(forge.folder.path)
     assert str(caught.value).startswith(f"{forge.folder.part(kind, 0)}: ")
     restarted(forge, words)
-    refused(words, forge.folder.path, *(("report", "compare") if case == "fewer rows" else ()))
+    # `dqx compare` takes scores from the records, and reads no table where every run has one.
+    refused(words, forge.folder.path, *(("report",) if case == "fewer rows" else ()))
 
 
 @pytest.mark.parametrize(("kind", "case"), [(kind, case) for kind in BYTES for case in BYTES[kind]])
