@@ -29,7 +29,7 @@ def build(config: Config, spec: Spec) -> Agent:
         atoms = distributional.support(hyper.v_min, hyper.v_max, size)
         following = losses.weighted(jax.nn.softmax(outputs.next_target), outputs.weight)
         target = distributional.project(following, step.reward + step.discount * atoms, atoms)
-        logits = distributional.chosen(outputs.now, step.action)
+        logits = losses.chosen(outputs.now, step.action)
         error = jnp.sum((target - jax.nn.softmax(logits)) * atoms)
         return distributional.cross_entropy(logits, target), error
 

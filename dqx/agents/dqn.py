@@ -12,7 +12,6 @@ from dqx.settings import Config, Hyper
 
 def build(config: Config, spec: Spec) -> Agent:
     """The agent; see `kit.value_agent` for what is raised."""
-
     scale = losses.rescaling(config.value_rescaling)
 
     def loss(

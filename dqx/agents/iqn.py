@@ -52,7 +52,7 @@ def build(config: Config, spec: Spec) -> Agent:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         following = losses.weighted(outputs.next_target, outputs.weight)[: draws.following.size]
         targets = step.reward + step.discount * following
-        quantiles = distributional.chosen(outputs.now, step.action)[: draws.now.size]
+        quantiles = losses.chosen(outputs.now, step.action)[: draws.now.size]
         value = distributional.quantile_huber(quantiles, draws.now, targets, hyper.huber_delta)
         return value, jnp.mean(targets) - jnp.mean(quantiles)
 

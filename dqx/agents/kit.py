@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dqx.agents.noise import PASSES, parted, with_noise, with_rows_of_noise
 from dqx.agents.optimizers import follow, global_norm, make_optimizer
-from dqx.agents.policies import epsilon_at, make_policy
+from dqx.agents.policies import Policy, epsilon_at, make_policy
+from dqx.core import losses
 from dqx.core.agent import Agent, AgentState, Insight, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
-from dqx.core.dense import draw_noise, hidden_units, noise_of, noise_size, with_sigma
-from dqx.core.losses import clip_td_error, huber, squared, weighted
+from dqx.core.dense import hidden_units, noise_of, noise_size, with_sigma
 from dqx.core.networks import check_observations, make_network
 from dqx.core.returns import folded
 from dqx.core.targets import QValues, Rule, make_rule
@@ -59,23 +60,6 @@ class Outputs(NamedTuple):
     next_online: Array | None = None
     now_target: Array | None = None
     weight: Array | None = None
-
-
-# The fields of `Outputs` that a network computes; their order says which noise is whose.
-_PASSES = ("now", "next_target", "next_online", "now_target")
-
-
-class Noisy(NamedTuple):
-    """Random numbers of one step or update of an agent whose network has noisy layers.
-
-    Attributes:
-        draws: what there is to draw without such layers.
-        noise: of a step float32 ``[E, N]``, independent for each environment; of an update float32
-            ``[N]`` for each network and observation, by its name in `Outputs`.
-    """
-
-    draws: PyTree
-    noise: Any
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
@@ -122,14 +106,78 @@ def value_agent(
         ConfigError: if the network cannot take the observations.
     """
     check_observations(config, spec)
-    rule = make_rule(config)
+    rule, policy = make_rule(config), make_policy(config, spec)
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
+    net = _make_net(config, spec, rule.heads, shape, cosines, values, inputs, kept)
+    ruled = rule.reads if "weight" in reads else ()
+    needed = ("now", *(n for n in PASSES[1:] if n in reads or n in ruled))
+    batch_loss = _make_batch_loss(config, rule, net, needed, loss, reads, inputs, priorities)
+
+    has_target = bool({"next_target", "now_target"} & set(needed))
+
+    def init(key: Key) -> AgentState:
+        params = net.init(key)
+        opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
+        return AgentState(params, target_of(params), opt_state, policy.memory())
+
+    def target_of(params: Params) -> Params:
+        """The target network at the start, nothing where none is read."""
+        return jax.tree.map(jnp.copy, params) if has_target else {}
+
+    def begin(state: AgentState, hyper: Hyper) -> AgentState:
+        params = _keeping(state.params, kept, hyper)
+        params = with_sigma(params, hyper.noisy_sigma) if net.noise_size else params
+        return state.replace(params=params, target_params=target_of(params))
+
+    act, explore = _make_acting(net, policy)
+    return Agent(
+        init=init,
+        act_draws=with_rows_of_noise(policy.draws, net.noise_size, spec.num_envs),
+        act=act,
+        explore=explore,
+        learn_draws=with_noise(learn_draws, net.noise_size, needed),
+        learn=_make_learn(config, batch_loss),
+        q_values=lambda params, obs: net.first(net.forward(params, obs), params),
+        status=policy.status,
+        metrics={**METRICS, **(DISTANCE if _tells_distance(config) else {})},
+        begin=begin if kept or net.noise_size else None,
+        insight=Insight(net.units, last=2 if config.stream_sizes else 1),
+    )
+
+
+class _Net(NamedTuple):
+    """The network of an agent, and how Q-values are read from what it gives.
+
+    Attributes:
+        init: ``init(key)``: its parameters, and beside them what is kept, at the defaults.
+        forward: ``forward(params, obs [B, ...], noise=None, more=None)``: its outputs
+            ``[B, A, ...]``; ``more`` are the collections that it takes, if not those of acting.
+        values: ``values(outputs, params)``: the Q-values in outputs of one head.
+        first: ``first(outputs, params)``: Q-values ``[B, A]``, of several heads the first's.
+        units: ``units(params, obs [B, ...])``: activations of the hidden layers.
+        noise_size: how many numbers its noise takes, 0 without noisy layers.
+    """
+
+    init: Callable[[Key], Params]
+    forward: Callable[..., Array]
+    values: Callable[[Array, Params], Array]
+    first: Callable[[Array, Params], Array]
+    units: Callable[[Params, Array], tuple[Array, ...]]
+    noise_size: int
+
+
+def _make_net(
+    config: Config,
+    spec: Spec,
+    heads: int,
+    shape: tuple[int, ...],
+    cosines: int,
+    values: Callable[..., Array],
+    inputs: Callable[[str, PyTree], dict[str, Any]],
+    kept: Collection[str],
+) -> _Net:
     network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
-    needed = {*reads, *(rule.reads if "weight" in reads else ())} - {"weight"}
-    has_target = bool(needed & {"next_target", "now_target"})
-    policy, is_far_told = make_policy(config, spec), "target_distance" in config.diagnostics
     example = np.zeros((1, *spec.obs_shape), spec.obs_dtype)  # nothing compiles
-    size = noise_size(jax.eval_shape(network.init, jax.random.key(0), example))
 
     def forward(
         params: Params,
@@ -142,79 +190,101 @@ def value_agent(
         outputs: Array = network.apply({**params, **noises, **more}, obs)  # type: ignore[assignment]
         return outputs
 
-    def init(key: Key) -> AgentState:
-        params = _keeping(network.init(key, example), kept, Hyper())
-        opt_state = make_optimizer(config, Hyper(), jnp.int32(0)).init(params)
-        return AgentState(params, target_of(params), opt_state, policy.memory())
-
-    def target_of(params: Params) -> Params:
-        """The target network at the start, nothing where none is read."""
-        return jax.tree.map(jnp.copy, params) if has_target else {}
-
     def values_of(outputs: Array, params: Params) -> Array:
         return values(outputs, **params.get("kept", {}))
 
-    def of_first(outputs: Array, params: Params) -> Array:
-        """The Q-values, where there are several heads those of the first."""
-        return values_of(outputs if rule.heads == 1 else outputs[:, :, 0], params)
+    return _Net(
+        init=lambda key: _keeping(network.init(key, example), kept, Hyper()),
+        forward=forward,
+        values=values_of,
+        first=lambda outputs, params: values_of(
+            outputs if heads == 1 else outputs[:, :, 0], params
+        ),
+        units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
+        noise_size=noise_size(jax.eval_shape(network.init, jax.random.key(0), example)),
+    )
 
-    def begin(state: AgentState, hyper: Hyper) -> AgentState:
-        params = _keeping(state.params, kept, hyper)
-        params = with_sigma(params, hyper.noisy_sigma) if size else params
-        return state.replace(params=params, target_params=target_of(params))
 
-    def q_values(params: Params, obs: Array) -> Array:
-        return of_first(forward(params, obs), params)
+def _make_acting(net: _Net, policy: Policy) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The functions ``act`` and ``explore`` of an agent."""
 
     def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
-        choice, noise = _parted(draws)
-        q = of_first(forward(state.params, obs, noise), state.params)
+        choice, noise = parted(draws)
+        q = net.first(net.forward(state.params, obs, noise), state.params)
         action, memory = policy.choose(q, state.memory, choice, now)
         return action, state.replace(memory=memory)
+
+    def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
+        action, memory = policy.explore(state.memory, parted(draws)[0])
+        return action, state.replace(memory=memory)
+
+    return act, explore
+
+
+# ``batch_loss(params, target_params, now, batch, draws)``: the mean loss; beside it errors ``[B]``,
+# priorities ``[B]`` and Q-values ``[B, A]``.
+_BatchLoss = Callable[..., tuple[Array, tuple[Array, Array, Array]]]
+
+
+def _make_batch_loss(
+    config: Config,
+    rule: Rule,
+    net: _Net,
+    needed: Collection[str],
+    loss: Loss,
+    reads: Collection[str],
+    inputs: Callable[[str, PyTree], dict[str, Any]],
+    priorities: Callable[[Array, Array], Array],
+) -> _BatchLoss:
+    def said(
+        params: Params, target_params: Params, batch: Batch, draws: PyTree, noise: Any
+    ) -> dict[str, Array]:
+        """The outputs of the networks that are needed, by their names in `Outputs`."""
+        fixed = jax.lax.stop_gradient(params)
+        given = {
+            "now": (params, batch.steps.obs),
+            "next_target": (target_params, batch.steps.next_obs),
+            "next_online": (fixed, batch.steps.next_obs),
+            "now_target": (target_params, batch.steps.obs),
+        }
+        noise = noise or dict.fromkeys(given)
+        return {n: net.forward(*given[n], noise[n], inputs(n, draws)) for n in needed}
 
     def batch_loss(
         params: Params, target_params: Params, now: Now, batch: Batch, draws: PyTree
     ) -> tuple[Array, tuple[Array, Array, Array]]:
-        """The mean loss; beside it errors ``[B]``, priorities ``[B]``, Q-values ``[B, A]``."""
-        obs, next_obs = batch.steps.obs, batch.steps.next_obs
-        draws, noise = _parted(draws)
-        noise = noise or dict.fromkeys(_PASSES)
+        draws, noise = parted(draws)
         fixed = jax.lax.stop_gradient(params)
-
-        def output(name: str, params: Params, obs: Array) -> Array:
-            return forward(params, obs, noise[name], inputs(name, draws))
-
-        others = {
-            "next_target": lambda: output("next_target", target_params, next_obs),
-            "next_online": lambda: output("next_online", fixed, next_obs),
-            "now_target": lambda: output("now_target", target_params, obs),
-        }
         if batch.target is None:
             steps = as_learned(batch.steps, now.hyper, batch.lengths)
         else:
             steps = batch.steps._replace(reward=batch.target)
-        present = output("now", params, obs)
-        found = {name: others[name]() for name in others if name in needed}
-        outputs = Outputs(present, **{name: found[name] for name in found if name in reads})
+        found = said(params, target_params, batch, draws, noise)
+        outputs = Outputs(**{name: x for name, x in found.items() if name in ("now", *reads)})
         if "weight" in reads:
-            q = QValues(**{name: of_first(found[name], fixed) for name in rule.reads})
+            q = QValues(**{name: net.first(found[name], fixed) for name in rule.reads})
             weigh = functools.partial(_weigh, rule, now.hyper, epsilon_at(config, now))
             weight, steps = jax.vmap(weigh)(q, steps)
             outputs = outputs._replace(weight=weight)
         one = functools.partial(_of_one, loss, now.hyper)
         if rule.heads > 1:
-            one = functools.partial(_of_heads, one, lambda x: values_of(x, fixed))
-        losses, errors = jax.vmap(one)(outputs, steps, draws)
-        priority = priorities(losses, errors)
-        losses = losses if batch.weight is None else losses * batch.weight
-        return jnp.mean(losses), (errors, priority, of_first(present, fixed))
+            one = functools.partial(_of_heads, one, lambda x: net.values(x, fixed))
+        each, errors = jax.vmap(one)(outputs, steps, draws)
+        priority = priorities(each, errors)
+        each = each if batch.weight is None else each * batch.weight
+        return jnp.mean(each), (errors, priority, net.first(found["now"], fixed))
+
+    return batch_loss
+
+
+def _make_learn(config: Config, batch_loss: _BatchLoss) -> Callable[..., Any]:
+    gradient = jax.value_and_grad(batch_loss, has_aux=True)
+    if config.network in TORSOS and config.convolution == "blocks":
+        gradient = seed_by_seed(gradient)
 
     def learn(
         state: AgentState, batch: Batch, draws: PyTree, now: Now, sync: Array
     ) -> tuple[AgentState, Learned]:
-        gradient = jax.value_and_grad(batch_loss, has_aux=True)
-        if config.network in TORSOS and config.convolution == "blocks":
-            gradient = seed_by_seed(gradient)
         (loss, (errors, priority, q)), grads = gradient(
             state.params, state.target_params, now, batch, draws
         )
@@ -229,41 +299,26 @@ def value_agent(
             "grad_norm": grad_norm,
             "weight_norm": global_norm(state.params["params"]),
         }
-        if is_far_told:
+        if _tells_distance(config):
             apart = jax.tree.map(jnp.subtract, state.params["params"], behind["params"])
             metrics["target_distance"] = global_norm(apart)
         return state, Learned(metrics, priority)
 
-    def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
-        action, memory = policy.explore(state.memory, _parted(draws)[0])
-        return action, state.replace(memory=memory)
-
-    return Agent(
-        init=init,
-        act_draws=_with_rows_of_noise(policy.draws, size, spec.num_envs),
-        act=act,
-        explore=explore,
-        learn_draws=_with_noise(learn_draws, size, {"now", *needed}),
-        learn=learn,
-        q_values=q_values,
-        status=policy.status,
-        metrics={**METRICS, **(DISTANCE if is_far_told else {})},
-        begin=begin if kept or size else None,
-        insight=Insight(
-            units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
-            last=2 if config.stream_sizes else 1,
-        ),
-    )
+    return learn
 
 
 def scalar_loss(config: Config, spec: Spec, error: Array, hyper: Hyper) -> Array:
     """The loss of a TD error that ``config`` names, float32 ``[]``."""
-    clipped = clip_td_error(error, hyper.td_error_clip)
+    clipped = losses.clip_td_error(error, hyper.td_error_clip)
     if config.loss == "huber":
-        return huber(clipped, hyper.huber_delta)
-    value = squared(clipped)
+        return losses.huber(clipped, hyper.huber_delta)
+    value = losses.squared(clipped)
     # Keras averages over the Q-vector, whose other entries equal their own predictions.
     return value / spec.num_actions if config.loss == "keras_mse" else value
+
+
+def _tells_distance(config: Config) -> bool:
+    return "target_distance" in config.diagnostics
 
 
 def losses_as_priorities(losses: Array, errors: Array) -> Array:
@@ -275,42 +330,6 @@ def _keeping(params: Params, names: Collection[str], hyper: Hyper) -> Params:
     """Parameters with hyperparameters beside them, float32 ``[]``, if there are any to keep."""
     kept = {name: jnp.asarray(getattr(hyper, name), jnp.float32) for name in sorted(names)}
     return {**params, "kept": kept} if kept else params
-
-
-Draws = Callable[[Key], PyTree]
-
-
-def _with_rows_of_noise(draws: Draws, size: int, num_envs: int) -> Draws:
-    """Beside what is drawn for a step, noise for each environment, if the layers take any."""
-    if size == 0:
-        return draws
-
-    def both(key: Key) -> Noisy:
-        key, own = jax.random.split(key)
-        keys = jax.random.split(own, num_envs)
-        return Noisy(draws(key), jax.vmap(lambda k: draw_noise(k, size))(keys))
-
-    return both
-
-
-def _with_noise(draws: Draws, size: int, passes: Collection[str]) -> Draws:
-    """Beside what is drawn for an update, noise for each of ``passes``, if layers take any."""
-    if size == 0:
-        return draws
-
-    def both(key: Key) -> Noisy:
-        key, own = jax.random.split(key)
-        keys = dict(zip(_PASSES, jax.random.split(own, len(_PASSES)), strict=True))
-        # In an order of their own: that of a set, and so the program, changes between processes.
-        needed = [name for name in _PASSES if name in passes]
-        return Noisy(draws(key), {name: draw_noise(keys[name], size) for name in needed})
-
-    return both
-
-
-def _parted(draws: PyTree) -> tuple[PyTree, Any]:
-    """What is drawn without noisy layers, and the noise, None without such."""
-    return (draws.draws, draws.noise) if isinstance(draws, Noisy) else (draws, None)
 
 
 def _weigh(
@@ -340,7 +359,7 @@ def _of_heads(
     """
     assert outputs.next_target is not None and outputs.weight is not None
     heads = jnp.moveaxis(outputs.next_target, 1, 0)
-    lowest = jnp.argmin(weighted(values(heads).T, outputs.weight))
+    lowest = jnp.argmin(losses.weighted(values(heads).T, outputs.weight))
     chosen = {"next_target": heads[lowest]}
     for name in ("next_online", "now_target"):
         other = getattr(outputs, name)
@@ -350,8 +369,8 @@ def _of_heads(
         one(outputs._replace(now=outputs.now[:, head], **chosen), step, draws)
         for head in range(heads.shape[0])
     ]
-    losses, errors = (jnp.stack(values) for values in zip(*found, strict=True))
-    return jnp.sum(losses), jnp.mean(jnp.abs(errors))
+    each, errors = (jnp.stack(values) for values in zip(*found, strict=True))
+    return jnp.sum(each), jnp.mean(jnp.abs(errors))
 
 
 def as_learned(steps: Transition, hyper: Hyper, lengths: Array | None = None) -> Transition:

@@ -23,7 +23,7 @@ def build(config: Config, spec: Spec) -> Agent:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         following = losses.weighted(outputs.next_target, outputs.weight)
         targets = step.reward + step.discount * following
-        quantiles = distributional.chosen(outputs.now, step.action)
+        quantiles = losses.chosen(outputs.now, step.action)
         levels = distributional.midpoints(size)
         value = distributional.quantile_huber(quantiles, levels, targets, hyper.huber_delta)
         return value, jnp.mean(targets) - jnp.mean(quantiles)

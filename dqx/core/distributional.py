@@ -64,13 +64,6 @@ def cross_entropy(logits: Array, target: Array) -> Array:
     return -jnp.sum(jax.lax.stop_gradient(target) * jax.nn.log_softmax(logits))
 
 
-def chosen(outputs: Array, action: Array) -> Array:
-    """What ``outputs [A, ...]`` say of one action, int ``[]``."""
-    # A masked sum as in `losses`: a gather's gradient would be a scatter.
-    actions = jnp.arange(outputs.shape[0]).reshape(-1, *(1,) * (outputs.ndim - 1))
-    return jnp.sum(jnp.where(actions == action, outputs, 0.0), axis=0)
-
-
 def midpoints(count: int) -> Array:
     """The middles of ``count`` equal parts of the quantile levels from 0 to 1, float32."""
     return (jnp.arange(count, dtype=jnp.float32) + 0.5) / count

@@ -78,9 +78,9 @@ def double_q_learning(
     )
     checks.one_number(reward=reward, discount=discount)
     checks.an_action(action, q_values.shape[0])
-    bootstrap = _pick(next_q_target, jnp.argmax(next_q_online))
+    bootstrap = chosen(next_q_target, jnp.argmax(next_q_online))
     target = jax.lax.stop_gradient(reward + discount * bootstrap)
-    return target - _pick(q_values, action)
+    return target - chosen(q_values, action)
 
 
 def expected_q_learning(
@@ -117,7 +117,15 @@ def expected_q_learning(
     checks.an_action(action, q_values.shape[0])
     h, inverse = scale or rescaling(0.0)
     target = h(reward + discount * weighted(inverse(next_q_target), weight))
-    return jax.lax.stop_gradient(target) - _pick(q_values, action)
+    return jax.lax.stop_gradient(target) - chosen(q_values, action)
+
+
+def chosen(outputs: Array, action: Array) -> Array:
+    """What ``outputs [A, ...]`` say of one action, int ``[]``."""
+    # A masked sum instead of outputs[action]: a gather's gradient is a scatter, slow under vmap on
+    # a CPU.
+    actions = jnp.arange(outputs.shape[0]).reshape(-1, *(1,) * (outputs.ndim - 1))
+    return jnp.sum(jnp.where(actions == action, outputs, 0.0), axis=0)
 
 
 def known_return(q_values: Array, action: Array, target: Array) -> Array:
@@ -140,7 +148,7 @@ def known_return(q_values: Array, action: Array, target: Array) -> Array:
     checks.one_value_an_action(q_values=q_values)
     checks.one_number(target=target)
     checks.an_action(action, q_values.shape[0])
-    return jax.lax.stop_gradient(target) - _pick(q_values, action)
+    return jax.lax.stop_gradient(target) - chosen(q_values, action)
 
 
 def weighted(values: Array, weight: Array) -> Array:
@@ -202,9 +210,3 @@ def clip_td_error(td_error: Array, limit: Array | float) -> Array:
     # would round the clip of a huge error to zero.
     clipped = jax.lax.stop_gradient(jnp.clip(td_error, -limit, limit))
     return clipped + (td_error - jax.lax.stop_gradient(td_error))
-
-
-def _pick(q_values: Array, action: Array) -> Array:
-    # A masked sum instead of q_values[action]: a gather's gradient is a scatter, slow under vmap on
-    # a CPU.
-    return jnp.sum(jnp.where(jnp.arange(q_values.shape[0]) == action, q_values, 0.0))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dqx.core.losses import chosen
 from dqx.core.types import Array, Transition
 from dqx.settings import Config, Hyper
 
@@ -108,9 +109,7 @@ def log_policy(
 
     Source: Vieillard, Pietquin and Geist 2020, equation 2 and section 3.
     """
-    # A masked sum, not a gather, as in `losses`.
-    logs = _log_softmax(q_values, temperature)
-    own = jnp.sum(jnp.where(jnp.arange(logs.shape[0]) == action, logs, 0.0))
+    own = chosen(_log_softmax(q_values, temperature), action)
     return jnp.clip(temperature * own, -limit, 0.0)
 
 

@@ -34,7 +34,7 @@ class AgentEntry(NamedTuple):
 
 
 _PACKAGE = "dqx.agents"
-_SHARED = frozenset({"kit", "optimizers", "policies"})  # its modules that are no agent
+_SHARED = frozenset({"kit", "noise", "optimizers", "policies"})  # its modules that are no agent
 _AGENTS: dict[str, AgentEntry] = {}
 # Names that an agent's setting cannot take.
 _TAKEN = {"extra", "env_options", "env_inputs", "replace", "preset", "name", "draws", "seed"}
