@@ -51,6 +51,7 @@ class Outputs(NamedTuple):
         now_target: the target network of ``obs``.
         weight: float32 ``[A]``, how much each action of ``next_obs`` counts by the target rule;
             with sum 1.
+        key: of the transition, the same whenever it is sampled.
 
     All but the first are computed only where a variant reads them; else they are None.
     """
@@ -60,6 +61,7 @@ class Outputs(NamedTuple):
     next_online: Array | None = None
     now_target: Array | None = None
     weight: Array | None = None
+    key: Key | None = None
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
@@ -81,6 +83,8 @@ def value_agent(
     inputs: Callable[[str, PyTree], dict[str, Any]] = lambda name, draws: {},
     kept: Collection[str] = (),
     priorities: Callable[[Array, Array], Array] = lambda losses, errors: jnp.abs(errors),
+    policy: Policy | None = None,
+    estimates: Callable[[Array], Array] | None = None,
 ) -> Agent:
     """An agent that trains the network of ``config`` by the gradient of a loss.
 
@@ -101,14 +105,18 @@ def value_agent(
         kept: hyperparameters that ``values`` takes, by name. They are kept beside the parameters,
             so that whoever has these can tell Q-values.
         priorities: ``priorities(losses [B], errors [B])`` of transitions, before any weight.
+        policy: that acts, if not the one that ``config`` names.
+        estimates: ``estimates(outputs [B, A, ...])``: Q-values ``[B, A, K]`` of K estimates, if the
+            policy chooses by one of them and each has a target of its own. Weights of next actions
+            then are ``[A, K]``, and rewards with what the target rule adds ``[K]``.
 
     Raises:
         ConfigError: if the network cannot take the observations.
     """
     check_observations(config, spec)
-    rule, policy = make_rule(config), make_policy(config, spec)
+    rule, policy = make_rule(config), policy or make_policy(config, spec)
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
-    net = _make_net(config, spec, rule.heads, shape, cosines, values, inputs, kept)
+    net = _make_net(config, spec, rule.heads, shape, cosines, values, estimates, inputs, kept)
     ruled = rule.reads if "weight" in reads else ()
     needed = ("now", *(n for n in PASSES[1:] if n in reads or n in ruled))
     batch_loss = _make_batch_loss(config, rule, net, needed, loss, reads, inputs, priorities)
@@ -154,6 +162,8 @@ class _Net(NamedTuple):
             ``[B, A, ...]``; ``more`` are the collections that it takes, if not those of acting.
         values: ``values(outputs, params)``: the Q-values in outputs of one head.
         first: ``first(outputs, params)``: Q-values ``[B, A]``, of several heads the first's.
+        followed: ``followed(outputs, params)``: those that policy and target rule follow, the same
+            or estimates ``[B, A, K]``.
         units: ``units(params, obs [B, ...])``: activations of the hidden layers.
         noise_size: how many numbers its noise takes, 0 without noisy layers.
     """
@@ -162,6 +172,7 @@ class _Net(NamedTuple):
     forward: Callable[..., Array]
     values: Callable[[Array, Params], Array]
     first: Callable[[Array, Params], Array]
+    followed: Callable[[Array, Params], Array]
     units: Callable[[Params, Array], tuple[Array, ...]]
     noise_size: int
 
@@ -173,6 +184,7 @@ def _make_net(
     shape: tuple[int, ...],
     cosines: int,
     values: Callable[..., Array],
+    estimates: Callable[[Array], Array] | None,
     inputs: Callable[[str, PyTree], dict[str, Any]],
     kept: Collection[str],
 ) -> _Net:
@@ -193,13 +205,15 @@ def _make_net(
     def values_of(outputs: Array, params: Params) -> Array:
         return values(outputs, **params.get("kept", {}))
 
+    def first(outputs: Array, params: Params) -> Array:
+        return values_of(outputs if heads == 1 else outputs[:, :, 0], params)
+
     return _Net(
         init=lambda key: _keeping(network.init(key, example), kept, Hyper()),
         forward=forward,
         values=values_of,
-        first=lambda outputs, params: values_of(
-            outputs if heads == 1 else outputs[:, :, 0], params
-        ),
+        first=first,
+        followed=first if estimates is None else lambda outputs, params: estimates(outputs),
         units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
         noise_size=noise_size(jax.eval_shape(network.init, jax.random.key(0), example)),
     )
@@ -210,7 +224,8 @@ def _make_acting(net: _Net, policy: Policy) -> tuple[Callable[..., Any], Callabl
 
     def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
         choice, noise = parted(draws)
-        q = net.first(net.forward(state.params, obs, noise), state.params)
+        outputs = net.forward(state.params, obs, noise)
+        q = net.followed(outputs, state.params)
         action, memory = policy.choose(q, state.memory, choice, now)
         return action, state.replace(memory=memory)
 
@@ -262,10 +277,12 @@ def _make_batch_loss(
         found = said(params, target_params, batch, draws, noise)
         outputs = Outputs(**{name: x for name, x in found.items() if name in ("now", *reads)})
         if "weight" in reads:
-            q = QValues(**{name: net.first(found[name], fixed) for name in rule.reads})
+            q = QValues(**{name: net.followed(found[name], fixed) for name in rule.reads})
             weigh = functools.partial(_weigh, rule, now.hyper, epsilon_at(config, now))
             weight, steps = jax.vmap(weigh)(q, steps)
             outputs = outputs._replace(weight=weight)
+        if "key" in reads:
+            outputs = outputs._replace(key=batch.keys)
         one = functools.partial(_of_one, loss, now.hyper)
         if rule.heads > 1:
             one = functools.partial(_of_heads, one, lambda x: net.values(x, fixed))
@@ -336,7 +353,13 @@ def _weigh(
     rule: Rule, hyper: Hyper, epsilon: Array, q_values: QValues, step: Transition
 ) -> tuple[Array, Transition]:
     """The next actions' weights, and the transition with what the rule adds to its reward."""
-    weight, bonus = rule.weigh(q_values, step, hyper, epsilon)
+
+    def weigh(q_values: QValues) -> tuple[Array, Array | None]:
+        return rule.weigh(q_values, step, hyper, epsilon)
+
+    shape = jax.tree.leaves(q_values)[0].shape[1:]  # of estimates, if there are several
+    weight, bonus = (jax.vmap(weigh, -1, -1) if shape else weigh)(q_values)
+    step = step._replace(reward=jnp.broadcast_to(step.reward, shape))
     return weight, step if bonus is None else step._replace(reward=step.reward + bonus)
 
 

@@ -1,7 +1,7 @@
 """How agents choose actions from Q-values: one policy for all that have such."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,9 @@ class Policy(NamedTuple):
     """
 
     memory: Callable[[], PyTree]
-    draws: Callable[[Key], exploration.Draw]
-    choose: Callable[[Array, PyTree, exploration.Draw, Now], tuple[Array, PyTree]]
-    explore: Callable[[PyTree, exploration.Draw], tuple[Array, PyTree]]
+    draws: Callable[[Key], PyTree]
+    choose: Callable[[Array, PyTree, Any, Now], tuple[Array, PyTree]]
+    explore: Callable[[PyTree, Any], tuple[Array, PyTree]]
     status: Callable[[Now], dict[str, Array]]
 
 

@@ -58,12 +58,15 @@ class Now(NamedTuple):
         step: int32 ``[]``, environment steps.
         updates: int32 ``[]``, updates before this one. Like ``step`` the same for all seeds.
         episodes: int32 ``[]``, episodes that the seed has finished.
+        ages: int32 ``[E]``, steps that the episode of each environment has had; None where nobody
+            counts them.
     """
 
     hyper: Hyper
     step: Array
     updates: Array
     episodes: Array
+    ages: Array | None = None
 
 
 class Metric(NamedTuple):

@@ -24,6 +24,7 @@ class Purpose(enum.IntEnum):
     EVALUATION = 6
     FIXED_STATES = 7
     LEARN = 8
+    TRANSITION = 9
     DIAGNOSTICS = 16
 
 

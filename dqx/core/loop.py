@@ -192,7 +192,7 @@ def _segment(
     def act_step(carry: tuple[Clock, Lane], draws: StepDraws) -> Any:
         clock, lane = carry
         lane = seen(parts, lane)
-        now = now_of(config, hyper, clock, lane.episodes)
+        now = now_of(config, hyper, clock, lane.episodes, lane.episode_length)
         action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
         clock, lane, episodes = _stored_step(parts, clock, lane.replace(agent=agent), draws, action)
         return (clock, lane), episodes
@@ -262,7 +262,7 @@ def _learn_step(
     config = parts.config
     assert parts.sampler is not None  # as `make_trainer` was given
     filled = _filled(clock)
-    told = now_of(config, hyper, clock, lane.episodes)
+    told = now_of(config, hyper, clock, lane.episodes, lane.episode_length)
     rows, weight = parts.sampler.pick(lane.sampler, draws.sampler, filled, told)
     batch = _gathered(parts, lane, filled, rows)._replace(weight=weight)
     # The target follows in the last update of a round that has crossed a multiple of its period.
@@ -280,10 +280,14 @@ def _gathered(parts: Parts, lane: Lane, filled: Filled, rows: Array) -> Batch:
     store = parts.store_at(lane.env_inputs)
     assert store is not None  # as `make_trainer` was given
     newest = store.keep(lane.obs, lane.env_state)
+    # By the number of the last transition that came to each row, of all since the start.
+    numbers = filled.written - 1 - (filled.written - 1 - rows) % parts.config.replay_capacity
+    fold = functools.partial(jax.random.fold_in, purpose_key(lane.key, Purpose.TRANSITION))
+    keys = jax.vmap(fold)(numbers)
     if store.returns is None:
-        return Batch(store.gather(lane.replay_rows, filled, rows, newest))
+        return Batch(store.gather(lane.replay_rows, filled, rows, newest), keys=keys)
     steps, lengths = store.returns(lane.replay_rows, filled, rows, newest)
-    return Batch(steps, lengths=lengths)
+    return Batch(steps, lengths=lengths, keys=keys)
 
 
 def _draw_updates(parts: Parts, clock: Clock, lane: Lane, count: int) -> _UpdateDraws:

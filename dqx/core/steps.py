@@ -101,9 +101,11 @@ def env_step(
     return lane, happened, Episodes(total, jnp.where(done, length, 0)), step
 
 
-def now_of(config: Config, hyper: Hyper, clock: Clock, episodes: Array) -> Now:
+def now_of(
+    config: Config, hyper: Hyper, clock: Clock, episodes: Array, ages: Array | None = None
+) -> Now:
     """Where a seed is that has finished so many episodes, with the hyperparameters of this step."""
-    return Now(_annealed(config, hyper, clock.step), clock.step, clock.updates, episodes)
+    return Now(_annealed(config, hyper, clock.step), clock.step, clock.updates, episodes, ages)
 
 
 def _annealed(config: Config, hyper: Hyper, step: Array) -> Hyper:

@@ -47,9 +47,12 @@ class Batch(NamedTuple):
         lengths: int32 ``[B]``, how many steps each transition has; None where all have one.
         target: float32 ``[B]``, what the value of each action is to become, where that is known
             before; None where it has to be worked out.
+        keys: keys ``[B]``, one for each transition, the same whenever it is sampled; None where
+            nobody says which transition is which.
     """
 
     steps: Transition
     weight: Array | None = None
     lengths: Array | None = None
     target: Array | None = None
+    keys: Key | None = None

@@ -18,7 +18,8 @@ CONFIG = Config(hidden_sizes=(16, 8), batch_size=BATCH, num_envs=6, train_period
 
 
 def now(hyper, step=0, updates=0, episodes=0):
-    return Now(hyper, *(jnp.int32(count) for count in (step, updates, episodes)))
+    ages = jnp.zeros(SPEC.num_envs, jnp.int32)
+    return Now(hyper, *(jnp.int32(count) for count in (step, updates, episodes)), ages)
 
 
 def random_batch(seed=0, size=BATCH):
@@ -44,7 +45,8 @@ def several_steps(batch, n_step, seed=0):
 
 def batch_of(fields, weight=None):
     steps = {name: value for name, value in fields.items() if name != "lengths"}
-    return Batch(Transition(**steps), weight, fields.get("lengths"))
+    keys = jax.random.split(jax.random.key(8), len(fields["action"]))
+    return Batch(Transition(**steps), weight, fields.get("lengths"), keys)
 
 
 def layers_of(params):

@@ -256,7 +256,7 @@ def test_the_command_line_trains_resumes_and_verifies_it(dqx_in, tmp_path):
     assignments = ["agent=smooth", "sharpness=2", *sizes]
     given = ("train", "cartpole", "--seeds", "2", "--steps", "240", "--out", out, *devices)
     given += ("--set", *(text for text in assignments if not text.startswith("total_steps")))
-    assert refused(dqx_in(*given), "unknown agent 'smooth'", "dqn, iqn, qr, tabular", "--import")
+    assert refused(dqx_in(*given), "unknown agent 'smooth'", "known are bootstrapped", "--import")
     assert refused(dqx_in(*given, "--import", "smoth"), "no module 'smoth'")
     assert not (tmp_path / "out").exists()
 

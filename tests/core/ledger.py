@@ -47,6 +47,9 @@ def ledger_agent(config, spec):
             "weight": jnp.full((LOG, size), -1.0),
             **{name: jnp.full((LOG, size, 2), -1.0) for name in ("obs", "next_obs")},
             **{name: jnp.zeros((LOG, size)) for name in ("reward", "discount")},
+            "action": jnp.zeros((LOG, size), jnp.int32),
+            "key": jnp.zeros((LOG, size, 2), jnp.uint32),
+            "ages": jnp.full((LOG, config.num_envs), -1),
         }
         return AgentState(jnp.int32(0), {}, notes)
 
@@ -61,6 +64,7 @@ def ledger_agent(config, spec):
             "hyper": jnp.stack([jnp.float32(getattr(now.hyper, name)) for name in HYPERS]),
             "weight": jnp.full(config.batch_size, -1.0) if batch.weight is None else batch.weight,
             **batch.steps._asdict(),
+            "key": jax.random.key_data(batch.keys),
         }
         notes = {k: table.at[state.params].set(given[k]) for k, table in state.opt_state.items()}
         zero, gamma = jnp.float32(0), jnp.float32(now.hyper.gamma)

@@ -117,12 +117,12 @@ def made_up():
     registry.forget("made_up")
 
 
-# Some of them are enough every time, the others are for `make test-long`.
-_LONG = ("qr", "iqn", "iqn, noisy")
+# These are enough every time, the others are for `make test-long`.
+_SHORT = ("dqn", "c51", "tabular", "dqn, double, counting", "dqn, dueling, noisy", "made_up")
 
 
 @pytest.fixture(
-    params=[pytest.param(n, marks=[pytest.mark.long] * (n in _LONG)) for n in CASES],
+    params=[pytest.param(n, marks=[pytest.mark.long] * (n not in _SHORT)) for n in CASES],
     scope="module",
 )
 def config(request):
@@ -146,7 +146,9 @@ def compiled(agent):
 
 
 def now_of(config, **fields):
-    return Now(settings.complete(config, Hyper(**fields)), *(jnp.int32(n) for n in (40, 7, 3)))
+    counts = (jnp.int32(n) for n in (40, 7, 3))
+    ages = jnp.zeros(ENVS, jnp.int32)
+    return Now(settings.complete(config, Hyper(**fields)), *counts, ages)
 
 
 def random_batch(seed=0, weight=None):
@@ -155,7 +157,8 @@ def random_batch(seed=0, weight=None):
     action = rng.integers(0, ACTIONS, BATCH).astype(np.int32)
     reward = rng.uniform(1, 2, BATCH).astype(np.float32)
     discount = (rng.random(BATCH) > 0.3).astype(np.float32)
-    return Batch(Transition(obs, action, reward, discount, next_obs), weight)
+    keys = jax.random.split(jax.random.key(seed), BATCH)
+    return Batch(Transition(obs, action, reward, discount, next_obs), weight, keys=keys)
 
 
 def one_update(config, agent, seed=0, sync=True, state=None, weight=None):
@@ -299,11 +302,12 @@ def targets_of(config, agent, sync_axis):
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), random_batch())
     now = now_of(config)
     hyper = jax.tree.map(lambda _: jax.ShapeDtypeStruct((lanes,), jnp.float32), now.hyper)
-    now = now._replace(hyper=hyper, episodes=jax.ShapeDtypeStruct((lanes,), jnp.int32))
+    episodes, ages = (jax.ShapeDtypeStruct((lanes, *rest), jnp.int32) for rest in ((), (ENVS,)))
+    now = now._replace(hyper=hyper, episodes=episodes, ages=ages)
     sync = jax.ShapeDtypeStruct((lanes,) if sync_axis == 0 else (), jnp.bool_)
     if agent.targets is not None:
         batch = batch._replace(target=jax.ShapeDtypeStruct((lanes, BATCH), jnp.float32))
-    learn = jax.vmap(agent.learn, in_axes=(0, 0, 0, Now(0, None, None, 0), sync_axis))
+    learn = jax.vmap(agent.learn, in_axes=(0, 0, 0, Now(0, None, None, 0, 0), sync_axis))
     found = traced(learn, state, batch, draws, now, sync)
     return found, {leaf.shape for leaf in jax.tree.leaves(state.target_params)}
 

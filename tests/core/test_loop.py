@@ -57,6 +57,10 @@ def test_updates_and_syncs_are_where_they_should_be(
         np.testing.assert_array_equal(notes["step"], steps)
         finished = np.count_nonzero(episodes.length[lane], axis=1).cumsum()
         np.testing.assert_array_equal(notes["episodes"], finished[np.array(steps) // num_envs - 1])
+        ages = np.zeros(num_envs, int)
+        by_step = [ages := np.where(ended > 0, 0, ages + 1) for ended in episodes.length[lane]]
+        expected = np.array(by_step)[np.array(steps) // num_envs - 1]
+        np.testing.assert_array_equal(notes["ages"], expected)
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
@@ -80,6 +84,33 @@ def test_learned_transitions_are_those_that_happened(num_envs, time_limit_is_ter
     assert {(n, t) for n, t in zip(next_time == length, length % 2, strict=True)} == {
         (False, 0), (False, 1), (True, 0), (True, 1)
     }  # fmt: skip
+
+
+def test_a_transition_has_a_key_of_its_own_whenever_it_is_learned_from():
+    capacity, steps = CONFIG.replay_capacity, 48 + 240
+    _, lanes, _, _ = run_ledger(num_envs=4, train_period=4)
+    for lane in range(LANES):
+        stream = purpose_key(seed_key(0, lane), Purpose.TRANSITION)
+        keys = jax.vmap(lambda number, key=stream: jax.random.fold_in(key, number))(
+            jnp.arange(steps)
+        )
+        numbers = {tuple(key): n for n, key in enumerate(np.asarray(jax.random.key_data(keys)))}
+        assert len(numbers) == steps
+        notes = jax.tree.map(lambda x, i=lane: x[i, :60], lanes.agent.opt_state)
+        rows = unpacked(lanes, lane, capacity)
+        seen = {}
+        for update, batch in enumerate(notes["key"]):
+            for place, key in enumerate(batch):
+                number = numbers[tuple(key)]
+                learned = [notes[name][update, place] for name in rows._fields]
+                if number >= steps - capacity:  # still there
+                    jax.tree.map(
+                        np.testing.assert_array_equal,
+                        learned, [field[number % capacity] for field in rows],
+                    )  # fmt: skip
+                seen.setdefault(number, set()).add(str(learned))
+        assert all(len(transitions) == 1 for transitions in seen.values())
+        assert min(seen) < steps - capacity and len(seen) > 150
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
