@@ -248,8 +248,8 @@ class Config:
         "(clipped_double), the mean over what epsilon_greedy would do (expected_sarsa), or over a "
         "soft policy, with the log of the policy added to the reward (munchausen)",
         choices={
-            "max": (),
-            "clipped_double": (),
+            "max": ("best policy",),
+            "clipped_double": ("best policy",),
             "expected_sarsa": (),
             "munchausen": ("soft policy",),
         },

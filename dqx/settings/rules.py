@@ -159,6 +159,13 @@ def _check_exact(config: Config, hyper: Hyper) -> None:
         raise ConfigError(
             "exact_metrics compare with the solution for one discount: take gamma out of annealed"
         )
+    best = SETTINGS["target"].having("best policy")
+    if config.target not in best:
+        raise ConfigError(
+            "exact_metrics compare with the values of the best policy, and those that target = "
+            f"{config.target} learns are others: set target = {' or '.join(best)} or "
+            "exact_metrics = false"
+        )
     for name, what in _UNKNOWN_TO_EXACT.items():
         declared = SETTINGS[name]
         value = getattr(hyper if declared.traced else config, name)

@@ -17,7 +17,7 @@ from dqx.core import loop, sampling
 from dqx.core.forms import make_store
 from dqx.core.keys import seed_key
 from dqx.core.stores import Ring
-from tests import probes
+from tests import probes, variants
 from tests.core.ledger import seed_keys, unpacked
 from tests.jaxprs import is_leaf, outputs, touches, traced
 from tests.shared import quickly
@@ -90,54 +90,54 @@ def replay_accesses(found, rows=CAPACITY):
     return reads, writes
 
 
-VARIANTS = [
-    {},
-    {"double": True, "loss": "huber"},
-    {"target_period": 4, "epsilon_schedule": "per_episode"},
-    {"num_envs": 1, "train_period": 1, "optimizer": "rmsprop"},
-    {"sampling": "newest", "batch_size": 8, "updates_per_train": 1, "policy": "boltzmann_gumbel"},
-    {"policy": "max_boltzmann", "epsilon_ladder": True, "annealed": ("temperature", "tau")},
-    {"head": "dueling_avg", "dense": "noisy", "layer_norm": True},
-    {"agent": "c51", "double": True},
-    {"agent": "qr"},
-    {"agent": "iqn", "dense": "noisy"},
-    {"frame_stack": 3, "sticky_actions": 0.2, "normalize_observations": True},
-    {"n_step": 3, "frame_stack": 2, "target": "clipped_double"},
-    {"n_step": 5, "target": "expected_sarsa", "value_rescaling": 1e-2},
-    {"target": "munchausen"},
-    {"sampling": "prioritized"},
-    {"averaging": "acting", "dense": "noisy"},
-    {"env": "WallDodge-v0", "replay": "sketch", "frame_stack": 2},
-    {"replay": "once", "replay_ends": 91, "n_step": 3},
-    {"env": "Breakout-MinAtar", "replay": "once", "replay_ends": 91, "sampling": "prioritized"},
-]
+# What is no axis of the family, beside what `variants` combines.
+OTHERS = {
+    "other losses and schedules": {
+        "loss": "huber", "epsilon_schedule": "per_episode", "annealed": ("temperature", "tau"),
+        "target_period": 4, "sticky_actions": 0.2,
+    },
+    "one environment": {"num_envs": 1, "train_period": 1, "optimizer": "rmsprop"},
+    "sketches": {"env": "WallDodge-v0", "replay": "sketch", "frame_stack": 2},
+    "each once": {"replay": "once", "replay_ends": 91, "n_step": 3},
+    "each frame once": {
+        "env": "Breakout-MinAtar", "replay": "once", "replay_ends": 91, "sampling": "prioritized",
+    },
+}  # fmt: skip
 
 
-def config_of(fields):
-    return dqx.override(CONFIG, dqx.Hyper(), **fields)[0]
+@functools.cache
+def segment_of(name):
+    """The configuration of a variant, and the equations of a segment of it."""
+    row = variants.covering().get(name, {})
+    config, hyper = variants.settled(row, CONFIG, dqx.Hyper())
+    config, _ = dqx.override(config, hyper, **OTHERS.get(name, {}))
+    return config, segment_equations(config)
 
 
-@pytest.mark.parametrize("fields", VARIANTS)
-def test_replay_is_only_sliced_into_and_gathered_from(fields):
-    config = config_of(fields)
+@pytest.mark.parametrize("name", [*variants.covering(), *OTHERS])
+def test_replay_is_only_sliced_into_and_gathered_from(name):
+    config, found = segment_of(name)
     rows = Ring(CAPACITY, config.num_envs, config.frame_stack).num_rows
-    reads, writes = replay_accesses(segment_equations(config), rows)
+    if config.sampling == "ranked":  # whose errors are as many, but have no width
+        found = [e for e in found if any(v.aval.ndim > 2 for v in (*e.invars, *e.outvars))]
+    reads, writes = replay_accesses(found, rows)
     assert writes == {"dynamic_update_slice"}
     assert reads == {"dynamic_update_slice", "gather"}
 
 
-@pytest.mark.parametrize("fields", VARIANTS)
-def test_target_sync_stays_a_condition(fields):
-    found = segment_equations(config_of(fields))
+@pytest.mark.parametrize("name", [*variants.covering(), *OTHERS])
+def test_target_sync_stays_a_condition(name):
+    config, found = segment_of(name)
     conditions = [e for e in found if e.primitive.name == "cond"]
-    assert len(conditions) == 1
-    (condition,) = conditions
-    assert condition.invars[0].aval.shape == ()  # no lane has a predicate to itself
-    kernel = (WIDTH, *HIDDEN)
-    assert kernel in [v.aval.shape for v in condition.outvars]
-    selects = outputs(found, "select_n")
-    assert selects  # such as the activation's
-    assert kernel not in selects
+    # That of the target, and of ranks one that sorts now and then.
+    has_target = "target" in dqx.settings.agent(config.agent).has
+    assert len(conditions) == has_target + (config.sampling == "ranked")
+    assert all(c.invars[0].aval.shape == () for c in conditions)  # no lane has one to itself
+    if has_target:
+        kernel = (WIDTH, *HIDDEN)
+        assert kernel in [v.aval.shape for c in conditions for v in c.outvars]
+        assert kernel not in outputs(found, "select_n")
+    assert outputs(found, "select_n")  # such as those of episodes that end
 
 
 def test_a_batched_clock_would_be_noticed():

@@ -78,6 +78,8 @@ BAD = [
     ({"exact_metrics": True, "time_limit_is_terminal": True}, ["know no time limits"]),
     ({"exact_metrics": True, "reward_clip": 1.0}, ["know no clipped rewards", "leave reward_clip"]),
     ({"exact_metrics": True, "reward_scale": 2.0}, ["no scaled rewards", "leave reward_scale"]),
+    ({"exact_metrics": True, "target": "munchausen"}, ["of the best policy", "target = max or cl"]),
+    ({"exact_metrics": True, "target": "expected_sarsa"}, ["target = expected_sarsa learns are"]),
     ({"exact_metrics": True, "frame_stack": 2}, ["no stacked observations", "leave frame_stack"]),
     ({"exact_metrics": True, "action_repeat": 2}, ["no repeated actions", "leave action_repeat"]),
     ({"exact_metrics": True, "sticky_actions": 0.1}, ["no sticky actions", "leave sticky_actions"]),

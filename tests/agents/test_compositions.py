@@ -1,0 +1,160 @@
+"""Every axis beside every other: what can be combined trains, what cannot is refused in one line.
+
+The axes and their values are those of `tests.variants`.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dqx
+from dqx.settings import complete, rounded
+from tests import variants
+from tests.core.ledger import seed_keys
+from tests.shared import HYPER, TINY, quickly
+
+# What cannot be combined, and why it cannot: items of two axes, "*" for all values but the default.
+IMPOSSIBLE = {
+    (("agent", "tabular"), ("head", "*")): "belongs to agents with a network",
+    (("agent", "tabular"), ("dense", "*")): "belongs to agents with a network",
+    (("agent", "tabular"), ("layer_norm", "*")): "belongs to agents with a network",
+    (("agent", "tabular"), ("normalize_observations", "*")): "belongs to agents with a network",
+    (("agent", "tabular"), ("double", "*")): "belongs to agents with a target ",
+    (("agent", "tabular"), ("target", "*")): "belongs to agents with a target rule",
+    (("agent", "tabular"), ("value_rescaling", "*")): "belongs to agents with rescaled values",
+    (("agent", "tabular"), ("frame_stack", "*")): "stacks arrays .* gives category numbers",
+    # A distribution is on returns as they are: rescaled atoms would have other means.
+    (("agent", "c51"), ("value_rescaling", "*")): "belongs to agents with rescaled values",
+    (("agent", "qr"), ("value_rescaling", "*")): "belongs to agents with rescaled values",
+    (("agent", "iqn"), ("value_rescaling", "*")): "belongs to agents with rescaled values",
+    (("agent", "bootstrapped"), ("target", "clipped_double")): "heads that learn apart",
+    (("target", "munchausen"), ("n_step", "*")): "of the steps between only rewards are known",
+    (("target", "munchausen"), ("double", "*")): "leave double at false",
+    (("target", "expected_sarsa"), ("policy", "*")): "the mean over policy = epsilon_greedy",
+    (("target", "expected_sarsa"), ("epsilon_ladder", "*")): "with one epsilon",
+    (("target", "expected_sarsa"), ("exact_metrics", "*")): "of the best policy",
+    (("target", "munchausen"), ("exact_metrics", "*")): "of the best policy",
+    (("exact_metrics", True), ("frame_stack", "*")): "know no stacked observations",
+    (("exact_metrics", True), ("normalize_observations", "*")): "takes arrays of numbers",
+    (("epsilon_ladder", True), ("policy", "greedy")): "needs a policy with an epsilon",
+    (("epsilon_ladder", True), ("policy", "boltzmann")): "needs a policy with an epsilon",
+    (("epsilon_ladder", True), ("policy", "boltzmann_gumbel")): "needs a policy with an epsilon",
+    (("epsilon_ladder", True), ("policy", "softmax")): "needs a policy with an epsilon",
+}
+
+
+def reason(pair):
+    """Why a pair cannot be combined, by the table above; None if it should train."""
+
+    def is_of(item):
+        axis, value = item
+        given = pair.get(axis, variants.axes()[axis][0])
+        return given != variants.axes()[axis][0] if value == "*" else given == value
+
+    found = {words for items, words in IMPOSSIBLE.items() if all(map(is_of, items))}
+    assert len(found) < 2, pair
+    return found.pop() if found else None
+
+
+def test_the_axes_are_those_of_the_family():
+    axes = variants.axes()
+    assert set(axes["agent"]) == set(dqx.settings.agent_names())
+    assert {"head", "dense", "layer_norm", "n_step", "target", "double", "value_rescaling",
+            "sampling", "policy", "exact_metrics"} <= set(axes)  # fmt: skip
+    used = {(axis, value) for row in variants.covering().values() for axis, value in row.items()}
+    wanted = {(axis, value) for axis, values in axes.items() for value in values[1:]}
+    assert wanted == used and len(variants.covering()) <= len(axes["agent"]) + 1
+
+
+def test_a_pair_of_settings_is_refused_in_one_line_exactly_where_it_is_impossible():
+    """Nothing compiles here; `test_what_can_be_combined_trains` trains all other pairs."""
+    met = set()
+    for pair in variants.pairs():
+        said, words = variants.refusal(variants.changes(pair)), reason(pair)
+        assert (said is None) == (words is None), (pair, said)
+        if words is not None:
+            met.add(words)
+            assert re.search(words, said) and "\n" not in said, said
+            # The line says what to do, and names at least one of the two.
+            assert re.search(r"leave|choose|set |got|takes", said), said
+            named = [text for item in pair.items() for text in map(str, item)]
+            assert any(text in said for text in named), said
+    assert met == set(IMPOSSIBLE.values())  # none of the table is out of date
+
+
+# --- Training.
+
+LANES = 2
+HYPERS = (HYPER, HYPER.replace(learning_rate=3e-3, gamma=0.9, epsilon_steps=100.0))
+
+
+@functools.cache
+def trained(items):
+    """Metrics of a tiny run of two seeds with hyperparameters of their own, in both orders.
+
+    Each seed is a lane; the second call has the lanes the other way round, in the same program.
+    """
+    config, _ = variants.settled(dict(items))
+    config, _ = rounded(config)
+    env = dqx.environment_of(config)
+    trainer = dqx.make_trainer(config, env)
+    _, base = variants.settled(dict(items))
+    hypers = [complete(config, base.replace(**vars_of(h))) for h in HYPERS]
+
+    def lane(key, hyper):
+        return trainer.init(key, hyper=hyper)
+
+    def run(keys, hyper):
+        clock, lanes = trainer.start(), jax.vmap(lane)(keys, hyper)
+        outs = (None, 0, 0)
+        warm = functools.partial(trainer.warm_up, steps=config.train_period * 4)
+        clock, lanes, _ = jax.vmap(warm, (None, 0), outs)(clock, lanes)
+        learn = functools.partial(trainer.segment, steps=config.train_period * 6)
+        clock, lanes, _, metrics = jax.vmap(learn, (None, 0, 0), (*outs, 0))(clock, lanes, hyper)
+        return metrics, lanes.agent.params
+
+    program, found = quickly(run), []
+    for order in (slice(None), slice(None, None, -1)):
+        hyper = jax.tree.map(lambda *x: jnp.float32(x)[order], *hypers)  # noqa: B023
+        result = program(seed_keys(LANES)[order], hyper)
+        found.append(jax.tree.map(lambda x: np.asarray(x)[order], result))  # noqa: B023
+    return found
+
+
+def vars_of(hyper):
+    return {n: getattr(hyper, n) for n in ("learning_rate", "gamma", "epsilon_steps")}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("agent", variants.axes()["agent"])
+def test_what_can_be_combined_trains(agent):
+    """Every allowed pair is in one of these rows, on two seeds of a grid in one program."""
+    rows = {
+        name: row
+        for name, row in variants.pairwise().items()
+        if row.get("agent", variants.axes()["agent"][0]) == agent
+    }
+    assert rows
+    for name, row in rows.items():
+        one, other = trained(tuple(row.items()))
+        for metric, values in one[0].items():
+            if metric not in ("epsilon", "grad_norm"):  # NaN without such
+                assert np.all(np.isfinite(values)), (name, metric)
+        # A seed is the same whatever its place and its neighbour.
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+        # And the two differ from one another.
+        assert any(np.any(leaf[0] != leaf[1]) for leaf in jax.tree.leaves(one[1])), name
+
+
+def test_pairs_that_are_allowed_are_all_in_some_row():
+    rows = [{**{a: v[0] for a, v in variants.axes().items()}, **r}
+            for r in variants.pairwise().values()]  # fmt: skip
+    for pair in variants.pairs():
+        if reason(pair) is None:
+            assert any(pair.items() <= row.items() for row in rows), pair
+    assert all(variants.refusal(variants.changes(row)) is None for row in rows)
+    assert len(rows) < 60 and TINY.num_envs > 1
