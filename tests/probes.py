@@ -120,6 +120,33 @@ class MatchedReward(Probe):
         return jnp.where(action == state.mark, 1.0, -1.0)
 
 
+class Medley(Probe):
+    """One of the five probes above an episode; the observation says which, and its own part.
+
+    Its eight situations in order: constant; observed, -1 and 1; delayed, first and second step;
+    chosen; matched, -1 and 1. The mark is the situation an episode begins in.
+    """
+
+    width = 8
+    marks = 8
+
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        state = state.replace(mark=jnp.where(state.mark == 4, 3, state.mark))
+        return self.look(state), state
+
+    def look(self, state):
+        return jax.nn.one_hot(state.mark + ((state.mark == 3) & (state.time == 1)), 8)
+
+    def reward(self, state, action):
+        chosen = 2.0 * action - 1.0
+        rewards = [1.0, -1.0, 1.0, state.time, 0.0, chosen, -chosen, chosen]
+        return jnp.stack([jnp.asarray(r, jnp.float32) for r in rewards])[state.mark]
+
+    def is_terminated(self, state, params):
+        return (state.mark != 3) | (state.time >= 2)
+
+
 class TwoRounds(Probe):
     """Two choices, of which the second observes the first (as 0 or 1; the start is 2).
 

@@ -21,9 +21,10 @@ NUMBERS = {"n_step": (1, 3), "value_rescaling": (0.0, 1e-2), "frame_stack": (1, 
 BESIDE = {
     ("agent", "tabular"): {"env": "Taxi-v4"},
     ("agent", "c51"): {"v_max": 50.0},
+    ("agent", "pqn"): {"batch_size": 8, "train_period": 16, "updates_per_train": 4},
     ("exact_metrics", True): {"env": "Taxi-v4"},
     ("head", "dueling_max"): {"stream_sizes": (6,)},
-    ("sampling", "newest"): {"batch_size": TINY.train_period, "updates_per_train": 1},
+    ("sampling", "newest"): {"batch_size": 8, "train_period": 8, "updates_per_train": 1},
     ("sampling", "ranked"): {"rank_period": 5},
 }
 

@@ -64,38 +64,6 @@ def test_probe_values(probe, fields, expected):
     np.testing.assert_allclose(q, np.broadcast_to(list(expected.values()), q.shape), atol=0.01)
 
 
-# What a network or an agent can be beside a plain DQN; atoms lie on every value of the probe.
-VARIANTS = {
-    "dueling_avg": {"head": "dueling_avg"},
-    "dueling_max": {"head": "dueling_max", "stream_sizes": (8,)},
-    "dueling_naive": {"head": "dueling_naive", "double": True},
-    "layer_norm": {"layer_norm": True, "double": True},
-    "noisy": {"dense": "noisy", "noisy_sigma": 0.1},
-    "c51": {"agent": "c51", "num_atoms": 41, "v_min": -2.0, "v_max": 2.0, "double": True},
-    "qr": {"agent": "qr", "num_quantiles": 5, "huber_delta": 0.1},
-    "pqn": {
-        "agent": "pqn",
-        "train_period": 64,
-        "updates_per_train": 8,
-        "batch_size": 16,
-        "optimizer": "radam",
-        "layer_norm": True,
-    },
-    "iqn": {"agent": "iqn", "num_cosines": 8, "head": "dueling_avg", "layer_norm": True},
-}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_learns_a_delayed_reward(variant):
-    config, hyper = dqx.override(CONFIG, HYPER, **VARIANTS[variant])
-    dqx.validate(config, hyper)
-    q = learned_values(probes.DelayedReward, [[0.0], [1.0]], config, hyper)
-    wanted = np.broadcast_to([(GAMMA, GAMMA), (1.0, 1.0)], q.shape)
-    # Q-values of noisy layers are those of their means, which nothing trains by themselves.
-    np.testing.assert_allclose(q, wanted, atol=0.2 if variant == "noisy" else 0.04)
-
-
 @pytest.mark.long
 def test_a_dueling_head_finds_the_best_of_two_rounds():
     """keras-rl's own test: the greedy policy is paid 3.0, the most there is."""
