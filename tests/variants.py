@@ -14,7 +14,8 @@ from tests.shared import HYPER, TINY
 
 # Choices that are no axis of learning: tested by themselves, or by the environments that need them.
 APART = {"env", "network", "convolution", "activation", "initializer", "optimizer", "loss",
-         "epsilon_schedule", "replay", "scale_pixels", "time_limit_is_terminal"}  # fmt: skip
+         "epsilon_schedule", "replay", "diagnostics", "scale_pixels",
+         "time_limit_is_terminal"}  # fmt: skip
 # Values of axes that are numbers.
 NUMBERS = {"n_step": (1, 3), "value_rescaling": (0.0, 1e-2), "frame_stack": (1, 2)}
 # What a value needs beside it.
@@ -112,7 +113,10 @@ def _grown(wanted, size):
                 return sum(frozenset({(axis, value), *other}) in wanted for other in others)
 
             # Of equal gain, what differs from the default first: rows that combine much are few.
-            ranked = sorted((*values[1:], values[0]), key=lambda value: -gain(value))
+            def rank(value, usual=values[0], gain=gain):
+                return -gain(value), (value == usual) == (gain(value) > 0)
+
+            ranked = sorted(values, key=rank)
             fitting = (v for v in ranked if refusal(changes({**row, axis: v})) is None)
             row[axis] = next(fitting)
         for used in itertools.combinations(row.items(), size):

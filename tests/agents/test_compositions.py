@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dqx
-from dqx.settings import SETTINGS, agent, complete, rounded
+from dqx.settings import SETTINGS, complete, rounded
 from tests import variants
 from tests.core.ledger import seed_keys
 from tests.shared import HYPER, TINY, quickly
@@ -53,7 +53,7 @@ def reason(pair):
     for axis in pair:
         owner, trait = SETTINGS[axis].of or ("", "")
         if owner == "agent" and is_of((axis, "*")):
-            has = agent(pair.get("agent", "dqn")).has
+            has = SETTINGS["agent"].has(pair.get("agent", "dqn"))
             if trait not in has:
                 return f"belongs to agents with (a )?{trait} "
     return None

@@ -30,8 +30,13 @@ NEEDS = {
     "qr": {"num_quantiles": 5, "huber_delta": 0.1},
     "iqn": {"num_cosines": 8, "huber_delta": 0.1},
     "noisy": {"noisy_sigma": 0.1},
-    "pqn": {"train_period": 64, "updates_per_train": 8, "batch_size": 16, "optimizer": "radam",
-            "layer_norm": True},  # fmt: skip
+    "pqn": {
+        "train_period": 64,
+        "updates_per_train": 8,
+        "batch_size": 16,
+        "optimizer": "radam",
+        "layer_norm": True,
+    },  # fmt: skip
     "munchausen": SOFT,
 }
 AXES = ("agent", "head", "dense", "layer_norm", "n_step", "target", "double", "value_rescaling",
