@@ -46,7 +46,7 @@ def several_steps(batch, n_step, seed=0):
 def batch_of(fields, weight=None):
     steps = {name: value for name, value in fields.items() if name != "lengths"}
     keys = jax.random.split(jax.random.key(8), len(fields["action"]))
-    return Batch(Transition(**steps), weight, fields.get("lengths"), keys)
+    return Batch(Transition(**steps), weight, fields.get("lengths"), keys=keys)
 
 
 def layers_of(params):
