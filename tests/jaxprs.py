@@ -29,11 +29,6 @@ def is_leaf(equation):
     return not any(hasattr(getattr(p, "jaxpr", p), "eqns") for p in params)
 
 
-def touches(variables, size):
-    """Whether one of the arrays has an axis of this size."""
-    return any(size in getattr(variable.aval, "shape", ()) for variable in variables)
-
-
 def outputs(found, primitive):
     """The shapes of all that equations of one primitive give."""
     return [v.aval.shape for e in found if e.primitive.name == primitive for v in e.outvars]
