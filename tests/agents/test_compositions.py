@@ -129,6 +129,7 @@ def vars_of(hyper):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1_200)  # many programs, which a machine that is busy compiles slowly
 @pytest.mark.parametrize("agent", variants.axes()["agent"])
 def test_what_can_be_combined_trains(agent):
     """Every allowed pair is in one of these rows, on two seeds of a grid in one program."""
