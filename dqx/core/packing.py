@@ -187,6 +187,24 @@ def columns(rows: Rows, indices: Array, wanted: Any) -> PyTree:
     return jax.tree.map(leaf, wanted, is_leaf=_is_place)
 
 
+def repacked(transitions: PyTree, none: Array) -> PyTree:
+    """Transitions ``[B, ...]`` as a gather from packed rows of them would give them.
+
+    They stay the same to the bit. But XLA fuses what comes next with how they lie, and by the
+    distance between two rewards it vectorizes a sum, or does not, whose last bits then differ. So
+    whatever comes next is compiled as if whole transitions had been gathered.
+
+    Args:
+        transitions: of a batch.
+        none: false in a way that XLA does not know, bool ``[]``; else it would see through this.
+    """
+    count = jax.tree.leaves(transitions)[0].shape[0]
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), transitions)
+    packed, indices = _pack(transitions, count), jnp.arange(count) + none
+    taken = {word: jnp.take(x, indices, axis=0, mode="clip") for word, x in packed.items()}
+    return _unpack(taken, example)
+
+
 def _spans(wanted: Any) -> dict[str, tuple[int, int]]:
     """From which to which column places lie, by word."""
     spans: dict[str, tuple[int, int]] = {}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dqx.core.environment import Environment, Sketch
-from dqx.core.packing import Rows, Table, check_capacity, columns, make_table, places
+from dqx.core.packing import Rows, Table, check_capacity, columns, make_table, places, repacked
 from dqx.core.replay import Filled
 from dqx.core.types import Array, PyTree, Transition
 
@@ -210,6 +210,10 @@ def stored_steps(layout: Layout, sketch: Sketch | None = None) -> Store:
         return rows.replace(rows=table.write(rows.rows, ring.next_row(filled), stored))
 
     def gather(rows: PyTree, filled: Filled, indices: Array, newest: PyTree = None) -> PyTree:
+        def as_plain(steps: PyTree) -> PyTree:
+            is_plain = sketch is None and layout.finals is None
+            return steps if is_plain else repacked(steps, filled.size < 0)
+
         at = ring.rows_at(filled, indices)
         marks, steps = table.gather(packed_rows(rows), at)
         if layout.finals is not None:
@@ -217,7 +221,7 @@ def stored_steps(layout: Layout, sketch: Sketch | None = None) -> Store:
                 next_obs=_following(layout, rows, filled, indices, marks, newest)
             )
         if sketch is None and ring.frames == 1:
-            return steps
+            return as_plain(steps)
 
         def older(back: int) -> PyTree:
             before = at - jnp.minimum(marks.age, back) * ring.num_envs
@@ -226,7 +230,7 @@ def stored_steps(layout: Layout, sketch: Sketch | None = None) -> Store:
         history = [older(back) for back in range(ring.frames - 1, 0, -1)]
         frames = [_drawn(sketch, kept) for kept in (*history, steps.obs, steps.next_obs)]
         obs, next_obs = (jnp.concatenate(x, axis=-1) for x in (frames[:-1], frames[1:]))
-        return steps._replace(obs=obs, next_obs=next_obs)
+        return as_plain(steps._replace(obs=obs, next_obs=next_obs))
 
     return Store(lambda: _empty(layout), keep, write, gather)
 

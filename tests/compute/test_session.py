@@ -13,7 +13,7 @@ from dqx.compute.intervals import intervals
 from dqx.compute.programs import programs_for
 from dqx.compute.rows import row_metrics
 from dqx.compute.session import Chunk, Session
-from dqx.settings import rounded
+from dqx.settings import ConfigError, rounded
 from tests.shared import HYPER, TINY
 
 # --- How a run is cut.
@@ -241,3 +241,39 @@ def test_many_chunks_need_no_more_programs(programs, runs):
     assert sorted(names)[2:] == sorted(
         {"warm": "warm_up", "learn": "segment"}[kind] for kind, _ in lengths
     )
+
+
+# --- A replay that holds each observation once.
+
+ONCE = dataclasses.replace(
+    ROUND, learning_starts=134, log_period=134, replay_capacity=60, replay="once", replay_ends=60
+)
+
+
+def test_a_seed_with_more_ends_than_its_replay_holds_is_an_error():
+    few = dataclasses.replace(ONCE, replay_ends=1)
+    session = Session(programs_for(few, jax.devices("cpu")[0], 0), few, chunk())
+    session.advance()
+    with pytest.raises(
+        ConfigError, match=r"seed 0 had more ends .* 60 .*\(replay_ends = 1\): raise"
+    ):
+        session.settle()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("env", "form"), [("CartPole-v1", "once"), ("Catch-bsuite", "sketch")])
+def test_a_session_goes_on_and_learns_what_it_does_with_a_plain_replay(env, form):
+    """As training compiles it, where sums may be fused otherwise than in quick programs."""
+    ends = 60 if form == "once" else 0
+    config = dataclasses.replace(ONCE, env=env, replay=form, replay_ends=ends)
+    device = jax.devices("cpu")[0]
+    programs = programs_for(config, device, 0)
+    whole = finished(Session(programs, config, chunk()))
+    session = Session(programs, config, chunk())
+    session.advance()
+    session.advance()
+    saved = session.save()
+    assert int(saved.clock.step) == 268
+    assert_same(finished(Session(programs, config, chunk(), saved=saved)), whole)
+    plain = dataclasses.replace(config, replay="plain", replay_ends=0)
+    assert_same(finished(Session(programs_for(plain, device, 0), plain, chunk())), whole)

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 import dqx
+from dqx.core import loop, sampling
 from dqx.core.forms import make_store
 from dqx.core.stores import Ring
 from dqx.settings import ConfigError, complete, environments
@@ -13,6 +15,7 @@ from tests import probes
 from tests.core.layouts import FORMS, filled_to, number_store, recorded, stacked
 from tests.core.ledger import seed_keys
 from tests.oracles import returns as oracle
+from tests.shared import quickly
 
 
 def check_every_moment(
@@ -180,10 +183,71 @@ def test_sketches_of_an_environment_that_has_none_are_refused():
         dqx.make_trainer(config, dqx.environment_of(config))
 
 
-# Whole runs.
-
 BASE = {"hidden_sizes": (8,), "batch_size": 16, "replay_capacity": 60, "learning_starts": 40,
         "train_period": 4, "target_period": 8}  # fmt: skip
+
+
+class Shaded(probes.ClockFace):
+    """Its hour is observed as a shade, which is a parameter that may differ from lane to lane."""
+
+    @property
+    def default_params(self):
+        return ShadedParams(max_steps_in_episode=self.time_limit)
+
+    def step_env(self, key, state, action, params):
+        _, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return self.observe(key, state, action, params), state, reward, terminated, info
+
+    def reset_env(self, key, params):
+        _, state = super().reset_env(key, params)
+        return self.observe(key, state, None, params), state
+
+    def observe(self, key, state, action, params):
+        return self.draw(state.time, params)
+
+    def sketch(self, obs, state, params):
+        return state.time
+
+    def draw(self, sketch, params):
+        return jnp.float32(params.shade) * self.look(probes.State(mark=jnp.int32(0), time=sketch))
+
+
+@struct.dataclass
+class ShadedParams(probes.Params):
+    shade: float = 0.5
+
+
+@pytest.mark.parametrize("form", ["sketch", "once"])
+def test_a_lane_draws_with_its_own_parameters(form):
+    env = probes.adapted(Shaded)
+    config = dqx.Config(**BASE, replay=form, replay_ends=60 if form == "once" else 0)
+    seen = []
+
+    def learn(state, batch, draws, now, sync):
+        jax.debug.callback(
+            lambda *x: seen.append(np.stack(x)), batch.steps.obs, batch.steps.next_obs
+        )
+        return agent.learn(state, batch, draws, now, sync)
+
+    agent = dqx.make_agent(config, env)
+    store = make_store(env, 60, form=form, ends=config.replay_ends)
+    sampler = sampling.uniform(config)
+    trainer = loop.make_trainer(config, env, agent._replace(learn=learn), store, sampler)
+
+    def one(key, shade):
+        clock, lane = trainer.start(), trainer.init(key, {"shade": shade})
+        clock, lane, _ = trainer.warm_up(clock, lane, 40)
+        return trainer.segment(clock, lane, dqx.Hyper(), 8)[3]["loss"]
+
+    shades = jnp.array([0.25, 3.0])
+    quickly(jax.vmap(one))(seed_keys(2), shades)
+    jax.effects_barrier()
+    found = [set(x.ravel().tolist()) for x in seen]
+    assert len(found) == 4 and sorted(map(sorted, found)) == [[0, 0.25]] * 2 + [[0, 3.0]] * 2
+
+
+# Whole runs.
+
 RUNS = {
     "n steps of stacks": {"env": "WallDodge-v0", "n_step": 3, "frame_stack": 2, "num_envs": 2,
                           "env.wall_speed": 4, "time_limit": 7},
