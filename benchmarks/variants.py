@@ -4,26 +4,34 @@
     python benchmarks/variants.py --variants dueling,c51 --json benchmarks/results/variants.json
 
 A variant is a preset with ``base = "cartpole/one-step"``: what it sets is laid over ``--preset``,
-so that a new one is measured without a line here. Variants take turns in one process, with a chunk
-in every place as training runs them (the 32 seeds of a preset are as many chunks after one
-another), and each turn is related to the plain one's beside it; ratios are medians over the turns,
-compile time apart.
+so that a new one is measured without a line here; ``MORE`` are those that no such preset sets.
+Variants take turns in one process, with a chunk in every place as training runs them (the 32 seeds
+of a preset are as many chunks after one another), and each turn is related to the plain one's
+beside it. What is compared is the time of processors, which other work on the machine moves less
+than the time that passes; ratios are medians over the turns, compile time apart.
 """
 
 import argparse
 import dataclasses
 import statistics
+import time
 from typing import Any
 
 # The most that a step may cost, relative to plain DQN.
-AIMS = {"dueling": 1.15, "noisy": 1.4, "n-step": 1.05, "munchausen": 1.3, "c51": 2.2, "qr": 2.5}
+AIMS = {"double": 1.15, "dueling": 1.15, "n-step": 1.05, "noisy": 1.4, "per": 1.35, "c51": 2.2,
+        "qr": 2.5, "munchausen": 1.3}  # fmt: skip
+MORE: dict[str, dict[str, Any]] = {
+    "double": {"double": True},
+    "per": {"sampling": "prioritized"},
+    "ranked": {"sampling": "ranked"},
+}
 
 
 def variants() -> dict[str, dict[str, Any]]:
     """The fields that each variant sets, by its name; ``plain`` sets none."""
     from dqx.settings import preset_about, preset_names, presets
 
-    found: dict[str, dict[str, Any]] = {"plain": {}}
+    found: dict[str, dict[str, Any]] = {"plain": {}, **MORE}
     for name in preset_names():
         if preset_about(name).base == "cartpole/one-step":
             found[name.removeprefix("cartpole/")] = presets.own_fields(name)
@@ -58,9 +66,12 @@ def measure(preset: str, names: list[str], repeats: int, devices: str | None) ->
         run.seconds(1)  # compiles, and warms the caches
     segments = max(1, round(1.0 / runs["plain"].seconds(1)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    passed: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name in names:
-            seconds[name].append(runs[name].seconds(segments))
+            before = time.process_time()
+            passed[name].append(runs[name].seconds(segments))
+            seconds[name].append(time.process_time() - before)
     rows = []
     for name in names:
         pairs = zip(seconds[name], seconds["plain"], strict=True)
@@ -69,13 +80,15 @@ def measure(preset: str, names: list[str], repeats: int, devices: str | None) ->
         steps = segments * run.config.log_period * run.lanes * len(run.places)
         row = {
             "variant": name,
-            "steps/s": int(steps / statistics.median(seconds[name])),
+            "steps/s": int(steps / statistics.median(passed[name])),
+            "core us a step": 1e6 * statistics.median(seconds[name]) / steps,
             "ratio": statistics.median(ratios),
             "least": min(ratios),
             "aim": AIMS.get(name, float("nan")) if name != "plain" else 1.0,
             "compile s": run.compile_seconds,
         }
-        rows.append({"row": row, "seconds": seconds[name], "fields": chosen[name]})
+        times = {"core seconds": seconds[name], "seconds passed": passed[name]}
+        rows.append({"row": row, **times, "fields": chosen[name]})
     return rows
 
 

@@ -4,11 +4,12 @@ Source: Bellemare, Dabney and Munos 2017. Under a target rule that weighs severa
 target is the mixture of their distributions.
 """
 
+import functools
+
 import jax
-import jax.numpy as jnp
 
 from dqx.agents import Variant, kit, register
-from dqx.core import distributional, losses
+from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, PyTree, Transition
 from dqx.settings import Config, ConfigError, Hyper, own_setting
@@ -20,17 +21,23 @@ def build(config: Config, spec: Spec) -> Agent:
 
     def values(logits: Array, v_min: Array, v_max: Array) -> Array:
         atoms = distributional.support(v_min, v_max, size)
-        return jnp.sum(jax.nn.softmax(logits) * atoms, axis=-1)
+        return jax.vmap(functools.partial(q_values, atoms))(logits)
+
+    def q_values(atoms: Array, logits: Array) -> Array:
+        return distributional.expected(distributional.probabilities(logits), atoms)
 
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
     ) -> tuple[Array, Array]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         atoms = distributional.support(hyper.v_min, hyper.v_max, size)
-        following = losses.weighted(jax.nn.softmax(outputs.next_target), outputs.weight)
+        following = distributional.weighted(
+            distributional.probabilities(outputs.next_target), outputs.weight
+        )
         target = distributional.project(following, step.reward + step.discount * atoms, atoms)
-        logits = losses.chosen(outputs.now, step.action)
-        error = jnp.sum((target - jax.nn.softmax(logits)) * atoms)
+        logits = distributional.chosen(outputs.now, step.action)
+        now = distributional.chosen(q_values(atoms, outputs.now), step.action)
+        error = distributional.expected(target[None], atoms)[0] - now
         return distributional.cross_entropy(logits, target), error
 
     return kit.value_agent(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dqx.agents import Variant, kit, register
-from dqx.core import distributional, losses
+from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, Key, Transition
 from dqx.settings import Config, Hyper, own_setting
@@ -41,7 +41,7 @@ def build(config: Config, spec: Spec) -> Agent:
         )
 
     def inputs(name: str, draws: Levels | None) -> dict[str, Any]:
-        """The levels that a network takes; those for its Q-values come last."""
+        """The levels that a network takes; the mean over the fixed ones comes last."""
         if draws is None:
             return {"levels": {"fixed": even}}
         return {"levels": {"fixed": even, "drawn": draws.now if name == "now" else draws.following}}
@@ -50,9 +50,11 @@ def build(config: Config, spec: Spec) -> Agent:
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: Levels
     ) -> tuple[Array, Array]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
-        following = losses.weighted(outputs.next_target, outputs.weight)[: draws.following.size]
+        following = distributional.weighted(outputs.next_target, outputs.weight)[
+            : draws.following.size
+        ]
         targets = step.reward + step.discount * following
-        quantiles = losses.chosen(outputs.now, step.action)[: draws.now.size]
+        quantiles = distributional.chosen(outputs.now, step.action)[: draws.now.size]
         value = distributional.quantile_huber(quantiles, draws.now, targets, hyper.huber_delta)
         return value, jnp.mean(targets) - jnp.mean(quantiles)
 
@@ -61,7 +63,7 @@ def build(config: Config, spec: Spec) -> Agent:
         spec,
         loss,
         reads=("next_target", "weight"),
-        values=lambda quantiles: jnp.mean(quantiles[..., -even.size :], axis=-1),
+        values=lambda quantiles: quantiles[..., -1],
         learn_draws=learn_draws,
         cosines=config.num_cosines,
         inputs=inputs,

@@ -18,8 +18,9 @@ from dqx.agents.policies import Policy, epsilon_at, make_policy
 from dqx.core import losses
 from dqx.core.agent import Agent, AgentState, Insight, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
-from dqx.core.dense import hidden_units, noise_of, noise_size, with_sigma
+from dqx.core.dense import hidden_units
 from dqx.core.networks import check_observations, make_network
+from dqx.core.noise import noise_of, noise_size, rows_of_noise, with_sigma
 from dqx.core.returns import folded
 from dqx.core.targets import QValues, Rule, make_rule
 from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
@@ -223,7 +224,8 @@ def _make_acting(net: _Net, policy: Policy) -> tuple[Callable[..., Any], Callabl
     """The functions ``act`` and ``explore`` of an agent."""
 
     def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
-        choice, noise = parted(draws)
+        choice, drawn = parted(draws)
+        noise = None if drawn is None else rows_of_noise(drawn)
         outputs = net.forward(state.params, obs, noise)
         q = net.followed(outputs, state.params)
         action, memory = policy.choose(q, state.memory, choice, now)

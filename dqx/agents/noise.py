@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dqx.core.dense import draw_noise
+from dqx.core.noise import draw_noise, draw_rows_of_noise
 from dqx.core.types import Key, PyTree
 
 # What networks are asked for in an update, as `kit.Outputs` names it; the order says whose noise is
@@ -19,8 +19,8 @@ class Noisy(NamedTuple):
 
     Attributes:
         draws: what there is to draw without such layers.
-        noise: of a step float32 ``[E, N]``, independent for each environment; of an update float32
-            ``[N]`` for each network and observation, by its name in `kit.Outputs`.
+        noise: of a step `RowsOfNoise`, a row for each environment; of an update float32 ``[N]`` for
+            each network and observation, by its name in `kit.Outputs`.
     """
 
     draws: PyTree
@@ -34,8 +34,7 @@ def with_rows_of_noise(draws: Draws, size: int, num_envs: int) -> Draws:
 
     def both(key: Key) -> Noisy:
         key, own = jax.random.split(key)
-        keys = jax.random.split(own, num_envs)
-        return Noisy(draws(key), jax.vmap(lambda k: draw_noise(k, size))(keys))
+        return Noisy(draws(key), draw_rows_of_noise(own, size, num_envs))
 
     return both
 
@@ -57,4 +56,8 @@ def with_noise(draws: Draws, size: int, passes: Collection[str]) -> Draws:
 
 def parted(draws: PyTree) -> tuple[PyTree, Any]:
     """What is drawn without noisy layers, and the noise, None without such."""
-    return (draws.draws, draws.noise) if isinstance(draws, Noisy) else (draws, None)
+    if not isinstance(draws, Noisy):
+        return draws, None
+    # The barrier takes one step's noise out of a block's before it is used: each number is used for
+    # many weights, and XLA's CPU backend would look it up in the block, one at a time, for each.
+    return draws.draws, jax.lax.optimization_barrier(draws.noise)

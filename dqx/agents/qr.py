@@ -7,7 +7,7 @@ target rule that weighs several next actions, the target's quantiles are weighte
 import jax.numpy as jnp
 
 from dqx.agents import Variant, kit, register
-from dqx.core import distributional, losses
+from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, PyTree, Transition
 from dqx.settings import Config, Hyper, own_setting
@@ -21,9 +21,9 @@ def build(config: Config, spec: Spec) -> Agent:
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
     ) -> tuple[Array, Array]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
-        following = losses.weighted(outputs.next_target, outputs.weight)
+        following = distributional.weighted(outputs.next_target, outputs.weight)
         targets = step.reward + step.discount * following
-        quantiles = losses.chosen(outputs.now, step.action)
+        quantiles = distributional.chosen(outputs.now, step.action)
         levels = distributional.midpoints(size)
         value = distributional.quantile_huber(quantiles, levels, targets, hyper.huber_delta)
         return value, jnp.mean(targets) - jnp.mean(quantiles)

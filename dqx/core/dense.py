@@ -1,13 +1,14 @@
 """The dense layers of Q-networks: plain or noisy, normalised or not, and the head they end in."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dqx.core.noise import SIGMA
 from dqx.core.types import Array, Params
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -23,13 +24,19 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 _BATCH_LAST_FROM = 32
 
 
-# Deviation of a noisy weight at the start, times the root of the layer's inputs, until
-# `with_sigma` sets another; Fortunato et al. 2018, section 3.2.
-_SIGMA = 0.5
-
-
 # A collection that flax leaves out of parameters: what is in it exists where it is asked for.
 _SHOWN = "intermediates"
+
+
+# The sine of so many whole turns, divided by them, as a polynomial in their square: the least
+# greatest error up to a quarter of a turn (4e-9).
+_SINE = (
+    6.283185160089453,
+    -41.34165503141168,
+    81.60100407299844,
+    -76.5497822880073,
+    39.53670602621083,
+)
 
 
 class Form(NamedTuple):
@@ -90,7 +97,7 @@ class Dense(nn.Module):
         bias = self.param("bias", bias_init, (self.features,), jnp.float32)
         if not self.noisy:
             return self._apply(x, kernel, bias)
-        start = nn.initializers.constant(_SIGMA / fan_in**0.5)
+        start = nn.initializers.constant(SIGMA / fan_in**0.5)
         kernel_sigma = self.param("kernel_sigma", start, shape, jnp.float32)
         bias_sigma = self.param("bias_sigma", start, (self.features,), jnp.float32)
         if not self.has_variable("noise", "inputs"):
@@ -125,48 +132,69 @@ def dense_layers(network: Any, x: Array) -> Array:
 
     Returns:
         float32 ``[B, A, *shape]``, with the shape that the form says; with ``cosines`` and N levels
-        ``[B, A, *shape, N]``.
+        drawn ``[B, A, *shape, N + 1]``, of which the last is the mean over the fixed levels.
     """
     form: Form = network.dense
-    batch_last = x.shape[0] >= _BATCH_LAST_FROM
+    batch, batch_last = x.shape[0], x.shape[0] >= _BATCH_LAST_FROM
     if batch_last:
         # The barrier keeps XLA from folding the transposition into the first layer's products,
         # which its CPU backend would then compute without vector instructions.
         x = jax.lax.optimization_barrier(x.T)
+    x = _hidden(network, network.hidden_sizes, batch_last)(x)
+    end = _end(network, batch_last)
+    if form.cosines:
+        x = _at_levels(network, x, end, batch_last)
+        x = x.transpose(2, 0, 1) if batch_last else x.transpose(0, 2, 1)
+        return x.reshape(batch, network.num_actions, *form.shape, x.shape[-1])
+    x, shape = end(x), (network.num_actions, *form.shape)
+    if not batch_last:
+        return x.reshape(batch, *shape) if form.shape else x
+    # The batch moves last of all, so that whoever moves it back undoes it whole.
+    return jnp.moveaxis(x.reshape(*shape, batch), -1, 0) if form.shape else x.T
 
-    def dense(x: Array, size: int) -> Array:
-        return Dense(size, batch_last, network.initializer, form.noisy)(x)
 
-    def hidden(x: Array, sizes: Sequence[int]) -> Array:
-        for size in sizes:
-            x = dense(x, size)
-            x = normalised(x, 0 if batch_last else 1) if form.layer_norm else x
-            x = ACTIVATIONS[network.activation](x)
+Layer = Callable[[Array], Array]
+
+
+def _hidden(network: Any, sizes: Sequence[int], batch_last: bool) -> Layer:
+    """Hidden layers of these sizes, one after another."""
+    form: Form = network.dense
+    layers: list[tuple[Layer, Layer]] = []
+    for size in sizes:
+        dense = Dense(size, batch_last, network.initializer, form.noisy)
+        norm = _normalisation(0 if batch_last else 1) if form.layer_norm else lambda x: x
+        layers.append((dense, norm))
+
+    def apply(x: Array) -> Array:
+        for dense, norm in layers:
+            x = ACTIVATIONS[network.activation](norm(dense(x)))
             show_units(network, x, batch_last)
         return x
 
+    return apply
+
+
+def _end(network: Any, batch_last: bool) -> Layer:
+    """From the features of the last hidden layer to the numbers of all actions."""
+    form: Form = network.dense
     actions, numbers = network.num_actions, math.prod(form.shape)
-    x, batch = hidden(x, network.hidden_sizes), x.shape[1 if batch_last else 0]
-    if form.cosines:
-        x = _times_levels(network, x, batch_last)
+
+    def dense(size: int) -> Layer:
+        return Dense(size, batch_last, network.initializer, form.noisy)
+
     if form.head == "plain":
-        x = dense(x, actions * numbers)
-    elif form.stream_sizes:
-        value = dense(hidden(x, form.stream_sizes), numbers)
-        advantages = dense(hidden(x, form.stream_sizes), actions * numbers)
-        x = _dueling(form.head, value, advantages, batch_last)
-    else:  # both streams in one product
-        value, advantages = jnp.split(
-            dense(x, (1 + actions) * numbers), [numbers], axis=0 if batch_last else 1
-        )
-        x = _dueling(form.head, value, advantages, batch_last)
-    if form.cosines:
-        levels = (-1, batch) if batch_last else (batch, -1)
-        x = x.reshape(x.shape[0], *levels) if batch_last else x.reshape(*levels, x.shape[1])
-        x = x.transpose(2, 0, 1) if batch_last else x.transpose(0, 2, 1)
-        return x.reshape(batch, actions, *form.shape, x.shape[-1])
-    x = x.T if batch_last else x
-    return x.reshape(-1, actions, *form.shape) if form.shape else x
+        return dense(actions * numbers)
+    if form.stream_sizes:
+        to_value, value = _hidden(network, form.stream_sizes, batch_last), dense(numbers)
+        to_rest, rest = _hidden(network, form.stream_sizes, batch_last), dense(actions * numbers)
+        return lambda x: _dueling(form.head, value(to_value(x)), rest(to_rest(x)), batch_last)
+    both, axis = dense((1 + actions) * numbers), 0 if batch_last else 1
+
+    def in_one_product(x: Array) -> Array:
+        value, rest = jnp.split(both(x), [numbers], axis=axis)
+        return _dueling(form.head, value, rest, batch_last)
+
+    return in_one_product
 
 
 def show_units(network: nn.Module, units: Array, batch_last: bool = False) -> None:
@@ -189,31 +217,54 @@ def hidden_units(network: nn.Module, variables: Params, obs: Array) -> tuple[Arr
     return units
 
 
-def _times_levels(network: Any, x: Array, batch_last: bool) -> Array:
-    """Features times the embedding of each quantile level, one column (or row) a level and row.
+def _at_levels(network: Any, x: Array, end: Layer, batch_last: bool) -> Array:
+    """What the last layers make of features times the embedding of each quantile level.
 
     The levels are a collection ``levels``: those ``drawn`` for each row ``[B, N]``, if any, and
-    then those ``fixed`` for all ``[K]``. Columns have the levels outside and the batch inside, rows
-    the batch outside.
+    those ``fixed`` for all ``[K]``, of which only the mean counts.
+
+    Returns:
+        ``[A * numbers, N + 1, B]``, or with the batch first ``[B, N + 1, A * numbers]``.
 
     Source: Dabney et al. 2018b, equation 4; there before the last hidden layer.
     """
+    form: Form = network.dense
     size, batch = x.shape if batch_last else x.shape[::-1]
     embed = Dense(size, True, network.initializer, name="Levels")
-    steps = jnp.pi * jnp.arange(network.dense.cosines, dtype=jnp.float32)[:, None]
 
-    def embedded(levels: Array) -> Array:
-        return nn.relu(embed(jnp.cos(steps * levels)))
+    def factors(levels: Array) -> Array:
+        return nn.relu(embed(cosines(levels, form.cosines)))
 
-    fixed = network.get_variable("levels", "fixed", jnp.full((1,), 0.5))
-    found = [jnp.broadcast_to(embedded(fixed)[:, :, None], (size, fixed.size, batch))]
-    if network.has_variable("levels", "drawn"):
-        drawn = network.get_variable("levels", "drawn")
-        found.insert(0, embedded(drawn.T.reshape(-1)).reshape(size, -1, batch))
-    factors = jnp.concatenate(found, axis=1)  # [F, N + K, B]
-    if batch_last:
-        return (x[:, None] * factors).reshape(size, -1)
-    return (x[:, None] * factors.transpose(2, 1, 0)).reshape(-1, size)
+    def of(factors: Array) -> Array:
+        """Of ``[F, M, B or 1]``, a factor for each level and row."""
+        if batch_last:
+            found = end((x[:, None] * factors).reshape(size, -1))
+            return found.reshape(found.shape[0], -1, batch)
+        found = end((x[:, None] * factors.transpose(2, 1, 0)).reshape(-1, size))
+        return found.reshape(batch, -1, found.shape[1])
+
+    fixed = factors(network.get_variable("levels", "fixed", jnp.full((1,), 0.5)))[:, :, None]
+    if form.stream_sizes or form.head == "dueling_max":
+        mean = jnp.mean(of(fixed), axis=1, keepdims=True)
+    else:  # all that follows is linear: the mean of factors gives the mean of what they make
+        mean = of(jnp.mean(fixed, axis=1, keepdims=True))
+    if not network.has_variable("levels", "drawn"):
+        return mean
+    drawn = network.get_variable("levels", "drawn")
+    drawn = factors(drawn.T.reshape(-1)).reshape(size, -1, batch)
+    return jnp.concatenate([of(drawn), mean], axis=1)
+
+
+def cosines(levels: Array, count: int) -> Array:
+    """``cos(pi * i * level)`` for i from 0 to ``count`` less 1, float32 ``[count, M]`` of ``[M]``.
+
+    By a polynomial, since XLA's CPU backend takes sixty times as long for its own cosine.
+    """
+    turns = 0.5 * jnp.arange(count, dtype=jnp.float32)[:, None] * levels
+    # The cosine of a turn less the nearest whole one is the sine of what it is off a quarter.
+    off = 0.25 - jnp.abs(turns - jnp.round(turns))
+    square = off * off
+    return off * jnp.polyval(jnp.array(_SINE[::-1], jnp.float32), square)
 
 
 def _dueling(head: str, value: Array, advantages: Array, batch_last: bool) -> Array:
@@ -231,54 +282,11 @@ def normalised(x: Array, axis: int) -> Array:
 
     The variance is that of differences from the mean, so that large features lose no digits.
     """
-    norm = nn.LayerNorm(reduction_axes=axis, feature_axes=axis, use_fast_variance=False)
-    return norm(x)
+    return _normalisation(axis)(x)
 
 
-def with_sigma(params: Params, sigma: Array | float) -> Params:
-    """Parameters at the start whose noisy weights deviate by ``sigma / sqrt(inputs)``."""
-    layers = {
-        name: {
-            part: value * (sigma / _SIGMA) if part.endswith("_sigma") else value
-            for part, value in layer.items()
-        }
-        for name, layer in params["params"].items()
-    }
-    return {**params, "params": layers}
-
-
-def noise_size(params: Params) -> int:
-    """How many numbers the noise of a network takes; 0 if no layer is noisy."""
-    return sum(sum(shape) for shape in _noisy(params).values())
-
-
-def draw_noise(key: Array, size: int) -> Array:
-    """The noise of all layers in one row, float32 ``[size]``: ``sign(x) * sqrt(|x|)`` of normal x.
-
-    Source: Fortunato et al. 2018, section 3.1.
-    """
-    x = jax.random.normal(key, (size,))
-    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
-
-
-def noise_of(params: Params, noise: Array) -> dict[str, dict[str, Array]]:
-    """The collection ``noise`` of a network, from ``[size]``, or from ``[B, size]`` for rows."""
-    found, start = {}, 0
-    for name, (inputs, outputs) in _noisy(params).items():
-        middle, end = start + inputs, start + inputs + outputs
-        found[name] = {"inputs": noise[..., start:middle], "outputs": noise[..., middle:end]}
-        start = end
-    return found
-
-
-def _noisy(params: Params) -> dict[str, tuple[int, int]]:
-    """The layers with noise, by name, and the shapes of their kernels."""
-    layers: Mapping[str, Any] = params["params"]
-    return {
-        name: layer["kernel_sigma"].shape
-        for name, layer in sorted(layers.items())
-        if "kernel_sigma" in layer
-    }
+def _normalisation(axis: int) -> nn.LayerNorm:
+    return nn.LayerNorm(reduction_axes=axis, feature_axes=axis, use_fast_variance=False)
 
 
 def initializers(name: str, fan_in: int) -> tuple[Callable[..., Array], Callable[..., Array]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dqx.core import dense, networks
+from dqx.core import dense, networks, noise
 from dqx.core.dense import Form
 from dqx.settings import SETTINGS, Config, ConfigError, Hyper, override, validate
 from tests.oracles import networks as oracle
@@ -125,10 +125,9 @@ def test_frames_are_normalised_over_the_channels_of_each_position():
 
 def noises(params, batch, by_row):
     """A row of noise, or one for each row of the batch, and as the oracle takes it."""
-    size = dense.noise_size(params)
-    keys = jax.random.split(jax.random.key(7), batch)
-    rows = jax.vmap(lambda key: dense.draw_noise(key, size))(keys)
-    given = dense.noise_of(params, rows if by_row else rows[0])
+    size = noise.noise_size(params)
+    rows = noise.rows_of_noise(noise.draw_rows_of_noise(jax.random.key(7), size, batch))
+    given = noise.noise_of(params, rows if by_row else rows[0])
     return given, {name: (part["inputs"], part["outputs"]) for name, part in given.items()}
 
 
@@ -172,14 +171,34 @@ def test_the_gradient_of_noisy_layers_is_that_of_the_kernel_they_make():
 
 def test_noise_is_the_signed_root_of_a_normal_and_every_number_is_used_once():
     _, params, _ = made(Form(noisy=True), (7, 4))
-    assert dense.noise_size(params) == (OBS + 7) + (7 + 4) + (4 + ACTIONS)
+    assert noise.noise_size(params) == (OBS + 7) + (7 + 4) + (4 + ACTIONS)
     size = 20_000
-    noise = np.asarray(dense.draw_noise(jax.random.key(3), size), np.float64)
-    assert scipy.stats.kstest(np.sign(noise) * noise**2, "norm").pvalue > 1e-4
-    numbered = jnp.arange(dense.noise_size(params), dtype=jnp.float32)
-    used = np.concatenate(jax.tree.leaves(dense.noise_of(params, numbered)))
+    drawn = np.asarray(noise.draw_noise(jax.random.key(3), size), np.float64)
+    assert scipy.stats.kstest(np.sign(drawn) * drawn**2, "norm").pvalue > 1e-4
+    numbered = jnp.arange(noise.noise_size(params), dtype=jnp.float32)
+    used = np.concatenate(jax.tree.leaves(noise.noise_of(params, numbered)))
     np.testing.assert_array_equal(np.sort(used), numbered)
-    assert dense.noise_size({"params": {"Dense_0": {"kernel": np.zeros((2, 3))}}}) == 0
+    assert noise.noise_size({"params": {"Dense_0": {"kernel": np.zeros((2, 3))}}}) == 0
+
+
+def test_rows_of_noise_differ_in_uncorrelated_signs_alone():
+    size, rows = 1_003, 8
+    drawn = noise.draw_rows_of_noise(jax.random.key(3), size, rows)
+    assert drawn.signs.shape == (rows, 32)  # a bit each, in words
+    found = np.asarray(noise.rows_of_noise(drawn), np.float64)
+    assert found.shape == (rows, size)
+    np.testing.assert_array_equal(
+        np.abs(found), np.abs(np.broadcast_to(drawn.numbers, found.shape))
+    )
+    assert scipy.stats.kstest(np.sign(found[5]) * found[5] ** 2, "norm").pvalue > 1e-4
+    signs = np.sign(np.concatenate([found, found * np.roll(found, 1, axis=1)]))
+    correlation = np.corrcoef(signs) - np.eye(2 * rows)
+    assert np.abs(correlation).max() < 5 / size**0.5
+    # Words are used from their lowest bit on.
+    one = noise.RowsOfNoise(jnp.ones(40), jnp.array([[0b101, 0b10]], jnp.uint32))
+    np.testing.assert_array_equal(
+        np.flatnonzero(np.asarray(noise.rows_of_noise(one)[0]) < 0), [0, 2, 33]
+    )
 
 
 def test_noisy_layers_start_as_published():
@@ -188,7 +207,7 @@ def test_noisy_layers_start_as_published():
     layer = dense.Dense(4, False, "torch", noisy=True)
     start = layer.init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
     np.testing.assert_allclose(start["kernel_sigma"], np.full((100, 4), 0.05), rtol=1e-6)
-    params = dense.with_sigma({"params": {"Dense_0": start}}, 0.4)["params"]["Dense_0"]
+    params = noise.with_sigma({"params": {"Dense_0": start}}, 0.4)["params"]["Dense_0"]
     np.testing.assert_allclose(params["kernel_sigma"], np.full((100, 4), 0.04), rtol=1e-6)
     np.testing.assert_allclose(params["bias_sigma"], np.full(4, 0.04), rtol=1e-6)
     assert 0.09 < np.abs(params["kernel"]).max() <= 0.1
@@ -202,8 +221,9 @@ def test_noisy_layers_start_as_published():
 
 
 @product(
-    {("plain", (), 5, 3, False), ("dueling_avg", (4,), 40, 3, False), ("plain", (), 40, 0, True)},
-    head=["plain", "dueling_avg"], streams=[(), (4,)], batch=BATCHES, drawn=[0, 3],
+    {("plain", (), 5, 3, False), ("dueling_avg", (4,), 40, 3, False), ("plain", (), 40, 0, True),
+     ("dueling_max", (), 5, 3, False)},
+    head=["plain", "dueling_avg", "dueling_max"], streams=[(), (4,)], batch=BATCHES, drawn=[0, 3],
     noisy=[False, True],
 )  # fmt: skip
 def test_quantiles_of_levels_equal_numpys(head, streams, batch, drawn, noisy):
@@ -215,14 +235,27 @@ def test_quantiles_of_levels_equal_numpys(head, streams, batch, drawn, noisy):
     if drawn:
         given["drawn"] = rng.random((batch, drawn)).astype(np.float32)
         levels = np.concatenate([given["drawn"], levels], axis=1)
-    variables, noise = {**params, "levels": given}, None
+    variables, expected = {**params, "levels": given}, None
     if noisy:
-        variables["noise"], noise = noises(params, batch, by_row=True)
+        variables["noise"], expected = noises(params, batch, by_row=True)
     q = quickly(network.apply)(variables, obs)
-    assert q.shape == (batch, ACTIONS, drawn + 2)
-    expected = oracle.forward(params, obs, ACTIONS, head=head, streams=len(streams), noise=noise,
+    assert q.shape == (batch, ACTIONS, drawn + 1)
+    expected = oracle.forward(params, obs, ACTIONS, head=head, streams=len(streams), noise=expected,
                               levels=levels)  # fmt: skip
+    mean = expected[..., drawn:].mean(axis=-1, keepdims=True)
+    expected = np.concatenate([expected[..., :drawn], mean], axis=-1)
     np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_cosines_equal_numpys():
+    levels = np.random.default_rng(0).random(1_000).astype(np.float32)
+    levels[:4] = 0, 0.25, 0.5, 1
+    given = dense.cosines(levels, 64)
+    assert given.shape == (64, 1_000) and given.dtype == jnp.float32
+    expected = np.cos(np.pi * np.arange(64)[:, None] * levels.astype(np.float64))
+    # A rounded angle alone is off by up to 63 half turns times 2^-24.
+    np.testing.assert_allclose(given, expected, atol=2e-5)
+    np.testing.assert_allclose(given[:4], expected[:4], atol=1e-6)
 
 
 # --- Settings.

@@ -75,6 +75,42 @@ def test_quantile_huber_by_hand():
     np.testing.assert_allclose(distributional.midpoints(4), [0.125, 0.375, 0.625, 0.875])
 
 
+def test_a_batch_gives_what_its_transitions_give_one_at_a_time():
+    """Whatever is mapped, over two axes, and with more atoms than are combined at once."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 2, 2, 150)).astype("f4")  # [lanes, batch, actions, atoms]
+    atoms = distributional.support(-2.0, 3.0, 150)
+    action, weight = rng.integers(2, size=(3, 2)), rng.random((3, 2, 2)).astype("f4")
+
+    def one(logits, atoms, action, weight):
+        shares = distributional.probabilities(logits)
+        mixed = distributional.weighted(shares, weight)
+        target = distributional.project(mixed, 0.3 + 0.9 * atoms, atoms)
+        loss = distributional.cross_entropy(distributional.chosen(logits, action), target)
+        return loss, distributional.expected(shares, atoms)
+
+    both = jax.value_and_grad(lambda *given: one(*given)[0])
+    axes = (0, None, 0, 0)
+    (losses, means), slopes = jax.jit(
+        lambda *given: (
+            jax.vmap(jax.vmap(one, axes), axes)(*given),
+            jax.grad(lambda *x: jnp.sum(jax.vmap(jax.vmap(one, axes), axes)(*x)[0]))(*given),
+        )
+    )(logits, atoms, action, weight)
+    for place in np.ndindex(3, 2):
+        given = (logits[place], atoms, action[place], weight[place])
+        value, slope = both(*given)
+        np.testing.assert_allclose(losses[place], value, rtol=1e-5)
+        np.testing.assert_allclose(slopes[place], slope, atol=1e-6)
+        p = oracle.softmax(logits[place].astype(float))
+        np.testing.assert_allclose(means[place], p @ np.asarray(atoms, float), rtol=1e-4, atol=1e-5)
+        target = oracle.project(weight[place] @ p, 0.3 + 0.9 * np.asarray(atoms, float), atoms)
+        expected, to_chosen = oracle.cross_entropy(logits[place][action[place]], target)
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+        np.testing.assert_allclose(slope[action[place]], to_chosen, atol=1e-4)
+        assert not np.any(slope[1 - action[place]])
+
+
 MUTANTS = {
     "levels shifted to the upper ends": lambda q, t, y, d: oracle.quantile_huber(
         q, t + 0.5 / len(t), y, d
