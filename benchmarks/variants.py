@@ -84,7 +84,7 @@ def measure(preset: str, names: list[str], repeats: int, devices: str | None) ->
             "core us a step": 1e6 * statistics.median(seconds[name]) / steps,
             "ratio": statistics.median(ratios),
             "least": min(ratios),
-            "aim": AIMS.get(name, float("nan")) if name != "plain" else 1.0,
+            "aim": AIMS.get(name, "none") if name != "plain" else 1.0,
             "compile s": run.compile_seconds,
         }
         times = {"core seconds": seconds[name], "seconds passed": passed[name]}
