@@ -61,11 +61,22 @@ class Form(NamedTuple):
     cosines: int = 0
 
 
+def _largest(x: Array, axis: int) -> Array:
+    """The largest over an axis, which keeps its place; the first one has the whole gradient.
+
+    The gradient of `jnp.max` asks which entries equal the largest. Where a compiler computes these
+    anew for that, and rounds otherwise, none may, and the gradient is 0 / 0.
+    """
+    first = jnp.argmax(x, axis, keepdims=True)
+    places = jax.lax.broadcasted_iota(first.dtype, x.shape, axis % x.ndim)
+    return jnp.sum(jnp.where(places == first, x, 0.0), axis, keepdims=True)
+
+
 # From the advantages to what is added to the state's value, over the axis of actions. Sources:
 # Wang et al. 2016, equations 7 (naive), 8 (max) and 9 (avg); the names are keras-rl's.
 HEADS: dict[str, Callable[[Array, int], Array]] = {
     "dueling_avg": lambda a, axis: a - jnp.mean(a, axis, keepdims=True),
-    "dueling_max": lambda a, axis: a - jnp.max(a, axis, keepdims=True),
+    "dueling_max": lambda a, axis: a - _largest(a, axis),
     "dueling_naive": lambda a, axis: a,
 }
 
