@@ -245,8 +245,8 @@ def registered(probe):
     return name
 
 
-def run_trainer(trainer, hyper, keys, warm_up, steps):
-    """Warm-up and one segment of a trainer on a few lanes, in one quickly compiled program.
+def run_trainer(trainer, hyper, keys, warm_up, steps, compiled=quickly):
+    """Warm-up and one segment of a trainer on a few lanes, in one program.
 
     Returns clock, lanes, episodes (total and length ``[lanes, steps, E]``) and metrics.
     """
@@ -262,7 +262,7 @@ def run_trainer(trainer, hyper, keys, warm_up, steps):
         episodes = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), early, late)
         return clock, lanes, episodes, metrics
 
-    return jax.tree.map(_numpy, quickly(run)(keys))
+    return jax.tree.map(_numpy, compiled(run)(keys))
 
 
 def _numpy(x):

@@ -123,7 +123,7 @@ def with_masks(bernoulli):
 
 def first_head_as_target(function, in_axes=0):
     mapped = jax.vmap(function, in_axes)
-    if len(in_axes) != 6:
+    if in_axes == 0 or len(in_axes) != 6:
         return mapped
     return lambda *given: mapped(*given[:4], given[4][:, :1].repeat(K, 1), given[5])
 

@@ -1,5 +1,7 @@
 """Stores of every form against whole transitions in a dictionary, and runs that must be equal."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -256,31 +258,36 @@ RUNS = {
     "time limits": {"env": "Catch-bsuite", "time_limit": 5},
     "time limits as ends": {"env": "Catch-bsuite", "time_limit": 5, "n_step": 2,
                             "time_limit_is_terminal": True},
-    "repeated and sticky": {"env": "Freeway-MinAtar", "action_repeat": 2, "sticky_actions": 0.3,
-                            "frame_stack": 3},
-    "newest": {"env": "WallDodge-v0", "sampling": "newest", "batch_size": 4, "double": True},
+    "repeated and sticky": {"env": "Catch-bsuite", "action_repeat": 2, "sticky_actions": 0.3,
+                            "frame_stack": 3, "time_limit": 7},
+    "newest": {"env": "WallDodge-v0", "sampling": "newest", "batch_size": 4, "double": True,
+               "time_limit": 7},
     "ranked": {"env": "Catch-bsuite", "sampling": "ranked", "rank_period": 5, "num_envs": 2},
     "no sketches": {"env": "CartPole-v1", "n_step": 3, "num_envs": 2, "time_limit": 9},
     "a table of atoms": {"env": "Catch-bsuite", "agent": "c51", "n_step": 3},
 }  # fmt: skip
 
 
-def run(fields, form):
+@functools.cache
+def run(name, form):
     """Everything that two lanes are after a run, the replay apart, and the run's metrics."""
-    given = {**BASE, **fields, "replay": form, "replay_ends": 60 if form == "once" else 0}
+    given = {**BASE, **RUNS[name], "replay": form, "replay_ends": 60 if form == "once" else 0}
     config, hyper = dqx.override(dqx.Config(), dqx.Hyper(), **given)
     config, hyper = environments.resolved(config, hyper)
     trainer = dqx.make_trainer(config, dqx.environment_of(config))
     hyper = jax.tree.map(jnp.float32, complete(config, hyper))
-    clock, lanes, episodes, metrics = probes.run_trainer(trainer, hyper, seed_keys(2), 40, 120)
+    clock, lanes, episodes, metrics = probes.run_trainer(
+        trainer, hyper, seed_keys(2), 40, 120, compiled=jax.jit
+    )
     rows = sum(x.nbytes for x in jax.tree.leaves(lanes.replay_rows))
     lanes = lanes.replace(key=jax.random.key_data(lanes.key), replay_rows=None)
     return jax.tree.map(np.asarray, (clock, lanes, episodes, metrics)), rows
 
 
-def check_run(fields, form):
-    (expected, most), (found, least) = (run(fields, form) for form in ("plain", form))
-    assert least < most
+def check_run(name, form):
+    (expected, most), (found, least) = (run(name, form) for form in ("plain", form))
+    # Observations of CartPole are no larger than what tells where a final one is.
+    assert least < most or RUNS[name]["env"] == "CartPole-v1"
     assert np.isfinite(found[3]["loss"]).all() and (found[2].length > 0).sum() > 20
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -289,16 +296,14 @@ def check_run(fields, form):
 
 COMBINED = [(name, form) for name in RUNS for form in ("sketch", "once")]
 COMBINED.remove(("no sketches", "sketch"))
+COMBINED.remove(("time limits as ends", "once"))
 
 
-@pytest.mark.parametrize(
-    ("name", "form"), [("time limits as ends", "sketch"), ("time limits as ends", "once")]
-)
-def test_a_run_is_the_same_whatever_the_form_of_its_replay(name, form):
-    check_run(RUNS[name], form)
+def test_a_run_is_the_same_where_each_observation_is_held_once():
+    check_run("time limits as ends", "once")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "form"), COMBINED)
 def test_runs_are_the_same_whatever_the_form_of_their_replay(name, form):
-    check_run(RUNS[name], form)
+    check_run(name, form)
