@@ -128,7 +128,8 @@ def options():
             if action.choices:
                 yield f"{name}, {option} of no choice", [*words, option, "mauve"]
             elif action.type is not None and action.type.__name__ != "Path":
-                for value in ("x", "", "-3", "nan"):
+                negative = () if action.type.__name__ == "number" else ("-3",)  # which may be so
+                for value in ("x", "", "nan", *negative):
                     yield f"{name}, {option} {value!r}", [*words, f"{option}={value}"]
 
 
