@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 from gymnax.environments.bsuite.catch import Catch
@@ -65,8 +66,10 @@ def sketch_of(env: environment.Environment) -> Sketch | None:
     if type(env) in _BINARY:
         return _bits(jnp.float32)
     if isinstance(env, Adapted):
-        space = env.observation_space(env.default_params)
-        if _is_binary(space):
+        with jax.ensure_compile_time_eval():  # whoever asks may be traced
+            space = env.observation_space(env.default_params)
+            binary = _is_binary(space)
+        if binary:
             return _bits(space.dtype)
     return None
 
