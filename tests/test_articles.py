@@ -14,7 +14,7 @@ import pytest
 
 import dqx
 import dqx.study
-from dqx.agents.policies import epsilon_at
+from dqx.agents.kit.policies import epsilon_at
 from dqx.core.agent import Now
 from dqx.settings import preset_about, setting
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dqx.agents import BASIC, Variant, kit, register
-from dqx.agents.policies import Policy, make_policy
+from dqx.agents.kit.policies import Policy, make_policy
 from dqx.core import losses
 from dqx.core.agent import Agent, Now, Spec
 from dqx.core.types import Array, Key, PyTree, Transition

@@ -5,7 +5,8 @@ Source: Watkins and Dayan 1992.
 
 import jax.numpy as jnp
 
-from dqx.agents import Variant, kit, optimizers, policies, register
+from dqx.agents import Variant, kit, register
+from dqx.agents.kit import optimizers, policies
 from dqx.core import exploration, tabular
 from dqx.core.agent import Agent, AgentState, Learned, Now, Spec
 from dqx.core.types import Array, Batch, Key, Params, PyTree

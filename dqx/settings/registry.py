@@ -34,7 +34,6 @@ class AgentEntry(NamedTuple):
 
 
 _PACKAGE = "dqx.agents"
-_SHARED = frozenset({"kit", "noise", "optimizers", "policies"})  # its modules that are no agent
 _AGENTS: dict[str, AgentEntry] = {}
 # Names that an agent's setting cannot take.
 _TAKEN = {"extra", "env_options", "env_inputs", "replace", "preset", "name", "draws", "seed"}
@@ -156,8 +155,9 @@ def _modules(package: str) -> tuple[str, ...]:
         return ()
     if spec is None or spec.submodule_search_locations is None:
         return ()
-    names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
-    return tuple(name for name in names if not name.startswith("_") and name not in _SHARED)
+    # An agent is a module; what agents share is a package beside them.
+    found = pkgutil.iter_modules(spec.submodule_search_locations)
+    return tuple(m.name for m in found if not m.ispkg and not m.name.startswith("_"))
 
 
 def _check_own(entry: AgentEntry, setting: Setting) -> None:

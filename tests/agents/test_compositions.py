@@ -1,13 +1,20 @@
-"""Every axis beside every other: what cannot be combined is refused in one line, and nothing else.
+"""Every axis beside every other: what cannot be combined is refused in one line, the rest trains.
 
 The axes and their values are those of `tests.variants`.
 """
 
+import functools
 import re
 
+import jax
+import numpy as np
+import pytest
+
 import dqx
-from dqx.settings import SETTINGS
+from dqx.settings import SETTINGS, complete, rounded
 from tests import variants
+from tests.core.ledger import seed_keys
+from tests.shared import HYPER, quickly
 
 # What cannot be combined, and why it cannot: items of two axes, "*" for all values but the default.
 # Beside these there is what an agent has no use for, as a table has none for a head; such a setting
@@ -85,3 +92,40 @@ def test_pairs_that_are_allowed_are_all_in_some_row():
             assert any(pair.items() <= row.items() for row in rows), pair
     assert all(variants.refusal(variants.changes(row)) is None for row in rows)
     assert len(rows) < 60
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # a program each, which a machine that is busy compiles slowly
+@pytest.mark.parametrize("name", variants.covering())
+def test_rows_that_use_every_value_train_in_a_grid(name):
+    """Each seed is a lane with hyperparameters of its own, whatever its place and neighbour."""
+    config, base = variants.settled(variants.covering()[name])
+    config, _ = rounded(config)
+    trainer = dqx.make_trainer(config, dqx.environment_of(config))
+    hypers = [
+        complete(config, base.replace(learning_rate=rate, gamma=gamma))
+        for rate, gamma in ((HYPER.learning_rate, 0.99), (3e-3, 0.9))
+    ]
+
+    def run(keys, hyper):
+        clock, lanes = trainer.start(), jax.vmap(lane)(keys, hyper)
+        warm = functools.partial(trainer.warm_up, steps=config.train_period * 4)
+        clock, lanes, _ = jax.vmap(warm, (None, 0), (None, 0, 0))(clock, lanes)
+        learn = functools.partial(trainer.segment, steps=config.train_period * 6)
+        _, lanes, _, metrics = jax.vmap(learn, (None, 0, 0), (None, 0, 0, 0))(clock, lanes, hyper)
+        return metrics, lanes.agent.params
+
+    def lane(key, hyper):
+        return trainer.init(key, hyper=hyper)
+
+    program, found = quickly(run), []
+    for order in ([0, 1], [1, 0]):
+        hyper = jax.tree.map(lambda *x, o=order: np.float32(x)[o], *hypers)
+        result = program(seed_keys(2)[np.array(order)], hyper)
+        found.append(jax.tree.map(lambda x, o=order: np.asarray(x)[o], result))
+    one, other = found
+    for metric, values in one[0].items():
+        if metric not in ("epsilon", "grad_norm"):  # NaN without such
+            assert np.all(np.isfinite(values)), metric
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert any(np.any(leaf[0] != leaf[1]) for leaf in jax.tree.leaves(one[1]))

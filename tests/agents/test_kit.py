@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqx.agents import kit, optimizers, policies
+from dqx.agents import kit
+from dqx.agents.kit import optimizers, policies
 from dqx.core import exploration
 from dqx.core.types import Transition
 from dqx.settings import SETTINGS, Hyper

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 
 import dqx
-from dqx.agents import optimizers, pqn
+from dqx.agents import pqn
+from dqx.agents.kit import optimizers
 from dqx.core import rollout, steps
 from dqx.core.keys import seed_key
 from dqx.settings import ConfigError

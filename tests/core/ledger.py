@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dqx
-from dqx.agents import policies
+from dqx.agents.kit import policies
 from dqx.core import loop, sampling
 from dqx.core.agent import Agent, AgentState, Learned, Metric
 from dqx.core.forms import example_transition, make_store

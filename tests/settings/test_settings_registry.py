@@ -133,7 +133,7 @@ def test_agents_may_share_a_setting_that_they_declare_alike(c99):
 
 MODULES = {
     "__init__": "raise RuntimeError('imported for a list of names')",
-    "kit": "raise RuntimeError('no agent')",
+    "kit/__init__": "raise RuntimeError('no agent')",
     "_private": "raise RuntimeError('no agent')",
     "e99": """
 from dqx.settings import own_setting, register_agent
@@ -147,7 +147,7 @@ register_agent("e99", has=["network"], settings=[own_setting("num_quants", 32, "
 def package(tmp_path, monkeypatch):
     """Stands for dqx.agents, whose modules register themselves when they are imported."""
     folder = tmp_path / "made_up_agents"
-    folder.mkdir()
+    (folder / "kit").mkdir(parents=True)
     for name, text in MODULES.items():
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)

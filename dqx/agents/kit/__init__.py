@@ -5,22 +5,21 @@ optimizer, target network, metrics, and the vmap over the batch.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dqx.agents.noise import PASSES, parted, with_noise, with_rows_of_noise
-from dqx.agents.optimizers import follow, global_norm, make_optimizer
-from dqx.agents.policies import Policy, epsilon_at, make_policy
+from dqx.agents.kit.network import Net, keeping, make_acting, make_net
+from dqx.agents.kit.noise import PASSES, parted, with_noise, with_rows_of_noise
+from dqx.agents.kit.optimizers import follow, global_norm, make_optimizer
+from dqx.agents.kit.policies import Policy, epsilon_at, make_policy
 from dqx.core import losses
 from dqx.core.agent import Agent, AgentState, Insight, Learned, Metric, Now, Spec
 from dqx.core.convolution import TORSOS, seed_by_seed
-from dqx.core.dense import hidden_units
-from dqx.core.networks import check_observations, make_network
-from dqx.core.noise import noise_of, noise_size, rows_of_noise, with_sigma
+from dqx.core.networks import check_observations
+from dqx.core.noise import with_sigma
 from dqx.core.returns import folded
 from dqx.core.targets import QValues, Rule, make_rule
 from dqx.core.types import Array, Batch, Key, Params, PyTree, Transition
@@ -117,7 +116,7 @@ def value_agent(
     check_observations(config, spec)
     rule, policy = make_rule(config), policy or make_policy(config, spec)
     shape = shape if rule.heads == 1 else (rule.heads, *shape)
-    net = _make_net(config, spec, rule.heads, shape, cosines, values, estimates, inputs, kept)
+    net = make_net(config, spec, rule.heads, shape, cosines, values, estimates, inputs, kept)
     ruled = rule.reads if "weight" in reads else ()
     needed = ("now", *(n for n in PASSES[1:] if n in reads or n in ruled))
     batch_loss = _make_batch_loss(config, rule, net, needed, loss, reads, inputs, priorities)
@@ -134,11 +133,11 @@ def value_agent(
         return jax.tree.map(jnp.copy, params) if has_target else {}
 
     def begin(state: AgentState, hyper: Hyper) -> AgentState:
-        params = _keeping(state.params, kept, hyper)
+        params = keeping(state.params, kept, hyper)
         params = with_sigma(params, hyper.noisy_sigma) if net.noise_size else params
         return state.replace(params=params, target_params=target_of(params))
 
-    act, explore = _make_acting(net, policy)
+    act, explore = make_acting(net, policy)
     return Agent(
         init=init,
         act_draws=with_rows_of_noise(policy.draws, net.noise_size, spec.num_envs),
@@ -154,90 +153,6 @@ def value_agent(
     )
 
 
-class _Net(NamedTuple):
-    """The network of an agent, and how Q-values are read from what it gives.
-
-    Attributes:
-        init: ``init(key)``: its parameters, and beside them what is kept, at the defaults.
-        forward: ``forward(params, obs [B, ...], noise=None, more=None)``: its outputs
-            ``[B, A, ...]``; ``more`` are the collections that it takes, if not those of acting.
-        values: ``values(outputs, params)``: the Q-values in outputs of one head.
-        first: ``first(outputs, params)``: Q-values ``[B, A]``, of several heads the first's.
-        followed: ``followed(outputs, params)``: those that policy and target rule follow, the same
-            or estimates ``[B, A, K]``.
-        units: ``units(params, obs [B, ...])``: activations of the hidden layers.
-        noise_size: how many numbers its noise takes, 0 without noisy layers.
-    """
-
-    init: Callable[[Key], Params]
-    forward: Callable[..., Array]
-    values: Callable[[Array, Params], Array]
-    first: Callable[[Array, Params], Array]
-    followed: Callable[[Array, Params], Array]
-    units: Callable[[Params, Array], tuple[Array, ...]]
-    noise_size: int
-
-
-def _make_net(
-    config: Config,
-    spec: Spec,
-    heads: int,
-    shape: tuple[int, ...],
-    cosines: int,
-    values: Callable[..., Array],
-    estimates: Callable[[Array], Array] | None,
-    inputs: Callable[[str, PyTree], dict[str, Any]],
-    kept: Collection[str],
-) -> _Net:
-    network = make_network(config, spec.num_actions, spec.num_categories, shape, cosines)
-    example = np.zeros((1, *spec.obs_shape), spec.obs_dtype)  # nothing compiles
-
-    def forward(
-        params: Params,
-        obs: Array,
-        noise: Array | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> Array:
-        noises = {} if noise is None else {"noise": noise_of(params, noise)}
-        more = inputs("now", None) if more is None else more
-        outputs: Array = network.apply({**params, **noises, **more}, obs)  # type: ignore[assignment]
-        return outputs
-
-    def values_of(outputs: Array, params: Params) -> Array:
-        return values(outputs, **params.get("kept", {}))
-
-    def first(outputs: Array, params: Params) -> Array:
-        return values_of(outputs if heads == 1 else outputs[:, :, 0], params)
-
-    return _Net(
-        init=lambda key: _keeping(network.init(key, example), kept, Hyper()),
-        forward=forward,
-        values=values_of,
-        first=first,
-        followed=first if estimates is None else lambda outputs, params: estimates(outputs),
-        units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
-        noise_size=noise_size(jax.eval_shape(network.init, jax.random.key(0), example)),
-    )
-
-
-def _make_acting(net: _Net, policy: Policy) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The functions ``act`` and ``explore`` of an agent."""
-
-    def act(state: AgentState, obs: Array, draws: PyTree, now: Now) -> tuple[Array, AgentState]:
-        choice, drawn = parted(draws)
-        noise = None if drawn is None else rows_of_noise(drawn)
-        outputs = net.forward(state.params, obs, noise)
-        q = net.followed(outputs, state.params)
-        action, memory = policy.choose(q, state.memory, choice, now)
-        return action, state.replace(memory=memory)
-
-    def explore(state: AgentState, draws: PyTree) -> tuple[Array, AgentState]:
-        action, memory = policy.explore(state.memory, parted(draws)[0])
-        return action, state.replace(memory=memory)
-
-    return act, explore
-
-
 # ``batch_loss(params, target_params, now, batch, draws)``: the mean loss; beside it errors ``[B]``,
 # priorities ``[B]`` and Q-values ``[B, A]``.
 _BatchLoss = Callable[..., tuple[Array, tuple[Array, Array, Array]]]
@@ -246,7 +161,7 @@ _BatchLoss = Callable[..., tuple[Array, tuple[Array, Array, Array]]]
 def _make_batch_loss(
     config: Config,
     rule: Rule,
-    net: _Net,
+    net: Net,
     needed: Collection[str],
     loss: Loss,
     reads: Collection[str],
@@ -343,12 +258,6 @@ def _tells_distance(config: Config) -> bool:
 def losses_as_priorities(losses: Array, errors: Array) -> Array:
     """Priorities of a distributional agent; Hessel et al. 2018."""
     return losses
-
-
-def _keeping(params: Params, names: Collection[str], hyper: Hyper) -> Params:
-    """Parameters with hyperparameters beside them, float32 ``[]``, if there are any to keep."""
-    kept = {name: jnp.asarray(getattr(hyper, name), jnp.float32) for name in sorted(names)}
-    return {**params, "kept": kept} if kept else params
 
 
 def _weigh(
