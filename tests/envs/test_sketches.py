@@ -20,9 +20,11 @@ GAMES = [
 ]  # fmt: skip
 FIELDS = {
     **{name: {"env": name} for name in GAMES},
+    # These two end by a time limit alone.
+    "Freeway-MinAtar": {"env": "Freeway-MinAtar", "time_limit": 40},
     # Robots and walls that leave the frame by more than a step, and a frame beyond 127 pixels.
     "fast": {"env": "WallDodge-v0", "env.robot_speed": 300, "env.wall_speed": 7},
-    "backwards": {"env": "WallDodge-v0", "env.wall_speed": -3},
+    "backwards": {"env": "WallDodge-v0", "env.wall_speed": -3, "time_limit": 40},
     "large": {"env": "WallDodge-v1", "env.size": 130},
     "wrapped": {"env": "WallDodge-v1", "sticky_actions": 0.3, "action_repeat": 2, "time_limit": 9,
                 "frame_stack": 2},
