@@ -46,6 +46,10 @@ def _main(argv: Sequence[str] | None) -> int:
             if options.run is not parser.get_default("run") and arguments[0].startswith("-"):
                 raise UsageError(f"{arguments[0]} goes without a command (see dqx --help)")
             options.command_line = shlex.join(["dqx", *arguments])
+            if argv is None and getattr(options, "devices", None):  # in a process of its own
+                from dqx.compute.devices import spare_cores
+
+                spare_cores(options.devices)
             status = options.run(options)
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -49,6 +51,47 @@ def test_nothing_is_every_device_of_the_default_kind():
 def test_devices_themselves_pass():
     assert devices.select_devices(CPU[-1:]) == (CPU[-1],)
     assert devices.select_devices([CPU[0]] * 3) == (CPU[0],) * 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "threads"),
+    [
+        ("cpu:1", "1"),
+        ("cpu:12", "12"),
+        ("cpu", None),
+        ("cpu:0", None),
+        ("gpu:1", None),
+        (None, None),
+    ],
+)
+def test_cores_are_spared_where_their_number_is_said(monkeypatch, spec, threads):
+    monkeypatch.setattr(os, "environ", {})
+    devices.spare_cores(spec)
+    assert os.environ.get("PJRT_NPROC") == threads
+
+
+def test_what_was_said_of_threads_before_stays(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"PJRT_NPROC": "3"})
+    devices.spare_cores("cpu:1")
+    assert os.environ == {"PJRT_NPROC": "3"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted as on Linux")
+def test_a_spared_core_has_no_thread_of_xla():
+    """Else a core that waits is taken from the process that trains on it."""
+    script = """if True:
+        import pathlib
+        import jax
+        from dqx.compute.devices import spare_cores
+        spare_cores("cpu:1")
+        jax.numpy.ones(3).block_until_ready()
+        names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+        print(names.count("tf_XLAEigen\\n"))
+    """
+    env = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["1"]
 
 
 def test_no_devices_are_refused():

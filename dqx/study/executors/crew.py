@@ -133,6 +133,7 @@ class RayCrew:
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=2,  # `stop` is heard while `train` runs
+            runtime_env={"env_vars": {"PJRT_NPROC": "1"}} if self._kind == "cpu" else None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(self._kind, *self._options)
         self._actors[name] = actor
