@@ -1,4 +1,4 @@
-"""A dozen short runs that between them use every network, policy, sampler, optimizer and loss.
+"""Two dozen short runs that between them use every network, policy, sampler, optimizer and loss.
 
 ``python -m tests.golden`` trains them and records their digests in ``tests/golden.json``, beside
 those of other processors and versions of JAX; do that only where a change of bits is meant.
@@ -77,6 +77,20 @@ CASES: dict[str, dict] = {
             "agent": "pqn", "num_envs": 4, "learning_starts": 0, "train_period": 40,
             "batch_size": 20, "updates_per_train": 4, "td_lambda": 0.9, "layer_norm": True,
             "optimizer": "radam", "time_limit_is_terminal": True},
+    "rainbow": {**_BASE, "env": "CartPole-v1", "agent": "c51", "num_atoms": 21, "v_min": 0.0,
+                "v_max": 50.0, "double": True, "head": "dueling_avg", "dense": "noisy",
+                "policy": "greedy", "n_step": 3, "sampling": "prioritized",
+                "initializer": "torch"},
+    "munchausen": {**_BASE, "env": "CartPole-v1", "target": "munchausen", "loss": "huber",
+                   "head": "dueling_max", "stream_sizes": (8,), "layer_norm": True,
+                   "averaging": "evaluation", "normalize_observations": True},
+    "iqn": {**_BASE, "env": "MountainCar-v0", "agent": "iqn", "num_levels": 4,
+            "num_target_levels": 6, "num_value_levels": 8, "num_cosines": 8,
+            "sampling": "ranked", "rank_period": 20},
+    "bootstrapped": {**_BASE, "env": "Catch-bsuite", "agent": "bootstrapped", "num_heads": 3,
+                     "policy": "greedy"},
+    "wide": {**_BASE, "env": "CartPole-v1", "agent": "qr", "num_quantiles": 20,
+             "hidden_sizes": (144, 128), "batch_size": 40, "frame_stack": 2},
     "diverged": {**_BASE, "env": "CartPole-v1", "optimizer": "sgd", "learning_rate": 1e5},
 }  # fmt: skip
 # What a run shows early, before rounding has grown: equal on every machine up to these shares.
