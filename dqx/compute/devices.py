@@ -21,6 +21,11 @@ _DEVICES = each(
 
 Places = tuple[jax.Device, ...]
 
+# How many threads JAX's CPU backend has, read when it starts; as many as cores if it is not set. A
+# thread that waits looks for work in a loop: on a core of another process, whose training then
+# takes 1.6 times as long.
+THREADS = "PJRT_NPROC"
+
 
 def select_devices(spec: str | Sequence[jax.Device] | None = None) -> Places:
     """The places that ``spec`` names, one for each chunk that runs at a time.
@@ -71,12 +76,11 @@ def spare_cores(spec: str | None) -> None:
     """Gives JAX's CPU backend as many threads as ``spec`` asks for cores, such as ``"cpu:1"``.
 
     For a process that uses no more of them later; without effect once the backend has started, as
-    it has where Gymnax was imported. It has a thread for every core otherwise, of which one looks
-    for work in a loop: on a core of another process, whose training then takes 1.6 times as long.
+    it has where Gymnax was imported.
     """
     kind, _, count = (spec or "").partition(":")
     if kind == "cpu" and count.isdecimal() and int(count) > 0:
-        os.environ.setdefault("PJRT_NPROC", count)
+        os.environ.setdefault(THREADS, count)
 
 
 def cpu_cores() -> int:

@@ -47,7 +47,7 @@ def test_wide_networks_have_the_batch_first_and_the_same_numbers():
     network, params, obs = made(Form("dueling_max", layer_norm=True), (128, 144), 40)
     expected = oracle.forward(params, obs, ACTIONS, hidden=2, head="dueling_max", layer_norms=True)
     given = quickly(network.apply)(params, obs)
-    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5)
     program = str(jax.make_jaxpr(network.apply)(params, obs))
     assert "f32[40,144]" in program and "f32[144,40]" not in program
 

@@ -102,6 +102,16 @@ def assert_same_arrays(one, two):
         assert_same_bits(one[name], two[name], name)
 
 
+def assert_same_result(one, two):
+    """Results of a chunk, bit for bit."""
+    assert_same_arrays(one.metrics, two.metrics)
+    assert_same_arrays(flatten(one.params), flatten(two.params))
+    for name in ("seeds", "steps", "diverged_at"):
+        assert_same_bits(getattr(one, name), getattr(two, name), name)
+    for mine, theirs in zip(one.episodes, two.episodes, strict=True):
+        assert_same_bits(mine, theirs)
+
+
 def assert_same_bits(one, two, name=""):
     """NaNs are equal whatever their payload, zeros of different sign are not."""
     one, two = np.asarray(one), np.asarray(two)
@@ -193,6 +203,13 @@ def interrupted(total, out, when, call=run, pause=0.0, sinks=(), of="row", **opt
         call(*((out,) if call is resume else (total, out)), **options)
     assert asks.asked
     return str(caught.value)
+
+
+def to_the_end(session):
+    """What a session gives once it has trained all that is left."""
+    while not session.finished:
+        session.advance()
+    return session.result()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from gymnax.environments import environment
 
 import dqx
 from dqx.compute.devices import select_devices
-from dqx.compute.digest import flatten
 from dqx.compute.programs import Programs
 from dqx.compute.rows import row_metrics
 from dqx.compute.session import Session
@@ -23,8 +22,8 @@ from tests import probes
 from tests.shared import TINY
 from tests.study.kit import (
     ROWS,
-    assert_same_arrays,
     assert_same_bits,
+    assert_same_result,
     assert_same_runs,
     fields,
     in_a_hurry,
@@ -32,6 +31,7 @@ from tests.study.kit import (
     plan,
     resume,
     run,
+    to_the_end,
 )
 
 SEAL = "5ea1" * 16
@@ -96,21 +96,6 @@ def odd():
     return SimpleNamespace(
         programs=programs, config=config, tasks=group.tasks, saved=saved, whole=whole
     )
-
-
-def to_the_end(session):
-    while not session.finished:
-        session.advance()
-    return session.result()
-
-
-def assert_same_result(one, two):
-    assert_same_arrays(one.metrics, two.metrics)
-    assert_same_arrays(flatten(one.params), flatten(two.params))
-    for name in ("seeds", "steps", "diverged_at"):
-        assert_same_bits(getattr(one, name), getattr(two, name), name)
-    for mine, theirs in zip(one.episodes, two.episodes, strict=True):
-        assert_same_bits(mine, theirs)
 
 
 def back(folder, odd, number):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -100,6 +101,12 @@ def workers():
     return [p for p in found if "ray::Worker" in "".join(p.cmdline()[:1])]
 
 
+def threads_of_xla(worker):
+    """How many threads JAX's CPU backend has in a process of Linux."""
+    names = [path.read_text() for path in Path(f"/proc/{worker.pid}/task").glob("*/comm")]
+    return names.count("tf_XLAEigen\n")
+
+
 class When(study.Sink):
     """Calls a function at given rows of metrics, counted from 1."""
 
@@ -115,7 +122,10 @@ class When(study.Sink):
 
 def test_two_nodes_give_the_bits_of_one_machine(alone, nodes, tmp_path):
     nodes(DQX_MACHINE="one"), nodes(DQX_MACHINE="two")
-    found = study.run(PLAN, tmp_path / "s", executor=ray(nodes), sinks=[])
+    threads = []
+    when = When([200], lambda: threads.extend(map(threads_of_xla, workers())))
+    found = study.run(PLAN, tmp_path / "s", executor=ray(nodes), sinks=[when])
+    assert threads == [1, 1]  # none that waits on the other's core
     assert found.digests == alone.digests and len(found.digests) == 192
     assert found.finished and found.plan["identity"] == alone.plan["identity"]
     assert len(found.manifest["devices"]) == 2

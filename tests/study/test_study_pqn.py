@@ -10,9 +10,9 @@ import dqx
 from dqx.compute.footprint import measure, refusal
 from dqx.compute.limits import Limit
 from dqx.compute.programs import Programs
-from dqx.study import load, verify
+from dqx.study import engine, load, verify
 from tests.shared import HYPER
-from tests.study.kit import fields, run
+from tests.study.kit import assert_whole, fields, interrupted, resume, run
 
 pytestmark = pytest.mark.long  # its programs take a few seconds to compile
 
@@ -47,6 +47,13 @@ def test_a_seed_alone_is_that_seed_among_others_and_other_lambdas(study):
         assert company.digests[1:3] == (study.digests[name, 8], study.digests[name, 3])
         assert np.isfinite(company.metrics["loss"]).all()  # from the first row on
     assert len(set(study.digests.values())) == 6
+
+
+def test_stopped_and_resumed_it_has_the_same_bits(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CHECKPOINT_SHARE", float("inf"))
+    interrupted(PLAN, tmp_path / "s", 6)
+    assert list((tmp_path / "s" / "checkpoints").glob("*.npz"))
+    assert_whole(resume(tmp_path / "s"), study)
 
 
 def test_its_runs_are_verified(study):

@@ -16,9 +16,9 @@ from dqx.settings import complete, rounded
 from dqx.study import checkpoint
 from dqx.study.folder import Folder
 from tests import variants
-from tests.study.kit import in_a_hurry
-from tests.study.test_study_checkpoint import SEAL, assert_same_result, to_the_end
+from tests.study.kit import assert_same_result, in_a_hurry, to_the_end
 
+SEAL = "5ea1" * 16
 # Of two lanes with one seed, so that what differs is the grid, and of another seed.
 SEEDS, RATES = np.array([5, 5, 3]), np.array([1e-2, 3e-3, 1e-2], np.float32)
 

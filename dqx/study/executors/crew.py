@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from dqx.compute.devices import THREADS
 from dqx.study.executors.hands import ClusterWarning, Hand, Lost
 from dqx.study.executors.worker import Message
 from dqx.study.folder import StudyError
@@ -133,7 +134,7 @@ class RayCrew:
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=2,  # `stop` is heard while `train` runs
-            runtime_env={"env_vars": {"PJRT_NPROC": "1"}} if self._kind == "cpu" else None,
+            runtime_env={"env_vars": {THREADS: "1"}} if self._kind == "cpu" else None,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote(self._kind, *self._options)
         self._actors[name] = actor
