@@ -46,7 +46,8 @@ class SideBySide:
             programs, first = self.programs[place], first_seed + index * self.lanes
             hypers = programs.place(self._hyper)
             clock, lanes = programs.init(np.arange(first, first + self.lanes), hypers)
-            clock, lanes, _ = programs.warm_up(clock, lanes, self.config.learning_starts)
+            if self.config.learning_starts:
+                clock, lanes, _ = programs.warm_up(clock, lanes, self.config.learning_starts)
             self._states[index] = clock, jax.block_until_ready(lanes), hypers
 
         self._each(work)
