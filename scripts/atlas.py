@@ -32,6 +32,7 @@ from dqx.report.view import view
 
 # How many seeds of each: fewer of those that take longest.
 SEEDS = {
+    "acrobot": 1000,
     "cartpole": 1000,
     "cartpole/cleanrl": 1000,
     "cartpole/double-dqn": 1000,

@@ -57,7 +57,7 @@ class Game(NamedTuple):
 GAMES = {
     "cartpole": Game("cartpole/one-step", ends=(0.0, 500.0)),
     # No policy's return is known to be the best.
-    "mountain-car": Game("mountain-car", support=(-100.0, 0.0)),
+    "mountain-car": Game("mountain-car/one-step", support=(-100.0, 0.0)),
     # A taxi that only drives about loses 1 a step, up to the time limit.
     # All by greedy episodes, since not every variant's values are those of the best policy.
     "taxi": Game(

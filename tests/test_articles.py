@@ -205,9 +205,11 @@ def test_bars_are_those_of_the_presets(script, tmp_path):
     assert {name: preset_about(name).bar for name in presets} == {
         "acrobot": -100, "frozen-lake": 0.7, "cartpole": 475, "cartpole/cleanrl": 490,
         "cartpole/one-step": 475,
-        "mountain-car": -115, "taxi": 7.8, "taxi/tabular": 7.9, "wall-dodge": 48,
+        "mountain-car": -115, "mountain-car/one-step": -115, "taxi": 7.8, "taxi/tabular": 7.9,
+        "wall-dodge": 48,
         "wall-dodge-80": 36, "cartpole/munchausen": 475, "cartpole/n-step": 475,
         "cartpole/per": 475, "cartpole/dueling": 475, "cartpole/noisy": 475, "cartpole/c51": 475,
+        "cartpole/rainbow": 475,
     }  # fmt: skip
     of_suites = {name for name in dqx.preset_names() if ":" in dqx.preset(name)[0].env}
     assert set(dqx.preset_names()) - set(script.chosen(None, bars=False)) <= of_suites
