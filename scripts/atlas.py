@@ -4,6 +4,7 @@
     python scripts/atlas.py --presets taxi,taxi/tabular      # some of them
     python scripts/atlas.py --presets cartpole/keras-rl --seeds 8 --out /tmp/a --results /tmp/r
     python scripts/atlas.py --page                           # only the page, from what is kept
+    python scripts/atlas.py --page --reference dqx/stats/reference.json    # and for `dqx seeds`
 
 Each preset is one study in a folder of --out, with seeds from 10,000 on, which nothing was tuned
 on. When it is finished a sample of its runs is trained again and compared bit by bit; then its
@@ -20,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from atlas_page import Kept, claim_of, kept_in, lacking, page, picture
+from atlas_page import Kept, claim_of, counted_scores, kept_in, lacking, page, picture
 from reproduce_articles import episodes_of, until_solved
 
 import dqx
 import dqx.study
 from dqx.compute.score import score_metric
-from dqx.files import OutputError, whole_file
+from dqx.files import OutputError, whole_file, write_json
 from dqx.report.terminal import size
 from dqx.report.view import view
 
@@ -46,6 +47,7 @@ SEEDS = {
 }
 FIRST_SEED = 10_000
 MOST_POINTS = 25  # of a curve
+REFERENCE = 200  # scores of each that the package has
 MOST_BYTES = 6_000_000  # of all files together
 
 
@@ -59,6 +61,7 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/atlas"), help="of the studies")
     add("--results", type=Path, default=Path("benchmarks/results/atlas"), help="of what is kept")
     add("--docs", type=Path, default=Path("docs"), help="of the page")
+    add("--reference", type=Path, metavar="FILE", help="evenly spaced scores of each, for planning")
     add("--page", action="store_true", help="train nothing")
     add("--devices", help="as of dqx train, such as cpu:2 or gpu")
     add("--quiet", action="store_true", help="no progress")
@@ -195,8 +198,20 @@ def publish(args: argparse.Namespace) -> int:
     with whole_file(args.docs / "atlas.md") as file:
         file.write(("\n".join(text) + "\n").encode())
     picture(kept, args.docs / "atlas.png")
+    if args.reference is not None:
+        write_json(args.reference, {one.name: reference(one, kept) for one in kept})
     print(f"kept: {size(total)} in {args.results}; page: {args.docs / 'atlas.md'}")
     return 0
+
+
+def reference(one: Kept, kept: list[Kept]) -> dict[str, object]:
+    """What `dqx.stats.reference_scores` reads of a preset."""
+    scores = np.sort(counted_scores(one, kept))
+    number = min(len(scores), REFERENCE)
+    places = ((np.arange(number) + 0.5) * len(scores) / number).astype(int)
+    steps = one.facts["total_steps"]
+    spaced = [float(f"{score:.7g}") for score in scores[places]]
+    return {"env": one.env, "steps": steps, "seeds": len(scores), "scores": spaced}
 
 
 if __name__ == "__main__":

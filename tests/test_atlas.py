@@ -202,13 +202,17 @@ def test_mistakes_are_told(atlas, tmp_path, monkeypatch, capsys):
 @pytest.mark.long
 def test_a_preset_is_trained_verified_kept_and_passed_over(tmp_path):
     arguments = ("--presets", "cartpole/keras-rl", "--seeds", 4, "--verify", 1, "--results", "r",
-                 "--docs", "d", "--out", "o")  # fmt: skip
+                 "--docs", "d", "--out", "o", "--reference", "reference.json")  # fmt: skip
     status, out, err = call(*arguments, cwd=tmp_path)
     assert status == 0 and "page: d/atlas.md" in out, err
     record = json.loads((tmp_path / "o" / "cartpole-keras-rl-4" / "certificate.json").read_text())
     assert record["verdict"] == "identical" and record["checked"] == 1
     before = {path: path.read_bytes() for path in (tmp_path / "r").iterdir()}
     assert len(before) == 2 and (tmp_path / "d" / "atlas.png").exists()
+    scores = dqx.load(tmp_path / "o" / "cartpole-keras-rl-4").scores()
+    given = json.loads((tmp_path / "reference.json").read_text())["cartpole/keras-rl"]
+    assert given.pop("scores") == pytest.approx(np.sort(scores), rel=1e-6)
+    assert given == {"env": "CartPole-v0", "steps": 5_000, "seeds": 4}
     status, _, err = call(*arguments, cwd=tmp_path)
     assert status == 0 and "4 seeds are kept already" in err
     assert {path: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before

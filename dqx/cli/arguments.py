@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from dqx.cli import compare, lists, play, report, study, tune, verify, watch
+from dqx.cli import compare, lists, play, report, seeds, study, tune, verify, watch
 from dqx.cli.shared import UsageError
 
 
@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     tune.add(subparsers)
     verify.add(subparsers)
     compare.add(subparsers)
+    seeds.add(subparsers)
     play.add(subparsers)
     report.add(subparsers)
     watch.add(subparsers)

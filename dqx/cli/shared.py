@@ -181,6 +181,22 @@ def number(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
 
 
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got {text!r}")
+
+
 def seconds(text: str) -> float:
     """A time from 0 on."""
     with contextlib.suppress(ValueError):

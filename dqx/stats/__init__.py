@@ -30,6 +30,7 @@ from dqx.stats.comparisons import difference, performance_profile, probability_o
 from dqx.stats.curves import Band, area_under_curve, simultaneous_band
 from dqx.stats.intervals import AGREE, ONE_SEED, Summary, interval, summarize, why_none
 from dqx.stats.planning import seeds_needed, wrong_winner
+from dqx.stats.reference import reference_presets, reference_scores
 from dqx.stats.samples import Estimate, Interval, NanPolicy, iqm
 from dqx.stats.seeds import cvar, median, optimality_gap, quantile, share_reaching
 from dqx.stats.sequential import Decision, confidence_sequence, decide, sequential_difference
@@ -97,6 +98,8 @@ __all__ = [
     "permutation_test",
     "probability_of_improvement",
     "quantile",
+    "reference_presets",
+    "reference_scores",
     "restricted_mean_steps",
     "robust_effect",
     "seeds_needed",

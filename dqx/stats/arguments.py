@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import numpy.typing as npt
 
-from dqx.arguments import FLAG, FUNCTION, NUMBER, Kind, P, R, checked, each, is_number, whole
+from dqx.arguments import FLAG, FUNCTION, NUMBER, TEXT, Kind, P, R, checked, each, is_number, whole
 
 FloatArray = npt.NDArray[np.float64]
 NanPolicy = Literal["raise", "drop"] | float
@@ -95,6 +95,7 @@ _BY_ANNOTATION = {
         lambda v: v in ("raise", "drop") if isinstance(v, str) else is_number(v),
     ),
     float: NUMBER,
+    str: TEXT,
     int: _WHOLE,
     bool: FLAG,
     tuple[float, float]: Kind("two numbers, such as (0, 500)", _is_pair),

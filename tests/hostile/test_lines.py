@@ -88,6 +88,7 @@ POSITIONALS = {
     "tune status": ["study"],
     "verify": ["study"],
     "compare": ["study"],
+    "seeds": ["CartPole-v1", "--difference", "20"],
     "report": ["study"],
     "play": ["study", "--png", "pictures"],
     "watch": ["study"],

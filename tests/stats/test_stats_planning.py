@@ -1,12 +1,17 @@
 """Wrong winners and seeds needed against other ways of counting; stopping early keeps its word."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import scipy.stats
 
 from dqx import stats
+from dqx.stats.reference import reference_seeds
+
+ATLAS = Path(__file__).parents[2] / "benchmarks" / "results" / "atlas"
 
 
 def test_wrong_winners_equal_enumeration():
@@ -161,3 +166,33 @@ def test_the_sequence_of_intervals_closes_in_and_equals_a_loop():
 def test_mistakes_are_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_reference_scores_stand_for_those_of_the_atlas():
+    """The package's 200 scores of a preset beside all of its seeds, where the checkout has them."""
+    presets = stats.reference_presets()
+    assert {"cartpole": "CartPole-v1", "taxi": "Taxi-v4"}.items() <= presets.items()
+    for preset in presets:
+        path = ATLAS / f"{preset.replace('/', '-')}-scores.parquet"
+        table = pyarrow.parquet.read_table(path)
+        every = np.sort(table.column("score").to_numpy().astype(float))
+        assert np.isfinite(every).all()
+        spaced = stats.reference_scores(preset)
+        assert len(spaced) == min(200, len(every)) and (np.diff(spaced) >= 0).all()
+        assert reference_seeds(preset) == len(every)
+        wide = np.ptp(every)
+        assert stats.iqm(spaced) == pytest.approx(stats.iqm(every), abs=0.005 * wide)
+        for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+            low, high = np.quantile(every, (share - 0.01, share + 0.01))
+            assert low - 1e-3 <= np.quantile(spaced, share) <= high + 1e-3
+
+
+def test_reference_scores_plan_a_study():
+    scores = stats.reference_scores("cartpole/keras-rl")
+    wide, narrow = (stats.seeds_needed(scores, scores - gap) for gap in (40, 20))
+    assert 4 < wide < narrow < 200
+    # By the textbook for normal scores of that spread, of which trimming loses some.
+    needed = 2 * ((1.96 + 0.84) * scores.std() / 20) ** 2
+    assert needed / 2 < narrow < 2 * needed
+    with pytest.raises(ValueError, match="'Pong' has no reference scores: choose one of .*cartpole"):
+        stats.reference_scores("Pong")

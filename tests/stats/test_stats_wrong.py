@@ -43,6 +43,8 @@ TAKES = {
     "permutation_test": {**PAIR, "permutations": 10},
     "probability_of_improvement": PAIR,
     "quantile": {"values": VALUES, "share": 0.5},
+    "reference_presets": {},
+    "reference_scores": {"preset": "cartpole"},
     "restricted_mean_steps": {"steps": TIMES, "reached": REACHED, "until": 2.0},
     "robust_effect": PAIR,
     "seeds_needed": {"a": VALUES, "b": VALUES + 9, "power": 0.8, "most": 30},
