@@ -37,6 +37,7 @@ STATS = {
     "p_values": [0.01, 0.2], "bounds": (-9.0, 9.0), "share": 0.5, "n": 3, "until": 300.0,
     "threshold": 0.0, "bar": 0.0, "resamples": 20, "permutations": 50, "func": np.mean,
     "steps": np.array([100.0, 200.0, 300.0]), "reached": np.array([True, True, False]),
+    "preset": "cartpole",
 }  # fmt: skip
 OWN = {
     "area_under_curve": {"steps": STEPS, "values": DICE.normal(size=(8, 5))},
@@ -58,6 +59,7 @@ WRONG = {
     "level": [*NUMBERS, 0, 1.5, float("nan")],
     "resamples": [*WHOLE, 0, -3],
     "permutations": [*WHOLE, 0],
+    "preset": ["Pong", "", "../cartpole", 3, None, ["cartpole"]],
     "window": [*WHOLE, 0],
     "seed": [*WHOLE, -1],
     "axis": ["first", 7],

@@ -194,5 +194,7 @@ def test_reference_scores_plan_a_study():
     # By the textbook for normal scores of that spread, of which trimming loses some.
     needed = 2 * ((1.96 + 0.84) * scores.std() / 20) ** 2
     assert needed / 2 < narrow < 2 * needed
-    with pytest.raises(ValueError, match="'Pong' has no reference scores: choose one of .*cartpole"):
+    with pytest.raises(
+        ValueError, match="'Pong' has no reference scores: choose one of .*cartpole"
+    ):
         stats.reference_scores("Pong")
