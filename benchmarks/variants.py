@@ -3,7 +3,7 @@
     python benchmarks/variants.py
     python benchmarks/variants.py --variants dueling,c51 --json benchmarks/results/variants.json
 
-A variant is a preset with ``base = "cartpole/one-step"``: what it sets is laid over ``--preset``,
+A variant is a preset with ``base = "cartpole/one-step"``: its method is laid over ``--preset``,
 so that a new one is measured without a line here; ``MORE`` are those that no such preset sets.
 Variants take turns in one process, with a chunk in every place as training runs them (the 32 seeds
 of a preset are as many chunks after one another), and each turn is related to the plain one's
@@ -34,7 +34,7 @@ def variants() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"plain": {}, **MORE}
     for name in preset_names():
         if preset_about(name).base == "cartpole/one-step":
-            found[name.removeprefix("cartpole/")] = presets.own_fields(name)
+            found[name.removeprefix("cartpole/")] = presets.method_fields(name)
     return found
 
 

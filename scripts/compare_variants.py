@@ -5,7 +5,7 @@
     python scripts/compare_variants.py --steps 20000 --seeds 4 --out /tmp/v     # a trial
 
 A variant is the game's preset with one method changed. Its settings are those of the preset
-GAME/VARIANT where that is built on the game's, else what cartpole/VARIANT sets beyond its base;
+GAME/VARIANT where that is built on the game's, else the method of cartpole/VARIANT;
 ``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a new
 variant trains itself alone. What is missing is trained; then the tables, of each game and over all
 games whose returns have known ends, go to variants.md and variants.json, and one page of all
@@ -74,8 +74,6 @@ GAMES = {
     ),
     "breakout": Game("breakout", seeds=10),
 }
-# Tuned with cartpole's methods, but no part of them.
-NO_METHOD = ("gamma",)
 
 
 def main() -> int:
@@ -112,8 +110,7 @@ def variants_of(game: str) -> dict[str, dict[str, Any]]:
         if kind == game and variant and base == about.preset:
             found[variant] = {"preset": name}
         elif kind == "cartpole" and base and base.partition("/")[0] == "cartpole":
-            own = presets.own_fields(name)
-            fields = {n: v for n, v in own.items() if n not in NO_METHOD}
+            fields = presets.method_fields(name)
             if "v_min" in fields:
                 fields["v_min"], fields["v_max"] = about.support
             found.setdefault(variant, {"preset": about.preset, **fields})

@@ -11,6 +11,11 @@ from dqx.settings.errors import ConfigError, closest
 from dqx.settings.hyper import Hyper
 from dqx.settings.values import override
 
+# What is tuned along with a method on one game, and no part of it.
+_TUNED = (
+    "gamma", "averaging", "average_decay", "learning_rate", "learning_rate_decay", "annealed",
+    "anneal_steps", "anneal_scale",
+)  # fmt: skip
 _NAME = instance("a preset's name, such as 'cartpole'", str)
 
 
@@ -60,6 +65,15 @@ def own_fields(name: str) -> dict[str, Any]:
         ConfigError: if there is no such preset; the message lists the closest.
     """
     return {k: v for k, v in _table(name).items() if k not in PresetAbout._fields}
+
+
+def method_fields(name: str) -> dict[str, Any]:
+    """Those of `own_fields` that make a preset's method, without what was tuned along with it.
+
+    Raises:
+        ConfigError: if there is no such preset; the message lists the closest.
+    """
+    return {k: v for k, v in own_fields(name).items() if k not in _TUNED}
 
 
 def preset_about(name: str) -> PresetAbout:

@@ -217,6 +217,8 @@ def test_a_preset_has_the_fields_of_its_base_where_it_sets_none(real_agents):
     fields = {**presets.own_fields("cartpole/one-step"), **own}
     assert presets.preset_fields("cartpole/qr") == fields
     assert preset_about("cartpole/qr").base == "cartpole/one-step"
+    method = {"agent": "qr", "num_quantiles": 50, "huber_delta": 1.0}
+    assert presets.method_fields("cartpole/qr") == method
     assert preset_about("cartpole/one-step").base == ""
 
 
