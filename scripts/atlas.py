@@ -209,9 +209,8 @@ def reference(one: Kept, kept: list[Kept]) -> dict[str, object]:
     scores = np.sort(counted_scores(one, kept))
     number = min(len(scores), REFERENCE)
     places = ((np.arange(number) + 0.5) * len(scores) / number).astype(int)
-    steps = one.facts["total_steps"]
     spaced = [float(f"{score:.7g}") for score in scores[places]]
-    return {"env": one.env, "steps": steps, "seeds": len(scores), "scores": spaced}
+    return {"env": one.env, "seeds": len(scores), "scores": spaced}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Scores of presets on many seeds that come with the package: to plan with before any are trained.
 
 `reference.json` is written by ``scripts/atlas.py --reference`` and holds, for each preset of the
-atlas, its environment, its steps, how many seeds were trained, and evenly spaced ones of their
-sorted scores.
+atlas, its environment, how many seeds were trained, and evenly spaced ones of their sorted scores.
 """
 
 import functools
