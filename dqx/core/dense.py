@@ -275,37 +275,46 @@ def _at_levels(network: Any, x: Array, end: Layer, batch_last: bool) -> Array:
     """
     form: Form = network.dense
     size, batch = x.shape if batch_last else x.shape[::-1]
-    embed = Dense(size, True, network.initializer, name="Levels")
+    # A transposition of the factors of large batches takes as long as the products.
+    rows = not batch_last and batch >= _BATCH_LAST_FROM
+    embed = Dense(size, not rows, network.initializer, name="Levels")
 
     def factors(levels: Array) -> Array:
-        return nn.relu(embed(cosines(levels, form.cosines)))
+        """Of levels ``[N, M]`` of M rows: ``[F, N, M]``, with the batch first ``[M, N, F]``."""
+        if rows:
+            found = nn.relu(embed(cosines(levels.T.reshape(-1), form.cosines, axis=1)))
+            return found.reshape(*levels.T.shape, size)
+        found = nn.relu(embed(cosines(levels.reshape(-1), form.cosines)))
+        found = found.reshape(size, *levels.shape)
+        return found if batch_last else found.transpose(2, 1, 0)
 
     def of(factors: Array) -> Array:
-        """Of ``[F, M, B or 1]``, a factor for each level and row."""
+        """What the last layers make of such factors, of one row for all or of each its own."""
         if batch_last:
             found = end((x[:, None] * factors).reshape(size, -1))
             return found.reshape(found.shape[0], -1, batch)
-        found = end((x[:, None] * factors.transpose(2, 1, 0)).reshape(-1, size))
+        found = end((x[:, None] * factors).reshape(-1, size))
         return found.reshape(batch, -1, found.shape[1])
 
-    fixed = factors(network.get_variable("levels", "fixed", jnp.full((1,), 0.5)))[:, :, None]
+    fixed = factors(network.get_variable("levels", "fixed", jnp.full((1,), 0.5))[:, None])
     if form.stream_sizes or form.head == "dueling_max":
         mean = jnp.mean(of(fixed), axis=1, keepdims=True)
     else:  # all that follows is linear: the mean of factors gives the mean of what they make
         mean = of(jnp.mean(fixed, axis=1, keepdims=True))
     if not network.has_variable("levels", "drawn"):
         return mean
-    drawn = network.get_variable("levels", "drawn")
-    drawn = factors(drawn.T.reshape(-1)).reshape(size, -1, batch)
+    drawn = factors(network.get_variable("levels", "drawn").T)
     return jnp.concatenate([of(drawn), mean], axis=1)
 
 
-def cosines(levels: Array, count: int) -> Array:
+def cosines(levels: Array, count: int, axis: int = 0) -> Array:
     """``cos(pi * i * level)`` for i from 0 to ``count`` less 1, float32 ``[count, M]`` of ``[M]``.
 
-    By a polynomial, since XLA's CPU backend takes sixty times as long for its own cosine.
+    With ``axis`` 1 they are ``[M, count]``. By a polynomial, since XLA's CPU backend takes sixty
+    times as long for its own cosine.
     """
-    turns = 0.5 * jnp.arange(count, dtype=jnp.float32)[:, None] * levels
+    numbers = 0.5 * jnp.arange(count, dtype=jnp.float32)
+    turns = jnp.expand_dims(numbers, 1 - axis) * jnp.expand_dims(levels, axis)
     # The cosine of a turn less the nearest whole one is the sine of what it is off a quarter.
     off = 0.25 - jnp.abs(turns - jnp.round(turns))
     square = off * off

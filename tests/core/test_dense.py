@@ -273,6 +273,21 @@ def test_quantiles_of_levels_equal_numpys(head, streams, batch, drawn, noisy):
     np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("head", ["plain", "dueling_max"])
+def test_quantiles_of_wide_layers_equal_numpys_in_large_batches_too(head):
+    network, params, obs = made(Form(head, cosines=6), hidden=(128,), batch=40)
+    rng = np.random.default_rng(3)
+    drawn = rng.random((40, 3)).astype(np.float32)
+    fixed = np.array([0.1, 0.7], np.float32)
+    variables = {**params, "levels": {"fixed": fixed, "drawn": drawn}}
+    q = quickly(network.apply)(variables, obs)
+    levels = np.concatenate([drawn, np.broadcast_to(fixed, (40, 2))], axis=1)
+    expected = oracle.forward(params, obs, ACTIONS, head=head, levels=levels)
+    mean = expected[..., 3:].mean(axis=-1, keepdims=True)
+    expected = np.concatenate([expected[..., :3], mean], axis=-1)
+    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_cosines_equal_numpys():
     levels = np.random.default_rng(0).random(1_000).astype(np.float32)
     levels[:4] = 0, 0.25, 0.5, 1
@@ -282,6 +297,7 @@ def test_cosines_equal_numpys():
     # A rounded angle alone is off by up to 63 half turns times 2^-24.
     np.testing.assert_allclose(given, expected, atol=2e-5)
     np.testing.assert_allclose(given[:4], expected[:4], atol=1e-6)
+    np.testing.assert_array_equal(dense.cosines(levels, 64, axis=1), given.T)
 
 
 # --- Settings.
