@@ -206,6 +206,13 @@ def _comparison(
     return dataclasses.replace(found, verdict=_verdict(found))
 
 
+def verdict(group: Group, studies: Sequence[Study]) -> str | None:
+    """The verdict of `compare` on a group; None of one configuration or of more than eight."""
+    if not 1 < len(group.cases) <= _ALL_PAIRS:
+        return None
+    return _comparison(group, studies, (), lambda text: None, None).verdict
+
+
 def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) -> Pair:
     x, y = group.scores[a], group.scores[b]
     shared = _shared(group, studies, a, b)

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from dqx import stats
-from dqx.report import cases, figures, findings, methods, page
+from dqx.report import cases, compare, figures, findings, methods, page
 from dqx.report.page import sink as sinks
 from dqx.report.page.document import document
 from dqx.report.page.encode import packed, rounded, script_json
@@ -186,6 +186,23 @@ def test_several_studies_are_compared_whatever_their_steps(tmp_path):
     assert len(both["improvements"]["table"]) == 2 and len(other["cases"]) == 1
     table = np.array(both["improvements"]["table"], float)
     assert table[0, 1, 0] + table[1, 0, 0] == pytest.approx(1, abs=1e-3)
+
+
+def test_the_verdict_is_that_of_compare_corrected_for_all_pairs(tmp_path):
+    heights = {"learning_rate=0.0001": 0, "learning_rate=0.001": 50, "learning_rate=0.01": 100}
+    plan = {"name": "rates", "seeds": 12, "grid": {"learning_rate": [1e-4, 1e-3, 1e-2]}}
+    make_study(tmp_path / "s", plan, change=curve_of(lambda c, s: (0, heights[c] + s)))
+    (group,) = shown(tmp_path / "s")["groups"]
+    best, _, worst = (group["cases"][place]["label"] for place in group["ranking"])
+    assert group["verdict"] == compare.compare([load(tmp_path / "s")])[0].verdict
+    assert group["verdict"].startswith(f"{best} is better than ") and worst in group["verdict"]
+
+
+def test_one_configuration_and_very_many_have_no_verdict(tmp_path):
+    for name, count in (("one", 1), ("many", 9)):
+        grid = {"learning_rate": [i / 1e4 for i in range(1, count + 1)]}
+        make_study(tmp_path / name, {"name": name, "seeds": 2, "grid": grid})
+        assert shown(tmp_path / name)["groups"][0]["verdict"] is None
 
 
 def test_a_varied_field_is_averaged_over_the_others_seed_by_seed(tmp_path):

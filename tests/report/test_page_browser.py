@@ -277,6 +277,7 @@ def test_choosing_configurations_and_what_is_shown(made, browser):
         assert shown.locator("#every tbody tr").count() == 63
         assert shown.locator("#diverged tbody tr").count() == 2
         assert "2 runs diverged and are counted" in shown.locator("#answer").inner_text()
+        assert "Verdict: cannot tell the best, " in shown.locator("#answer").inner_text()
 
 
 def test_matrix_heat_map_and_records_hold_their_numbers(made, browser):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import dqx
-from dqx.report import cases, findings, methods, numbers, style
+from dqx.report import cases, compare, findings, methods, numbers, style
 from dqx.report.cases import Case
 from dqx.report.findings import Group
 from dqx.report.numbers import Center
@@ -41,12 +41,12 @@ def content(studies: Sequence[Study], groups: Sequence[Group]) -> dict[str, Any]
             "diverging": style.DIVERGING,
         },
         "studies": [records.study(s, title) for s, title in zip(studies, titles, strict=True)],
-        "groups": [_group(group, len(studies)) for group in groups],
+        "groups": [_group(group, studies) for group in groups],
         "methods": {"words": words, "bibtex": bibtex},
     }
 
 
-def _group(group: Group, studies: int) -> dict[str, Any]:
+def _group(group: Group, studies: Sequence[Study]) -> dict[str, Any]:
     shown = chosen(group)
     runs = sum(len(group.cases[i].seeds) for i in shown)
     points = int(np.clip(_MOST_NUMBERS // max(runs, 1), _FEWEST, _POINTS))
@@ -66,11 +66,12 @@ def _group(group: Group, studies: int) -> dict[str, Any]:
             "cases": matrix,
             "table": rounded(findings.improvements(group, matrix), 4),
         },
+        "verdict": compare.verdict(group, studies),
         "thresholds": _thresholds(group, shown),
         "episodes": [_line(i, c.episode_steps, c.episodes) for i, c in _some(group, shown)],
         "panels": _panels(group, paneled),
         "fields": [
-            part for number in range(studies) if (part := _fields(group, number)) is not None
+            part for number in range(len(studies)) if (part := _fields(group, number)) is not None
         ],
     }
 

@@ -83,6 +83,7 @@ function answer(main) {
     element("b", {}, best.label), here.cases.length > 1 ? ": " : " is ", element("b", {}, numberText(best.iqm)),
     ` (${about}${best.n > 1 ? `; ${counted(best.n, "seed")}` : ""}). `, here.cases.length > 1 ? beside(here) : "",
     `A score is the last ${here.label} of a run, the sum of rewards an episode.`));
+  if (here.verdict) part.append(element("p", {}, element("b", {}, "Verdict: "), `${here.verdict}.`));
   for (const text of warnings(here)) part.append(element("p", { class: "warn" }, text));
   scoreTable(part, here);
 }
@@ -92,7 +93,8 @@ function beside(here) {
   const [value, low, high] = here.improvements.table[0][1];
   if (low === null) return `One seed each says nothing of how it compares with ${labelOf(second)}. `;
   const words = `A seed of it beats one of the second, ${labelOf(second)}, with probability ${value.toFixed(2)} (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  return `${words}, which ${low > 0.5 ? "leaves out" : "holds"} one half; dqx compare says whether these seeds can tell them apart. `;
+  const rest = here.verdict ? "" : "dqx compare says whether these seeds can tell them apart. ";
+  return `${words}, which ${low > 0.5 ? "leaves out" : "holds"} one half. ${rest}`;
 }
 
 function warnings(here) {
