@@ -62,6 +62,8 @@ CASES: dict[str, dict] = {
     "softmax": {**_BASE, "env": "FourRooms-misc", "policy": "softmax", "sampling": "newest",
                 "batch_size": 4},
     "greedy": {**_BASE, "env": "MountainCar-v0", "policy": "greedy", "eval_period": 0},
+    "ez_greedy": {**_BASE, "env": "MountainCar-v0", "policy": "ez_greedy", "num_envs": 4,
+                  "epsilon_ladder": True},
     "embedding": {**_BASE, "env": "Taxi-v3", "network": "embedding", "gamma": 0.9},
     "tabular": {**_without(_BASE, "hidden_sizes", "target_period"), "env": "Taxi-v4",
                 "agent": "tabular", "num_envs": 2, "batch_size": 4,

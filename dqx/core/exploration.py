@@ -14,8 +14,12 @@ from dqx.core import checks
 from dqx.core.types import Array, Key
 
 # The policies whose choices depend on epsilon, and those that need Gumbel noise.
-EPSILON_POLICIES = ("epsilon_greedy", "max_boltzmann")
+EPSILON_POLICIES = ("epsilon_greedy", "ez_greedy", "max_boltzmann")
 GUMBEL_POLICIES = ("boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax")
+
+
+# The longest run of one random action, far beyond the end of most episodes.
+MOST_REPEATS = 10_000
 
 
 class Draw(NamedTuple):
@@ -26,15 +30,31 @@ class Draw(NamedTuple):
         action: int32 ``[]``, a uniformly random action.
         gumbel: float32 ``[A]``, of the standard Gumbel distribution, always finite; None where the
             policy has no use for it.
+        span: float32 ``[]``, uniform in (0, 1], for how long a random action lasts; None likewise.
     """
 
     coin: Array
     action: Array
     gumbel: Array | None = None
+    span: Array | None = None
 
 
-def draw(key: Key, num_actions: int, gumbel: bool = False) -> Draw:
-    """Draws what one choice needs: two random words, and with ``gumbel`` one more an action.
+class Repeat(NamedTuple):
+    """A random action that an environment goes on with: int32 ``[]`` each.
+
+    Attributes:
+        action: which.
+        left: for how many more steps.
+    """
+
+    action: Array
+    left: Array
+
+
+def draw(key: Key, num_actions: int, gumbel: bool = False, span: bool = False) -> Draw:
+    """Draws what one choice needs: two random words, with ``gumbel`` one more an action.
+
+    With ``span`` there is one more for how long a random action lasts.
 
     Raises:
         AssertionError: at trace time, without any action.
@@ -46,6 +66,7 @@ def draw(key: Key, num_actions: int, gumbel: bool = False) -> Draw:
         (coin >> 8).astype(jnp.float32) * 2.0**-24,
         (action % num_actions).astype(jnp.int32),
         jax.random.gumbel(jax.random.fold_in(key, 1), (num_actions,)) if gumbel else None,
+        1.0 - jax.random.uniform(jax.random.fold_in(key, 2)) if span else None,
     )
 
 
@@ -64,6 +85,36 @@ def epsilon_greedy(draw: Draw, q_values: Array, epsilon: Array | float) -> Array
     """
     checks.one_number(epsilon=epsilon)
     return jnp.where(draw.coin < epsilon, draw.action, greedy(q_values))
+
+
+def ez_greedy(
+    draw: Draw, q_values: Array, epsilon: Array | float, repeat: Repeat, power: Array | float
+) -> tuple[Array, Repeat]:
+    """The greedy action, or with probability ``epsilon`` a random one that is then repeated.
+
+    It is taken n times in all, with P(n or more) = ``n ** -power``, `MOST_REPEATS` at most.
+
+    Args:
+        draw: the random numbers of this choice, ``span`` among them.
+        q_values: float ``[A]``.
+        epsilon: float ``[]`` in [0, 1], of steps on which no action is being repeated.
+        repeat: what is being repeated; no steps left in a new episode.
+        power: float ``[]`` above 0; the paper's mu, which is 2 there, less 1.
+
+    Returns:
+        int32 ``[]``, and what is being repeated from the next step on.
+
+    Source: Dabney, Ostrovski and Barreto 2021. Difference: n is the whole part of a Pareto number,
+    whose tail has the same power as that of their zeta distribution.
+    """
+    assert draw.span is not None, "this policy repeats actions: draw(key, num_actions, span=True)"
+    checks.one_number(epsilon=epsilon, power=power)
+    length = jnp.minimum(draw.span ** (-1.0 / power), MOST_REPEATS).astype(jnp.int32)
+    begins = (repeat.left == 0) & (draw.coin < epsilon)
+    left = jnp.where(begins, length, repeat.left)
+    action = jnp.where(begins, draw.action, repeat.action)
+    chosen = jnp.where(left > 0, action, greedy(q_values))
+    return chosen, Repeat(action, jnp.maximum(left - 1, 0))
 
 
 def greedy(q_values: Array) -> Array:

@@ -80,7 +80,8 @@ def _act(parts: Parts, clock: Clock, lane: Lane, hyper: Hyper) -> tuple[Lane, Tr
 
     def step(lane: Lane, draws: StepDraws) -> Any:
         lane = seen(parts, lane)
-        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
+        at = now._replace(ages=lane.episode_length)
+        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, at)
         lane, happened, episodes, _ = env_step(parts, lane.replace(agent=agent), draws, action)
         return lane, (happened, episodes)
 

@@ -283,10 +283,12 @@ class Config:
     )
     policy: str = declare(
         "epsilon_greedy",
-        "policy of acting; max_boltzmann is boltzmann with probability epsilon, else greedy; "
+        "policy of acting; ez_greedy repeats its random actions, how often is random too; "
+        "max_boltzmann is boltzmann with probability epsilon, else greedy; "
         "softmax is boltzmann of temperature 1",
         choices={
             "epsilon_greedy": ("epsilon",),
+            "ez_greedy": ("epsilon", "repeated actions"),
             "greedy": (),
             "boltzmann": ("gumbel",),
             "max_boltzmann": ("epsilon", "gumbel"),

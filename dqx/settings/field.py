@@ -298,7 +298,9 @@ def show(value: Any) -> str:
 def with_trait(selector: str, trait: str) -> str:
     """Words for the choices of a field that have a trait, such as "agents with a gradient"."""
     article = "" if trait.endswith("s") else "an " if trait[0] in "aeiou" else "a "
-    return f"{selector}s with {article}{trait}"
+    ends_in_y = selector[-1] == "y" and selector[-2] not in "aeiou"
+    many = f"{selector[:-1]}ies" if ends_in_y else f"{selector}s"
+    return f"{many} with {article}{trait}"
 
 
 class _Kind(NamedTuple):

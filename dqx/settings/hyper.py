@@ -44,6 +44,12 @@ class Hyper:
     ladder_power: float = declare(
         7.0, "power of epsilon for the last environment of epsilon_ladder, less 1", low=0
     )
+    repeat_power: float = declare(
+        1.0,
+        "power of how long ez_greedy repeats: n steps or more with probability n ** -repeat_power",
+        above=0,
+        of=("policy", "repeated actions"),
+    )
     temperature: float = declare(
         1.0,
         "temperature of boltzmann and max_boltzmann; of boltzmann_gumbel C, the spread of returns",

@@ -101,8 +101,14 @@ POLICY_DRAWS = exploration.Draw(
     jnp.array([0.1, 0.9, 0.29, 0.31, 0.0, 0.99]),
     jnp.array([3, 2, 1, 0, 3, 2], jnp.int32),
     3.0 * jax.random.gumbel(jax.random.key(5), (6, ACTIONS)),
+    jnp.array([0.3, 0.1, 0.6, 0.1, 0.1, 0.1]),
 )
 COUNTS = np.array([1, 4, 100, 25], np.int32)
+REPEAT = exploration.Repeat(
+    np.array([0, 1, 2, 3, 0, 1], np.int32), np.array([2, 1, 0, 0, 5, 0], np.int32)
+)
+AGES = jnp.array([0, 3, 3, 3, 3, 3])  # what was repeated in the first one's last episode is over
+MEMORIES = {"boltzmann_gumbel": COUNTS, "ez_greedy": REPEAT}
 HYPER = Hyper(epsilon_start=0.3, temperature=0.5)
 
 
@@ -115,6 +121,7 @@ CHOICES = {
     "epsilon_greedy": lambda q: np.where(
         POLICY_DRAWS.coin < 0.3, POLICY_DRAWS.action, np.argmax(q, axis=1)
     ),
+    "ez_greedy": lambda q: np.array([3, 1, 1, np.argmax(q[3]), 0, np.argmax(q[5])]),
     "greedy": lambda q: np.argmax(q, axis=1),
     "boltzmann": lambda q: noisy(q, 0.5),
     "softmax": lambda q: noisy(q, 1.0),
@@ -130,10 +137,12 @@ def chosen(policy, hyper=HYPER, **fields):
     config = dataclasses.replace(CONFIG, policy=policy, epsilon_schedule="constant", **fields)
     agent = kit.value_agent(config, SPEC, loss=None)
     state = random_state(agent)
+    assert (state.memory is not None) == (policy in MEMORIES)
     if state.memory is not None:
-        state = state.replace(memory=jnp.asarray(COUNTS))
+        state = state.replace(memory=jax.tree.map(jnp.asarray, MEMORIES[policy]))
     obs = random_batch(2, 6)["obs"]
-    actions, new = quickly(agent.act)(state, obs, POLICY_DRAWS, now(hyper))
+    at = now(hyper)._replace(ages=AGES)
+    actions, new = quickly(agent.act)(state, obs, POLICY_DRAWS, at)
     assert actions.dtype == jnp.int32
     q = dqn.forward(layers_of(state.params), obs, "relu")[0]
     return np.asarray(actions), q, state.memory, new.memory
@@ -144,10 +153,12 @@ def test_each_policy_chooses_by_its_definition(policy):
     actions, q, before, after = chosen(policy)
     assert len(set(np.argmax(q, axis=1))) > 1
     np.testing.assert_array_equal(actions, CHOICES[policy](q))
-    # Only one of them needs to know how often each action was taken.
-    assert (before is None) == (after is None) == (policy != "boltzmann_gumbel")
-    if after is not None:
+    assert (before is None) == (after is None) == (policy not in MEMORIES)
+    if policy == "boltzmann_gumbel":
         np.testing.assert_array_equal(after, COUNTS + np.bincount(actions, minlength=ACTIONS))
+    if policy == "ez_greedy":  # 1 / 0.3 and 1 / 0.6, in whole steps, of which one is taken
+        np.testing.assert_array_equal(after.action, [3, 1, 1, 3, 0, 1])
+        np.testing.assert_array_equal(after.left, [2, 0, 0, 0, 4, 0])
 
 
 def test_the_policies_choices_differ_here():
@@ -178,7 +189,7 @@ def test_each_environment_has_its_rung_of_the_ladder():
 def test_epsilon_is_told_of_policies_that_have_one(policy):
     config = dataclasses.replace(CONFIG, policy=policy, epsilon_schedule="constant")
     told = policies.make_policy(config, SPEC).status(now(Hyper(epsilon_start=0.25)))["epsilon"]
-    expected = 0.25 if policy in ("epsilon_greedy", "max_boltzmann") else np.nan
+    expected = 0.25 if policy in ("epsilon_greedy", "ez_greedy", "max_boltzmann") else np.nan
     np.testing.assert_array_equal(told, expected)
 
 

@@ -55,6 +55,9 @@ AT_TRACE_TIME = {
     "no noise": (
         lambda: exploration.boltzmann(DRAW._replace(gumbel=None), Q, 1.0), "gumbel=True"
     ),
+    "policy without spans": (
+        lambda: exploration.ez_greedy(DRAW, Q, 0.1, exploration.Repeat(0, 0), 1.0), "span=True"
+    ),
     "noise of other actions": (
         lambda: exploration.boltzmann(DRAW, jnp.zeros(4), 1.0), r"gumbel is float32 \[3\].*\[4\]"
     ),

@@ -17,9 +17,9 @@ from tests.core.ledger import unpacked
 LEVEL = 1e-4
 
 
-def draws(count: int, num_actions: int, seed: int = 0, gumbel: bool = False) -> exploration.Draw:
+def draws(count: int, num_actions: int, seed: int = 0, **more: bool) -> exploration.Draw:
     keys = jax.random.split(jax.random.key(seed), count)
-    return jax.vmap(lambda key: exploration.draw(key, num_actions, gumbel))(keys)
+    return jax.vmap(lambda key: exploration.draw(key, num_actions, **more))(keys)
 
 
 def choices(count, q_values, epsilon, seed=0):
@@ -120,6 +120,43 @@ def test_frequencies_are_max_boltzmanns(temperature, epsilon):
     q = jnp.array([0.3, 0.9, 0.1, -0.5])
     counts = observed(exploration.max_boltzmann, 4, q, epsilon, temperature)
     assert_follows(counts, epsilon * softmax(q, temperature) + (1 - epsilon) * np.eye(4)[1])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_random_actions_last_as_the_paretos_tail_says(power):
+    drawn = draws(40_000, 3, seed=6, span=True)
+    none = exploration.Repeat(jnp.int32(0), jnp.int32(0))
+    choose = jax.vmap(lambda draw: exploration.ez_greedy(draw, jnp.zeros(3), 1.0, none, power))
+    action, repeat = choose(drawn)
+    np.testing.assert_array_equal(action, drawn.action)
+    np.testing.assert_array_equal(repeat.action, drawn.action)
+    lasts = 1 + np.asarray(repeat.left)
+    assert lasts.min() == 1 and lasts.max() <= exploration.MOST_REPEATS
+    edges = np.arange(1, 8, dtype=np.float64)  # 1 to 6 steps, and 7 or more
+    chances = np.append(-np.diff(edges**-power), edges[-1] ** -power)
+    assert_follows(np.bincount(np.minimum(lasts, 7), minlength=8)[1:], chances)
+
+
+def test_the_longest_and_the_shortest_draw_are_in_bounds():
+    none = exploration.Repeat(jnp.int32(0), jnp.int32(0))
+    for span, power, steps in ((1.0, 1.0, 1), (2.0**-24, 0.01, exploration.MOST_REPEATS)):
+        draw = exploration.Draw(jnp.float32(0), jnp.int32(2), span=jnp.float32(span))
+        _, repeat = exploration.ez_greedy(draw, jnp.zeros(3), 0.5, none, power)
+        assert int(repeat.left) == steps - 1
+
+
+def test_an_action_is_repeated_until_it_is_over_whatever_else_is_drawn():
+    draws = exploration.Draw(
+        jnp.array([0.9, 0.0, 0.0, 0.9, 0.9, 0.0]), jnp.array([1, 2, 1, 1, 0, 1], jnp.int32),
+        span=jnp.array([0.1, 0.3, 0.01, 0.2, 0.2, 0.6]),
+    )  # fmt: skip
+    repeat, actions = exploration.Repeat(jnp.int32(0), jnp.int32(0)), []
+    for i in range(6):
+        draw = jax.tree.map(lambda x, i=i: x[i], draws)
+        action, repeat = exploration.ez_greedy(draw, jnp.array([1.0, 0.0, 0.0]), 0.5, repeat, 1.0)
+        actions.append(int(action))
+    # Greedy; action 2 for the three whole steps of 1 / 0.3; greedy; action 1 once.
+    assert actions == [0, 2, 2, 2, 0, 1] and int(repeat.left) == 0
 
 
 def test_boltzmann_gumbel_with_equal_counts_is_boltzmann_of_a_smaller_temperature():

@@ -315,7 +315,7 @@ def test_a_lane_has_the_key_of_its_seed_whatever_its_place(programs):
     np.testing.assert_array_equal(jax.random.key_data(lanes.key), expected)
 
 
-@pytest.mark.parametrize("policy", ["epsilon_greedy", "boltzmann"])
+@pytest.mark.parametrize("policy", ["epsilon_greedy", "boltzmann", "ez_greedy"])
 def test_no_key_is_used_twice(policy):
     config = dataclasses.replace(CONFIG, policy=policy)
     trainer = dqx.make_trainer(config, dqx.make_environment(CONFIG.env))

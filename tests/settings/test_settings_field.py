@@ -80,7 +80,13 @@ ALLOWED = {
     "optimizer": among("adam", "radam", "sgd", "rmsprop"),
     "averaging": among("none", "evaluation", "acting"),
     "policy": among(
-        "epsilon_greedy", "greedy", "boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax"
+        "epsilon_greedy",
+        "ez_greedy",
+        "greedy",
+        "boltzmann",
+        "max_boltzmann",
+        "boltzmann_gumbel",
+        "softmax",
     ),
     "epsilon_schedule": among("constant", "linear", "exponential", "per_episode"),
     "epsilon_ladder": SWITCH,
@@ -100,6 +106,7 @@ ALLOWED = {
     "epsilon_steps": POSITIVE,
     "epsilon_decay": SHARE,
     "ladder_power": NOT_NEGATIVE,
+    "repeat_power": POSITIVE,
     "temperature": POSITIVE,
     "visit_power": SHARE,
     "priority_exponent": SHARE,

@@ -56,7 +56,7 @@ BAD = [
     ],
     (
         {"epsilon_ladder": True, "policy": "greedy"},
-        ["policy with an epsilon (epsilon_greedy or max_boltzmann)"],
+        ["policy with an epsilon (epsilon_greedy or ez_greedy or max_boltzmann)"],
     ),
     ({"epsilon_ladder": True, "num_envs": 1}, ["num_envs is 1", "raise num_envs"]),
     ({"annealed": ("gama",)}, ["'gama' is no hyperparameter", "closest are gamma"]),
@@ -300,6 +300,11 @@ OWNED = {
         {},
         "samplings with priorities (prioritized, ranked), and sampling is uniform",
     ),
+    "repeat_power": (
+        0.5,
+        {},
+        "policies with repeated actions (ez_greedy), and policy is epsilon_greedy",
+    ),
     "importance_steps": (
         9.0,
         {},
@@ -319,7 +324,7 @@ def test_a_setting_without_its_owner_is_refused(name, roller):
     declared = SETTINGS[name]
     assert message == (
         f"{name} = {declared.show(value)} belongs to {words}: leave it at "
-        f"{declared.show(declared.default)} or choose another {words.split('s with')[0]}"
+        f"{declared.show(declared.default)} or choose another {declared.of[0]}"
     )
     validate(*changed(**elsewhere, **{name: declared.default}))
 
@@ -341,6 +346,7 @@ def test_a_setting_with_its_owner_passes(name, roller):
         "rank_period": {"sampling": "ranked"},
         "average_decay": {"averaging": "evaluation"},
         "replay_ends": {"replay": "once"},
+        "repeat_power": {"policy": "ez_greedy"},
     }
     validate(*changed(**{name: value}, **owner.get(name, {})))
 

@@ -1,5 +1,6 @@
 """How agents choose actions from Q-values: one policy for all that have such."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,32 +35,40 @@ def make_policy(config: Config, spec: Spec) -> Policy:
     """The policy that ``config`` names, for E environments with A actions.
 
     Its memory is how often each action was taken, int32 ``[A]``, counted from 1, where
-    ``boltzmann_gumbel`` needs it, else None.
+    ``boltzmann_gumbel`` needs it, a `Repeat` ``[E]`` of ``ez_greedy``, else None.
     """
     name = config.policy
     gumbel = name in exploration.GUMBEL_POLICIES
-    counted = name == "boltzmann_gumbel"
+    counted, repeats = name == "boltzmann_gumbel", name == "ez_greedy"
 
-    def memory() -> Array | None:
+    def memory() -> Any:
+        if repeats:
+            return exploration.Repeat(*jnp.zeros((2, spec.num_envs), jnp.int32))
         return jnp.ones(spec.num_actions, jnp.int32) if counted else None
 
     def draws(key: Key) -> exploration.Draw:
         keys = jax.random.split(key, spec.num_envs)
-        return jax.vmap(lambda k: exploration.draw(k, spec.num_actions, gumbel))(keys)
+        return jax.vmap(lambda k: exploration.draw(k, spec.num_actions, gumbel, repeats))(keys)
 
-    def remember(counts: Array | None, action: Array) -> Array | None:
-        if counts is None:
-            return None
+    def remember(memory: Any, action: Array) -> Any:
+        if not counted:
+            return memory
         taken = jax.nn.one_hot(action, spec.num_actions, dtype=jnp.int32)
-        return counts + jnp.sum(taken, axis=0)
+        return memory + jnp.sum(taken, axis=0)
 
     def choose(
-        q_values: Array, counts: Array | None, draws: exploration.Draw, now: Now
-    ) -> tuple[Array, Array | None]:
+        q_values: Array, memory: Any, draws: exploration.Draw, now: Now
+    ) -> tuple[Array, Any]:
         temperature = now.hyper.temperature
         epsilon = epsilon_at(config, now)
         if config.epsilon_ladder:
             epsilon = exploration.epsilon_ladder(epsilon, spec.num_envs, now.hyper.ladder_power)
+        axis = 0 if jnp.ndim(epsilon) else None
+        if repeats:
+            # What was being repeated ends with the episode.
+            going = memory._replace(left=jnp.where(now.ages == 0, 0, memory.left))
+            ez = functools.partial(exploration.ez_greedy, power=now.hyper.repeat_power)
+            return jax.vmap(ez, in_axes=(0, 0, axis, 0))(draws, q_values, epsilon, going)
 
         def one(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
             match name:
@@ -70,18 +79,17 @@ def make_policy(config: Config, spec: Spec) -> Policy:
                 case "max_boltzmann":
                     return exploration.max_boltzmann(draw, q, epsilon, temperature)
                 case "boltzmann_gumbel":
-                    return exploration.boltzmann_gumbel(draw, q, jnp.asarray(counts), temperature)
+                    return exploration.boltzmann_gumbel(draw, q, memory, temperature)
                 case "softmax":
                     return exploration.boltzmann(draw, q, 1.0)
                 case _:
                     return exploration.greedy(q)
 
-        axes = (0, 0, 0 if jnp.ndim(epsilon) else None)
-        action = jax.vmap(one, in_axes=axes)(draws, q_values, epsilon)
-        return action, remember(counts, action)
+        action = jax.vmap(one, in_axes=(0, 0, axis))(draws, q_values, epsilon)
+        return action, remember(memory, action)
 
-    def explore(counts: Array | None, draws: exploration.Draw) -> tuple[Array, Array | None]:
-        return draws.action, remember(counts, draws.action)
+    def explore(memory: Any, draws: exploration.Draw) -> tuple[Array, Any]:
+        return draws.action, remember(memory, draws.action)
 
     def status(now: Now) -> dict[str, Array]:
         has = name in exploration.EPSILON_POLICIES
