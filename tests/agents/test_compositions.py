@@ -91,7 +91,9 @@ def test_pairs_that_are_allowed_are_all_in_some_row():
         if reason(pair) is None:
             assert any(pair.items() <= row.items() for row in rows), pair
     assert all(variants.refusal(variants.changes(row)) is None for row in rows)
-    assert len(rows) < 60
+    # No fewer can hold all pairs of the two longest axes.
+    longest, second = sorted((len(values) for values in variants.axes().values()), reverse=True)[:2]
+    assert len(rows) < 1.25 * longest * second
 
 
 @pytest.mark.long
