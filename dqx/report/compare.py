@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ ERROR = 1 - numbers.LEVEL  # of all pairs of an environment together
 POWER = 0.8
 MOST_SEEDS = 1000  # that a plan looks for
 # Configurations that are all compared with each other; of more, the best with each.
-_ALL_PAIRS = 8
+ALL_PAIRS = 8
 _RESAMPLES = 1000  # of a plan
 
 
@@ -184,7 +184,7 @@ def _comparison(
 ) -> Comparison:
     order = group.ranking
     every = list(itertools.combinations(order, 2))
-    wanted = every if len(order) <= _ALL_PAIRS else [(order[0], other) for other in order[1:]]
+    wanted = every if len(order) <= ALL_PAIRS else [(order[0], other) for other in order[1:]]
     pairs = []
     for number, (a, b) in enumerate(wanted, start=1):
         tell(f"{group.env}: pair {number} of {len(wanted)}")
@@ -208,7 +208,7 @@ def _comparison(
 
 def verdict(group: Group, studies: Sequence[Study]) -> str | None:
     """The verdict of `compare` on a group; None of one configuration or of more than eight."""
-    if not 1 < len(group.cases) <= _ALL_PAIRS:
+    if not 1 < len(group.cases) <= ALL_PAIRS:
         return None
     return _comparison(group, studies, (), lambda text: None, None).verdict
 
@@ -362,44 +362,3 @@ def _verdict(found: Comparison) -> str:
         who = "it" if beaten else f"the best, {found.name(best)},"
         parts.append(f"cannot tell {who} from {names} {_why(found, open_pairs)}")
     return "; ".join(parts)
-
-
-def record(found: Comparison, place: int) -> dict[str, Any]:
-    """The numbers of a configuration, by name."""
-    case, center = found.group.cases[place], found.center(place)
-    return {
-        "configuration": case.label,
-        "seeds": center.n,
-        "planned": case.planned,
-        "steps": case.total_steps,
-        "iqm": center.iqm,
-        "low": center.low,
-        "high": center.high,
-        "note": center.note,
-        "mean": float(found.group.scores[place].mean()),
-        "diverged": int((case.diverged_at >= 0).sum()),
-        "counted_as_worst": found.group.lost[place],
-    }
-
-
-def pair_record(found: Comparison, pair: Pair) -> dict[str, Any]:
-    """The numbers of a pair, by name."""
-    return {
-        "a": found.name(pair.a),
-        "b": found.name(pair.b),
-        "paired_by": pair.shared,
-        "difference": float(pair.gap.value),
-        "difference_low": float(pair.gap.low),
-        "difference_high": float(pair.gap.high),
-        "p_improvement": float(pair.improvement.value),
-        "p_improvement_low": float(pair.improvement.low),
-        "p_improvement_high": float(pair.improvement.high),
-        "cliffs_delta": pair.delta,
-        "robust_effect": pair.effect,
-        "p": pair.p,
-        "p_holm": pair.holm,
-        "p_least": pair.least,
-        "seeds_needed": pair.needed,
-        "better": {1: found.name(pair.a), -1: found.name(pair.b)}.get(pair.better),
-        "verdict": sentence(found, pair),
-    }

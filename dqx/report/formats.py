@@ -16,8 +16,6 @@ from dqx.report.compare import (
     Comparison,
     Pair,
     p_words,
-    pair_record,
-    record,
     sentence,
 )
 from dqx.report.terminal import MAX_ROWS, aligned
@@ -234,3 +232,44 @@ def csv_cell(value: Any) -> Any:
         shown = _printable(value)
         return f"'{shown}" if shown.lstrip()[:1] in ("=", "+", "-", "@") else shown
     return value
+
+
+def record(found: Comparison, place: int) -> dict[str, Any]:
+    """The numbers of a configuration, by name."""
+    case, center = found.group.cases[place], found.center(place)
+    return {
+        "configuration": case.label,
+        "seeds": center.n,
+        "planned": case.planned,
+        "steps": case.total_steps,
+        "iqm": center.iqm,
+        "low": center.low,
+        "high": center.high,
+        "note": center.note,
+        "mean": float(found.group.scores[place].mean()),
+        "diverged": int((case.diverged_at >= 0).sum()),
+        "counted_as_worst": found.group.lost[place],
+    }
+
+
+def pair_record(found: Comparison, pair: Pair) -> dict[str, Any]:
+    """The numbers of a pair, by name."""
+    return {
+        "a": found.name(pair.a),
+        "b": found.name(pair.b),
+        "paired_by": pair.shared,
+        "difference": float(pair.gap.value),
+        "difference_low": float(pair.gap.low),
+        "difference_high": float(pair.gap.high),
+        "p_improvement": float(pair.improvement.value),
+        "p_improvement_low": float(pair.improvement.low),
+        "p_improvement_high": float(pair.improvement.high),
+        "cliffs_delta": pair.delta,
+        "robust_effect": pair.effect,
+        "p": pair.p,
+        "p_holm": pair.holm,
+        "p_least": pair.least,
+        "seeds_needed": pair.needed,
+        "better": {1: found.name(pair.a), -1: found.name(pair.b)}.get(pair.better),
+        "verdict": sentence(found, pair),
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dqx.report.compare import ALL_PAIRS
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
 from dqx.report.terminal import listed
@@ -30,6 +31,15 @@ _REFERENCES = {
   author    = {Efron, Bradley and Tibshirani, Robert J.},
   publisher = {Chapman and Hall},
   year      = {1993}
+}""",
+    "holm1979simple": """@article{holm1979simple,
+  title   = {A simple sequentially rejective multiple test procedure},
+  author  = {Holm, Sture},
+  journal = {Scandinavian Journal of Statistics},
+  volume  = {6},
+  number  = {2},
+  pages   = {65--70},
+  year    = {1979}
 }""",
     "kaplan1958nonparametric": """@article{kaplan1958nonparametric,
   title   = {Nonparametric Estimation from Incomplete Observations},
@@ -102,7 +112,7 @@ def methods(studies: Sequence[Study], groups: Sequence[Group]) -> tuple[str, str
     """A paragraph in words, whose citations are keys of the BibTeX entries beside it."""
     cited = set(_ALWAYS)
     sentences = [sentence for study in studies for sentence in _training(study, cited)]
-    sentences += _statistics(groups)
+    sentences += _statistics(groups, cited)
     sentences += [_software(studies[0])]
     return " ".join(sentences), "\n\n".join(_REFERENCES[key] for key in sorted(cited))
 
@@ -184,7 +194,7 @@ def _evaluation(config: Config) -> str:
     )
 
 
-def _statistics(groups: Sequence[Group]) -> list[str]:
+def _statistics(groups: Sequence[Group], cited: set[str]) -> list[str]:
     lost = sum(sum(group.lost) for group in groups)
     runs = sum(len(case.seeds) for group in groups for case in group.cases)
     diverged = sum(int((c.diverged_at >= 0).sum()) for group in groups for c in group.cases)
@@ -196,6 +206,13 @@ def _statistics(groups: Sequence[Group]) -> list[str]:
         "curves are those of [montielolea2019simultaneous], and steps to a score are estimated "
         "with seeds that never reach it as censored [kaplan1958nonparametric]."
     ]
+    if any(1 < len(group.cases) <= ALL_PAIRS for group in groups):
+        cited.add("holm1979simple")
+        found.append(
+            "Differences are tested by permuting seeds, corrected over all pairs of an environment "
+            "by Holm's procedure [holm1979simple]; one configuration is called better only if the "
+            "interval of the difference says so, too."
+        )
     if diverged or lost:
         found.append(
             f"Of {runs:,} runs {diverged:,} diverged; none is left out, and where a run has no "

@@ -255,37 +255,35 @@ def test_the_gradient_of_the_largest_asks_for_no_equal():
 def test_quantiles_of_levels_equal_numpys(head, streams, batch, drawn, noisy):
     streams = () if head == "plain" else streams
     network, params, obs = made(Form(head, streams, noisy, cosines=6), batch=batch)
-    rng = np.random.default_rng(2)
-    fixed, levels = np.array([0.1, 0.7], np.float32), np.broadcast_to([0.1, 0.7], (batch, 2))
-    given = {"fixed": fixed}
+    given = {"fixed": np.array([0.1, 0.7], np.float32)}
+    levels = np.random.default_rng(2).random((batch, drawn)).astype(np.float32)
     if drawn:
-        given["drawn"] = rng.random((batch, drawn)).astype(np.float32)
-        levels = np.concatenate([given["drawn"], levels], axis=1)
+        given["drawn"] = levels
     variables, expected = {**params, "levels": given}, None
     if noisy:
         variables["noise"], expected = noises(params, batch, by_row=True)
     q = quickly(network.apply)(variables, obs)
     assert q.shape == (batch, ACTIONS, drawn + 1)
-    expected = oracle.forward(params, obs, ACTIONS, head=head, streams=len(streams), noise=expected,
-                              levels=levels)  # fmt: skip
-    mean = expected[..., drawn:].mean(axis=-1, keepdims=True)
-    expected = np.concatenate([expected[..., :drawn], mean], axis=-1)
-    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
+    more = {"head": head, "streams": len(streams), "noise": expected}
+    assert_quantiles(q, params, obs, levels, **more)
+
+
+def assert_quantiles(q, params, obs, drawn, **more):
+    """Those of the levels drawn ``[B, N]``, and the mean over 0.1 and 0.7, are the twin's."""
+    levels = np.concatenate([drawn, np.broadcast_to([0.1, 0.7], (len(obs), 2))], axis=1)
+    twin = oracle.forward(params, obs, ACTIONS, levels=levels, **more)
+    mean = twin[..., -2:].mean(axis=-1, keepdims=True)
+    twin = np.concatenate([twin[..., :-2], mean], axis=-1)
+    np.testing.assert_allclose(q, twin, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["plain", "dueling_max"])
 def test_quantiles_of_wide_layers_equal_numpys_in_large_batches_too(head):
     network, params, obs = made(Form(head, cosines=6), hidden=(128,), batch=40)
-    rng = np.random.default_rng(3)
-    drawn = rng.random((40, 3)).astype(np.float32)
-    fixed = np.array([0.1, 0.7], np.float32)
-    variables = {**params, "levels": {"fixed": fixed, "drawn": drawn}}
+    drawn = np.random.default_rng(3).random((40, 3)).astype(np.float32)
+    variables = {**params, "levels": {"fixed": np.array([0.1, 0.7], np.float32), "drawn": drawn}}
     q = quickly(network.apply)(variables, obs)
-    levels = np.concatenate([drawn, np.broadcast_to(fixed, (40, 2))], axis=1)
-    expected = oracle.forward(params, obs, ACTIONS, head=head, levels=levels)
-    mean = expected[..., 3:].mean(axis=-1, keepdims=True)
-    expected = np.concatenate([expected[..., :3], mean], axis=-1)
-    np.testing.assert_allclose(q, expected, rtol=1e-4, atol=1e-4)
+    assert_quantiles(q, params, obs, drawn, head=head)
 
 
 def test_cosines_equal_numpys():

@@ -375,7 +375,7 @@ def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
     words, bibtex = methods.methods(studies, findings.groups(cases.read(studies)))
     cited = {key for keys in re.findall(r"\[([\w, ]+)\]", words) for key in keys.split(", ")}
     assert cited == set(re.findall(r"^@\w+\{(\w+),", bibtex, re.M))
-    assert {"vanhasselt2016deep", "mnih2015human", "agarwal2021deep"} <= cited
+    assert {"vanhasselt2016deep", "mnih2015human", "agarwal2021deep", "holm1979simple"} <= cited
     assert "400 environment steps a run, with 3 independent seeds of each of 2" in words
     assert bibtex.count("{") == bibtex.count("}")
 

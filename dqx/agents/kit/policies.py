@@ -59,7 +59,6 @@ def make_policy(config: Config, spec: Spec) -> Policy:
     def choose(
         q_values: Array, memory: Any, draws: exploration.Draw, now: Now
     ) -> tuple[Array, Any]:
-        temperature = now.hyper.temperature
         epsilon = epsilon_at(config, now)
         if config.epsilon_ladder:
             epsilon = exploration.epsilon_ladder(epsilon, spec.num_envs, now.hyper.ladder_power)
@@ -71,19 +70,7 @@ def make_policy(config: Config, spec: Spec) -> Policy:
             return jax.vmap(ez, in_axes=(0, 0, axis, 0))(draws, q_values, epsilon, going)
 
         def one(draw: exploration.Draw, q: Array, epsilon: Array) -> Array:
-            match name:
-                case "epsilon_greedy":
-                    return exploration.epsilon_greedy(draw, q, epsilon)
-                case "boltzmann":
-                    return exploration.boltzmann(draw, q, temperature)
-                case "max_boltzmann":
-                    return exploration.max_boltzmann(draw, q, epsilon, temperature)
-                case "boltzmann_gumbel":
-                    return exploration.boltzmann_gumbel(draw, q, memory, temperature)
-                case "softmax":
-                    return exploration.boltzmann(draw, q, 1.0)
-                case _:
-                    return exploration.greedy(q)
+            return _chosen(name, draw, q, epsilon, now.hyper.temperature, memory)
 
         action = jax.vmap(one, in_axes=(0, 0, axis))(draws, q_values, epsilon)
         return action, remember(memory, action)
@@ -96,6 +83,25 @@ def make_policy(config: Config, spec: Spec) -> Policy:
         return {"epsilon": epsilon_at(config, now) if has else jnp.float32(jnp.nan)}
 
     return Policy(memory, draws, choose, explore, status)
+
+
+def _chosen(
+    name: str, draw: exploration.Draw, q: Array, epsilon: Array, temperature: Any, counts: Any
+) -> Array:
+    """The action of one environment, by a policy that repeats none."""
+    match name:
+        case "epsilon_greedy":
+            return exploration.epsilon_greedy(draw, q, epsilon)
+        case "boltzmann":
+            return exploration.boltzmann(draw, q, temperature)
+        case "max_boltzmann":
+            return exploration.max_boltzmann(draw, q, epsilon, temperature)
+        case "boltzmann_gumbel":
+            return exploration.boltzmann_gumbel(draw, q, counts, temperature)
+        case "softmax":
+            return exploration.boltzmann(draw, q, 1.0)
+        case _:
+            return exploration.greedy(q)
 
 
 def epsilon_at(config: Config, now: Now) -> Array:
