@@ -3,6 +3,7 @@
     python scripts/reproduce_articles.py                        # all, about two hours on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
     python scripts/reproduce_articles.py --bars                 # those with a bar; fails below it
+    python scripts/reproduce_articles.py --presets taxi --keep benchmarks/results/articles.json
 
 Each preset is a study in a folder of --out; started again, the script goes on where it was. Seeds,
 claim and bar are the preset's own. The return is the score of a run, that of its last greedy
@@ -10,10 +11,12 @@ evaluation: exact, over all starts, where the preset measures exact metrics, els
 episodes of each seed. Intervals are 95 % intervals over seeds, as `dqx.stats.interval` makes them.
 Wall seconds are those of compiling and of all steps at the rate of the last sitting. The table of
 the presets asked for, a picture of their learning curves and one of the episodes until CartPole-v0
-counts as solved are left in --out.
+counts as solved are left in --out. With --keep, table and pictures are of all presets in that file,
+in which those asked for are renewed.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +30,7 @@ from matplotlib.ticker import LogLocator
 import dqx
 import dqx.study
 import envs
+from dqx.compute.score import score_metric
 from dqx.files import OutputError, whole_file, write_json
 from dqx.report.terminal import markdown
 from dqx.report.view import view
@@ -44,6 +48,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="of every preset (default: the preset's own)")
     parser.add_argument("--bars", action="store_true", help="fail if a preset misses its bar")
     parser.add_argument("--out", type=Path, default=Path("runs/articles"))
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="a record to renew rows of")
     parser.add_argument("--devices", help="as of dqx train, such as cpu:2 or gpu")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     args = parser.parse_args()
@@ -84,38 +89,70 @@ def installed(name: str) -> bool:
 
 def reproduce(names: list[str], args: argparse.Namespace) -> int:
     """Trains presets one after the other; 130 after Ctrl-C, 1 if one misses its bar."""
-    rows, curves, solved = [], {}, {}
+    kept = read_record(args.keep)
+    studies, solved = {}, {}
     try:
         for name in names:
-            curves[name] = trained(name, {}, args)
-            rows.append(row(name, curves[name]))
+            studies[name] = trained(name, {}, args)
             if name in SOLVING:
                 longer = trained(name, {"total_steps": SOLVING[name]}, args)
                 solved[name] = np.array([until_solved(e) for e in episodes_of(longer)])
     except dqx.study.StudyInterrupted as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         return 130
+    record = renewed(kept, studies, solved)
+    solved = {name: np.array(f, np.float64) for name, f in record["until_solved"].items()}
     words = [solved_words(name, found) for name, found in solved.items()]
-    text = "\n".join([*markdown(rows), *words])
+    text = "\n".join([*markdown(record["rows"]), *words])
     print(text)
     with whole_file(args.out / "articles.md") as file:
         file.write(f"{text}\n".encode())
-    record = {
-        "rows": rows,
-        "scores": {name: numbers(study.scores()) for name, study in curves.items()},
-        "until_solved": {name: [numbers(seed) for seed in f] for name, f in solved.items()},
-        "identity": {name: study.plan["identity"] for name, study in curves.items()},
-    }
-    write_json(args.out / "articles.json", record)
-    draw_curves(args.out / "articles.png", curves)
+    write_json(args.keep or args.out / "articles.json", record)
+    draw_curves(args.out / "articles.png", record["curves"])
     print(f"picture: {args.out / 'articles.png'}")
     if solved:
         draw_solved(args.out / "solved.png", solved)
         print(f"picture: {args.out / 'solved.png'}")
-    missed = missed_bars(curves) if args.bars else []
+    missed = missed_bars(studies) if args.bars else []
     if missed:
         print(f"below the bar: {', '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0
+
+
+def read_record(path: Path | None) -> dict[str, Any]:
+    """What a file holds of presets; nothing where there is none.
+
+    Raises:
+        ConfigError: if it holds something else.
+    """
+    empty = {"rows": [], "scores": {}, "until_solved": {}, "identity": {}, "curves": {}}
+    if path is None or not path.exists():
+        return empty
+    try:
+        record = json.loads(path.read_text())
+        known = empty.keys() >= record.keys() >= {"rows", "scores"}
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise dqx.ConfigError(f"--keep {path} holds no record of this script: name another file")
+    return empty | record
+
+
+def renewed(
+    record: Mapping[str, Any],
+    studies: Mapping[str, dqx.study.Study],
+    solved: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """A record with the rows, scores and curves of these studies in place of older ones."""
+    rows = {one["preset"]: one for one in record["rows"]}
+    rows |= {name: row(name, study) for name, study in studies.items()}
+    new: dict[str, dict[str, Any]] = {
+        "scores": {name: numbers(study.scores()) for name, study in studies.items()},
+        "until_solved": {name: [numbers(seed) for seed in f] for name, f in solved.items()},
+        "identity": {name: study.plan["identity"] for name, study in studies.items()},
+        "curves": {name: curve(study) for name, study in studies.items()},
+    }
+    return {"rows": list(rows.values())} | {key: record[key] | new[key] for key in new}
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
@@ -232,18 +269,32 @@ def draw_solved(path: Path, solved: Mapping[str, np.ndarray]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
+def curve(study: dqx.study.Study) -> dict[str, Any]:
+    """The interquartile mean over seeds at every evaluation ``[k]``, with its interval."""
+    values = study.to_arrays(score_metric(study.point()[0]))[0]
+    there = np.isfinite(values).any(axis=0)
+    center, low, high = dqx.stats.interval(values[:, there])
+    return {
+        "env": study.point()[0].env,
+        "steps": study.steps[there].tolist(),
+        "center": numbers(center),
+        "low": numbers(low),
+        "high": numbers(high),
+    }
+
+
+def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
     """The learning curves of the presets, a panel for each environment."""
     panels: dict[str, list[str]] = {}
-    for name, study in studies.items():
-        panels.setdefault(study.point()[0].env, []).append(name)
+    for name, found in curves.items():
+        panels.setdefault(found["env"], []).append(name)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     for axis, (env, names) in zip(axes, panels.items(), strict=False):
         for name in names:
-            _draw_curve(axis, name, studies[name])
+            _draw_curve(axis, name, curves[name])
         axis.set(title=env, xlabel="environment steps of a seed, thousands", xscale="log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -258,15 +309,10 @@ def draw_curves(path: Path, studies: Mapping[str, dqx.study.Study]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_curve(axis: Axes, name: str, study: dqx.study.Study) -> None:
-    exact = study.point()[0].exact_metrics
-    values = study.to_arrays("exact_return" if exact else "eval_return")[0]
-    there = np.isfinite(values).any(axis=0)
-    values, steps = values[:, there], study.steps[there] / 1000
-    center, low, high = dqx.stats.interval(values)
+def _draw_curve(axis: Axes, name: str, found: Mapping[str, Any]) -> None:
+    steps = np.array(found["steps"]) / 1000
+    center, low, high = (np.array(found[k], np.float64) for k in ("center", "low", "high"))
     (line,) = axis.plot(steps, center, marker=".", label=name)
-    if len(values) == 1:
-        return
     if len(steps) == 1:
         around = [center - low, high - center]
         axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)

@@ -19,6 +19,7 @@ from dqx.core.agent import Now
 from dqx.settings import preset_about, setting
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_articles.py"
+RECORD = Path(__file__).parent.parent / "benchmarks" / "results" / "articles.json"
 
 # As the articles give them; what a preset adds to them is its own matter.
 STATED = {
@@ -177,6 +178,34 @@ def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
     for name in ("articles.png", "solved.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
+    steps = record["curves"]["cartpole/keras-rl"]["steps"]
+    assert steps[-1] == 5_000 and len(record["curves"]["cartpole/keras-rl"]["center"]) == len(steps)
+    # Of a record of all presets it renews its own row, and draws and prints all of them.
+    kept = tmp_path / "kept.json"
+    kept.write_text(RECORD.read_text())
+    third = call(*arguments, "--keep", kept)
+    assert third.returncode == 0, third.stderr
+    old, new = json.loads(RECORD.read_text()), json.loads(kept.read_text())
+    names = [row["preset"] for row in old["rows"]]
+    assert [row["preset"] for row in new["rows"]] == names
+    for one, other in zip(old["rows"], new["rows"], strict=True):
+        assert (one == other) == (one["preset"] != "cartpole/keras-rl")
+        assert one["preset"] in third.stdout
+    assert new["scores"]["cartpole/keras-rl"] == record["scores"]["cartpole/keras-rl"]
+    assert {k: new["scores"][k] for k in names if k != "cartpole/keras-rl"} == {
+        k: old["scores"][k] for k in names if k != "cartpole/keras-rl"
+    }
+
+
+def test_the_record_of_the_readme_has_a_row_a_score_and_an_identity_of_each_preset(script):
+    record = script.read_record(RECORD)
+    names = [row["preset"] for row in record["rows"]]
+    assert len(set(names)) == len(names)
+    assert set(names) == record["scores"].keys() == record["identity"].keys()
+    assert record["curves"].keys() <= set(names)
+    for row in record["rows"]:
+        assert len(record["scores"][row["preset"]]) == row["seeds"]
+
 
 SHORT = {"total_steps": 1_000, "log_period": 500, "eval_period": 500}
 
@@ -260,6 +289,7 @@ def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
         (("--presets", "taxi/rubiks-code", "--bars"), "taxi/rubiks-code has no bar"),
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("--out", SCRIPT / "x"), "cannot write in"),
+        (("--presets", "taxi", "--keep", SCRIPT), "holds no record of this script"),
     ],
 )
 def test_the_script_says_what_is_wrong(arguments, words):
