@@ -16,7 +16,7 @@ import dqx
 import dqx.study
 from dqx.agents.kit.policies import epsilon_at
 from dqx.core.agent import Now
-from dqx.settings import preset_about, setting
+from dqx.settings import notes, preset_about, setting
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce_articles.py"
 RECORD = Path(__file__).parent.parent / "benchmarks" / "results" / "articles.json"
@@ -124,6 +124,7 @@ def test_exploration_of_the_article_on_double_dqn():
 def test_every_preset_says_what_it_is_and_is_measured_on_seeds(name):
     about = preset_about(name)
     assert about.about.endswith(".") and isinstance(about.seeds, int) and about.seeds >= 8
+    assert notes(*dqx.preset(name)) == ()
     own = about.source.split(";")[0] == "our own"
     assert own == (about.claim == "")
     assert own or about.source.split(" ")[-1] in about.about

@@ -5,7 +5,7 @@ steps at once and without looking at values; what is done with them happens insi
 named by itself and listed nowhere else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -94,17 +94,23 @@ class Learned(NamedTuple):
     priority: Array
 
 
+def of_last_layer(layers: Sequence[Array]) -> Array:
+    """The activations of the last of these layers, ``[B, ..., H]``, as float32 ``[B, F]``."""
+    return layers[-1].reshape(len(layers[-1]), -1)
+
+
 class Insight(NamedTuple):
     """What can be seen inside an agent beside its Q-values, for `diagnostics`.
 
     Attributes:
         units: ``units(params, obs [B, ...])``: the activations of every hidden layer, float32
             ``[B, ..., H]`` each; None for an agent without hidden units.
-        last: how many layers, the last ones of ``units``, the outputs are computed from.
+        features: ``features(layers)``: of these layers the numbers that the outputs are computed
+            from, float32 ``[B, F]``.
     """
 
     units: Callable[[Params, Array], tuple[Array, ...]] | None = None
-    last: int = 1
+    features: Callable[[Sequence[Array]], Array] = of_last_layer
 
     def of_inner(self, given: Callable[[Params, Array], tuple[Params, Array]]) -> "Insight":
         """That of an agent around it; ``given(params, obs)`` is what the one inside gets."""

@@ -185,8 +185,8 @@ def dense_layers(network: Any, x: Array) -> Array:
         # The barrier keeps XLA from folding the transposition into the first layer's products,
         # which its CPU backend would then compute without vector instructions.
         x = jax.lax.optimization_barrier(x.T)
-    x = _hidden(network, network.hidden_sizes, batch_last)(x)
-    end = _end(network, batch_last)
+    x = _hidden(network, network.hidden_sizes, batch, batch_last)(x)
+    end = _end(network, batch, batch_last)
     if form.cosines:
         x = _at_levels(network, x, end, batch_last)
         x = x.transpose(2, 0, 1) if batch_last else x.transpose(0, 2, 1)
@@ -201,7 +201,7 @@ def dense_layers(network: Any, x: Array) -> Array:
 Layer = Callable[[Array], Array]
 
 
-def _hidden(network: Any, sizes: Sequence[int], batch_last: bool) -> Layer:
+def _hidden(network: Any, sizes: Sequence[int], batch: int, batch_last: bool) -> Layer:
     """Hidden layers of these sizes, one after another."""
     form: Form = network.dense
     layers: list[tuple[Layer, Layer]] = []
@@ -213,13 +213,13 @@ def _hidden(network: Any, sizes: Sequence[int], batch_last: bool) -> Layer:
     def apply(x: Array) -> Array:
         for dense, norm in layers:
             x = ACTIVATIONS[network.activation](norm(dense(x)))
-            show_units(network, x, batch_last)
+            show_units(network, x, batch, batch_last)
         return x
 
     return apply
 
 
-def _end(network: Any, batch_last: bool) -> Layer:
+def _end(network: Any, batch: int, batch_last: bool) -> Layer:
     """From the features of the last hidden layer to the numbers of all actions."""
     form: Form = network.dense
     actions, numbers = network.num_actions, math.prod(form.shape)
@@ -230,8 +230,9 @@ def _end(network: Any, batch_last: bool) -> Layer:
     if form.head == "plain":
         return dense(actions * numbers)
     if form.stream_sizes:
-        to_value, value = _hidden(network, form.stream_sizes, batch_last), dense(numbers)
-        to_rest, rest = _hidden(network, form.stream_sizes, batch_last), dense(actions * numbers)
+        sizes = form.stream_sizes
+        to_value, value = _hidden(network, sizes, batch, batch_last), dense(numbers)
+        to_rest, rest = _hidden(network, sizes, batch, batch_last), dense(actions * numbers)
         return lambda x: _dueling(form.head, value(to_value(x)), rest(to_rest(x)), batch_last)
     both, axis = dense((1 + actions) * numbers), 0 if batch_last else 1
 
@@ -242,24 +243,43 @@ def _end(network: Any, batch_last: bool) -> Layer:
     return in_one_product
 
 
-def show_units(network: nn.Module, units: Array, batch_last: bool = False) -> None:
+def show_units(network: nn.Module, units: Array, batch: int, batch_last: bool = False) -> None:
     """Keeps the activations of a hidden layer, ``[B, ..., H]``, where `hidden_units` asks for them.
 
-    Anywhere else nothing is added to the program.
+    Anywhere else nothing is added to the program. Of a layer behind K quantile levels they are
+    ``[B, K, H]``; it is computed as one of B * K rows.
     """
-    if network.is_mutable_collection(_SHOWN):
-        network.sow(_SHOWN, "units", units.T if batch_last else units)
+    if not network.is_mutable_collection(_SHOWN):
+        return
+    if batch_last:
+        units = units.reshape(len(units), -1, batch).transpose(2, 1, 0)
+    else:
+        units = units.reshape(batch, -1, *units.shape[1:])
+    network.sow(_SHOWN, "units", units[:, 0] if units.shape[1] == 1 else units)
 
 
 def hidden_units(network: nn.Module, variables: Params, obs: Array) -> tuple[Array, ...]:
     """The activations of every hidden layer for ``obs [B, ...]``, float32 ``[B, ..., H]`` each.
 
     They are in the order of computation; a dueling head's own layers come last, those of the state
-    value before those of the advantages. Convolutions have axes of pixels between.
+    value before those of the advantages. Convolutions have axes of pixels between, a dueling
+    head's layers behind quantile levels one of levels.
     """
     _, found = network.apply(variables, obs, mutable=[_SHOWN])
     units: tuple[Array, ...] = found.get(_SHOWN, {}).get("units", ())
     return units
+
+
+def ends_of_streams(layers: Sequence[Array], depth: int) -> Array:
+    """The features that a dueling head of two streams computes from, float32 ``[B, 2 H]``.
+
+    Args:
+        layers: as `hidden_units` gives them.
+        depth: of each stream, whose last layers stand side by side. Behind quantile levels they are
+            means over levels, from which the means that are Q-values are computed.
+    """
+    both = (layers[-1 - depth], layers[-1])
+    return jnp.concatenate([jnp.mean(x, axis=1) if x.ndim == 3 else x for x in both], axis=1)
 
 
 def _at_levels(network: Any, x: Array, end: Layer, batch_last: bool) -> Array:

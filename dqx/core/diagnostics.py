@@ -125,7 +125,8 @@ def _to_be_seen(parts: Parts, clock: Clock, lane: Lane, now: Now) -> Array:
     """The next `SAMPLE` observations of a seed whose parameters and schedules stand still."""
 
     def step(lane: Lane, draws: StepDraws) -> tuple[Lane, Array]:
-        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, now)
+        at = now._replace(ages=lane.episode_length)
+        action, agent = parts.agent.act(lane.agent, lane.obs, draws.agent, at)
         following, *_ = env_step(parts, lane.replace(agent=agent), draws, action)
         return following, lane.obs
 
@@ -142,8 +143,7 @@ def _units(agent: Agent, lane: Lane, obs: Array) -> tuple[list[Array], Array]:
         assert insight.units is not None  # see `check`
         layers = insight.units(lane.agent.params, obs)
         means = [jnp.mean(jnp.abs(x), axis=tuple(range(x.ndim - 1))) for x in layers]
-        last = [x.reshape(x.shape[0], -1) for x in layers[-insight.last :]]
-        return means, jnp.concatenate(last, axis=1)
+        return means, insight.features(layers)
 
     means, features = jax.lax.map(batch, obs.reshape(-1, _BATCH, *obs.shape[1:]))
     return [jnp.mean(x, axis=0) for x in means], features.reshape(obs.shape[0], -1)

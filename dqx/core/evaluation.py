@@ -214,7 +214,7 @@ def q_table(
     params: Params,
     states: PyTree,
 ) -> Array:
-    """Q-values ``[N, A]`` of the online network in ``states``, leaves ``[N, ...]``."""
+    """Q-values ``[N, A]`` that the agent is evaluated by, in ``states``, leaves ``[N, ...]``."""
     states = jax.tree.map(jnp.asarray, states)
     count = len(jax.tree.leaves(states)[0])
     size = min(count, TABLE_BATCH)

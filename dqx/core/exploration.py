@@ -13,11 +13,6 @@ import jax.numpy as jnp
 from dqx.core import checks
 from dqx.core.types import Array, Key
 
-# The policies whose choices depend on epsilon, and those that need Gumbel noise.
-EPSILON_POLICIES = ("epsilon_greedy", "ez_greedy", "max_boltzmann")
-GUMBEL_POLICIES = ("boltzmann", "max_boltzmann", "boltzmann_gumbel", "softmax")
-
-
 # The longest run of one random action, far beyond the end of most episodes.
 MOST_REPEATS = 10_000
 

@@ -83,7 +83,7 @@ class ConvNet(nn.Module):
             conv = Conv(layer, self.form, functools.partial(initializers, self.initializer))
             x = normalised(conv(x), 3) if self.dense.layer_norm else conv(x)
             x = ACTIVATIONS[self.activation](x)
-            show_units(self, x)
+            show_units(self, x, len(x))
         return dense_layers(self, x.reshape(x.shape[0], -1))
 
 

@@ -12,12 +12,11 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
 from dqx.arguments import require
 from dqx.core import checks
-from dqx.core.packing import COUNT, Rows, make_table, packed_widths
+from dqx.core.packing import COUNT, Rows, make_table
 from dqx.core.types import Array, Key, PyTree
 
 
@@ -124,8 +123,3 @@ def uniform_rows(bits: Array, size: Array) -> Array:
     No row is favoured by more than ``size / 2**32``, a hundred-thousandth at 50,000 rows.
     """
     return (bits % jnp.asarray(size, jnp.uint32)).astype(jnp.int32)
-
-
-def row_bytes(example: PyTree) -> int:
-    """Bytes that one transition like ``example`` takes in a buffer."""
-    return sum(np.dtype(dtype).itemsize * width for dtype, width in packed_widths(example).items())

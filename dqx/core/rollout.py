@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dqx.core import loop
 from dqx.core.agent import Agent, Now
@@ -126,8 +127,12 @@ def _told(config: Config, hyper: Hyper, clock: Clock, episodes: Array, number: A
 
     So what is annealed to nothing gets there with the last update, not with a whole round to go.
     """
-    passed = number * config.train_period // config.updates_per_train
-    at = clock.replace(step=clock.step + passed, updates=clock.updates + number)
+    # Listed ahead, since the products of large rounds do not fit in int32.
+    numbers = np.arange(config.updates_per_train, dtype=np.int64)
+    passed = (numbers * config.train_period // config.updates_per_train).astype(np.int32)
+    at = clock.replace(
+        step=clock.step + jnp.asarray(passed)[number], updates=clock.updates + number
+    )
     return now_of(config, hyper, at, episodes)
 
 

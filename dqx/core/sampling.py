@@ -50,10 +50,15 @@ def uniform(config: Config) -> Sampler:
 
 
 def newest(config: Config) -> Sampler:
-    """The transitions of the round itself, each once, the oldest first."""
+    """The transitions of a round, each once, the oldest first.
+
+    They are those of the round itself; of n steps those that began n - 1 steps earlier, for which
+    all n are known.
+    """
+    behind = config.train_period + (config.n_step - 1) * config.num_envs
 
     def pick(_: PyTree, filled: Filled) -> Array:
-        first = filled.position - config.train_period
+        first = filled.position - behind
         return (first + jnp.arange(config.train_period)) % config.replay_capacity
 
     return _stateless(draws=lambda key: (), pick=pick)
@@ -64,7 +69,7 @@ class Priorities(struct.PyTreeNode):
 
     Attributes:
         tree: of the priorities, each to the power of ``priority_exponent``.
-        largest: float32 ``[]``, the largest of them so far, which new rows get.
+        largest: float32 ``[]``, the largest of them so far and of 1, which new rows get.
     """
 
     tree: Levels
@@ -92,7 +97,8 @@ def prioritized(config: Config) -> Sampler:
     """Rows drawn in proportion to their priorities, with replacement, from all that were written.
 
     A priority is ``(|TD error| + priority_floor) ** priority_exponent``, as of the update that
-    learned from the row last; a row not learned from yet has the largest there has been. Each of
+    learned from the row last; a row not learned from yet has the largest there has been, at
+    least 1. Each of
     the B equal parts of the priorities' sum is drawn from once, down to the highest node of the
     tree. A weight is ``(size * probability) ** -importance``, over the largest of the batch.
 

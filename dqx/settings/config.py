@@ -179,7 +179,7 @@ class Config:
     sampling: str = declare(
         "uniform",
         "sampling from the replay; prioritized draws rows by their TD errors, ranked by the ranks "
-        "of these; newest takes each round's transitions once, in order",
+        "of these; newest takes each round's transitions once, in order (of n steps, n - 1 late)",
         choices={
             "uniform": (),
             "newest": ("order",),

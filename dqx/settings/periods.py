@@ -11,7 +11,8 @@ from typing import Any
 from dqx.settings.config import Config
 from dqx.settings.declared import SETTINGS, lacking
 from dqx.settings.errors import ConfigError
-from dqx.settings.field import INT_END, Setting
+from dqx.settings.field import INT_END, Setting, show
+from dqx.settings.hyper import Hyper
 
 # Rows of metrics that a run has at most.
 MAX_ROWS = 1_000_000
@@ -45,15 +46,37 @@ def rounded(config: Config) -> tuple[Config, tuple[str, ...]]:
     return dataclasses.replace(config, **values) if lines else config, tuple(lines)
 
 
-def notes(config: Config) -> tuple[str, ...]:
-    """What is allowed and hardly meant, one line each; for a configuration that is valid."""
+# By what other field a setting is read, and by which of its choices.
+_READERS = {
+    "huber_delta": ("loss", ("huber",)),
+    "momentum": ("optimizer", ("sgd", "rmsprop")),
+    "rmsprop_decay": ("optimizer", ("rmsprop",)),
+    "temperature": ("policy", ("boltzmann", "max_boltzmann", "boltzmann_gumbel")),
+    "ladder_power": ("epsilon_ladder", (True,)),
+}
+
+
+def notes(config: Config, hyper: Hyper) -> tuple[str, ...]:
+    """What is allowed and hardly meant, one line each; for a configuration that is valid.
+
+    A setting that nothing reads may be there for another configuration of the same study.
+    """
     config, _ = rounded(config)
-    if config.learning_starts < config.total_steps:
-        return ()
-    return (
-        f"learning_starts {config.learning_starts:,} is not below total_steps "
-        f"{config.total_steps:,}: every action is random and nothing is learned",
-    )
+    lines = []
+    if config.learning_starts >= config.total_steps:
+        lines.append(
+            f"learning_starts {config.learning_starts:,} is not below total_steps "
+            f"{config.total_steps:,}: every action is random and nothing is learned"
+        )
+    for name, (reader, choices) in _READERS.items():
+        chosen, value = getattr(config, reader), getattr(hyper, name)
+        unread = chosen not in choices and lacking(config, SETTINGS[reader]) is None
+        if unread and SETTINGS[name].typed(value) != SETTINGS[name].default:
+            lines.append(
+                f"{name} = {show(value)} has no effect: {reader} is {show(chosen)}, and it is read "
+                f"with {' or '.join(map(show, choices))}"
+            )
+    return tuple(lines)
 
 
 def check_rows(config: Config) -> None:

@@ -108,6 +108,18 @@ def _check_sampling(config: Config) -> None:
         )
     if config.updates_per_train != 1:
         raise ConfigError(f"{what} updates_per_train must be 1, got {config.updates_per_train}")
+    late = (config.n_step - 1) * config.num_envs
+    what = f"sampling = {config.sampling} learns from {config.n_step} steps when all are known, so"
+    if config.learning_starts < late:
+        raise ConfigError(
+            f"{what} learning_starts must be at least {late}, (n_step - 1) * num_envs, got "
+            f"{config.learning_starts}"
+        )
+    if config.train_period + late > config.replay_capacity:
+        raise ConfigError(
+            f"{what} replay_capacity must be at least {config.train_period + late}, got "
+            f"{config.replay_capacity}"
+        )
 
 
 def _check_target(config: Config) -> None:
@@ -239,7 +251,7 @@ def _check_ladder(config: Config) -> None:
 
 
 def _check_annealed(config: Config, hyper: Hyper) -> None:
-    """Refuses what is no hyperparameter, cannot change over steps, or leaves its range."""
+    """Refuses what is no hyperparameter, cannot change, has no effect, or leaves its range."""
     known = dict(SETTINGS)
     if not known.keys() >= set(config.annealed):
         known.update(registry.own_settings(config.agent))
@@ -249,6 +261,13 @@ def _check_annealed(config: Config, hyper: Hyper) -> None:
         if name not in allowed:
             reason = "cannot be" if name in known else "is no hyperparameter to be"
             raise ConfigError(f"annealed: {name!r} {reason} annealed{closest(name, allowed)}")
+        missing = None if known[name].own else lacking(config, known[name])
+        if missing is not None:
+            selector, trait = missing
+            raise ConfigError(
+                f"annealed: {name} belongs to {with_trait(selector, trait)}, and {selector} is "
+                f"{getattr(config, selector)}: leave it out or choose another {selector}"
+            )
         value = float(getattr(hyper, name))
         if not math.isfinite(value):
             raise ConfigError(

@@ -195,7 +195,7 @@ def _checked(plan: Plan, is_new: bool = True) -> Plan:
             validate(point.config, point.hyper)
             config, hyper = environments.resolved(point.config, point.hyper)
             config, lines = rounded(config)
-            told |= dict.fromkeys([*lines, *(notes(config) if is_new else ())])
+            told |= dict.fromkeys([*lines, *(notes(config, hyper) if is_new else ())])
         varied = {f: _as_trained(f, v, config, hyper) for f, v in point.varied.items()}
         hyper = complete(config, hyper)
         points.append(Point(point.name, config, hyper, varied))

@@ -1,5 +1,6 @@
 """PQN: a whole round against a float64 NumPy twin, its shuffles, and what it does without."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,7 @@ from dqx.agents import pqn
 from dqx.agents.kit import optimizers
 from dqx.core import rollout, steps
 from dqx.core.keys import seed_key
+from dqx.core.state import Clock
 from dqx.settings import ConfigError
 from tests.core.ledger import seed_keys
 from tests.jaxprs import is_leaf, traced
@@ -267,6 +269,18 @@ def test_the_clock_counts_steps_and_updates_alone():
     assert episodes.length.shape == (2 * LENGTH, ENVS)
     with pytest.raises(AssertionError, match="segment takes whole train_period steps"):
         trainer.segment(clock, lane, hyper, steps=32)
+
+
+def test_updates_of_large_rounds_lie_evenly_between_the_steps():
+    """4,096 environments of 128 steps, in 4 epochs of batches of 256."""
+    config = settled()[0]
+    config = dataclasses.replace(
+        config, num_envs=4096, train_period=2**19, batch_size=256, updates_per_train=8192
+    )
+    clock = Clock(*(jnp.int32(x) for x in (2**19, 0, 0, 0)))
+    numbers = np.arange(8192)
+    told = jax.vmap(functools.partial(rollout._told, config, dqx.Hyper(), clock, 0))(numbers)
+    np.testing.assert_array_equal(told.step, 2**19 + numbers * 64)
 
 
 # --- Settings.

@@ -46,7 +46,9 @@ def ledger_agent(config, spec):
             "hyper": jnp.zeros((LOG, len(HYPERS))),
             "weight": jnp.full((LOG, size), -1.0),
             **{name: jnp.full((LOG, size, 2), -1.0) for name in ("obs", "next_obs")},
-            **{name: jnp.zeros((LOG, size)) for name in ("reward", "discount")},
+            "reward": jnp.zeros((LOG, size, *((config.n_step,) if config.n_step > 1 else ()))),
+            "discount": jnp.zeros((LOG, size)),
+            "lengths": jnp.ones((LOG, size), jnp.int32),
             "action": jnp.zeros((LOG, size), jnp.int32),
             "key": jnp.zeros((LOG, size, 2), jnp.uint32),
             "ages": jnp.full((LOG, config.num_envs), -1),
@@ -65,6 +67,7 @@ def ledger_agent(config, spec):
             "weight": jnp.full(config.batch_size, -1.0) if batch.weight is None else batch.weight,
             **batch.steps._asdict(),
             "key": jax.random.key_data(batch.keys),
+            "lengths": 1 if batch.lengths is None else batch.lengths,
         }
         notes = {k: table.at[state.params].set(given[k]) for k, table in state.opt_state.items()}
         zero, gamma = jnp.float32(0), jnp.float32(now.hyper.gamma)
@@ -97,7 +100,7 @@ def run_ledger(warm_up=48, steps=240, hyper=None, sampler=None, **fields):
         config,
         env,
         ledger_agent(config, env.spec(config.num_envs)),
-        make_store(env, config.replay_capacity, config.num_envs),
+        make_store(env, config.replay_capacity, config.num_envs, n_step=config.n_step),
         (sampler or sampling.SAMPLERS[config.sampling])(config),
     )
     return probes.run_trainer(trainer, hyper or dqx.Hyper(), seed_keys(LANES), warm_up, steps)

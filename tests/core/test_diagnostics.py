@@ -109,6 +109,21 @@ def diagnosed(config, agent, params, rows_of_obs, rows=None, filled=None):
     ("env", "changes", "widths"),
     [
         ("CartPole-v1", {"head": "dueling_avg", "stream_sizes": (5,)}, [(16,), (5,), (5,)]),
+        (
+            "CartPole-v1",
+            {"head": "dueling_avg", "stream_sizes": (6, 5)},
+            [(16,), (6,), (5,), (6,), (5,)],
+        ),
+        (
+            "CartPole-v1",
+            {
+                "agent": "iqn",
+                "num_value_levels": 4,
+                "head": "dueling_avg",
+                "stream_sizes": (6, 5),
+            },
+            [(16,), (4, 6), (4, 5), (4, 6), (4, 5)],
+        ),
         *(
             pytest.param(*case, marks=pytest.mark.long)
             for case in (
@@ -145,23 +160,25 @@ def test_units_are_those_that_the_outputs_are_computed_from(env, changes, widths
     assert [layer.shape for layer in layers] == [(len(obs), *width) for width in widths]
     for one, other in zip(layers, few, strict=True):
         np.testing.assert_allclose(one[:3], other, rtol=1e-5, atol=1e-6)
-    if config.agent in ("c51", "iqn"):
+    if config.agent in ("c51", "iqn") and not config.stream_sizes:
         return  # what they give is no product of the features and a layer
     tree = params["network"] if config.normalize_observations else params
     tree = tree["newest"] if config.averaging != "none" else tree  # the average is the same yet
     dense = {name: x for name, x in tree["params"].items() if name.startswith("Dense")}
     weights = jax.tree.map(np.float64, dense)
-    last = [np.float64(x).reshape(len(obs), -1) for x in layers[-agent.insight.last :]]
+    features = np.float64(agent.insight.features(layers))
 
     def product(x, number):
         layer = weights[f"Dense_{number}"]
         return x @ layer["kernel"] + layer["bias"]
 
     if config.stream_sizes:
-        advantages = product(last[1], 4)
-        q = product(last[0], 2) + advantages - advantages.mean(axis=1, keepdims=True)
+        # A value's stream and its last layer come before those of the advantages.
+        of_value, of_rest = np.split(features, 2, axis=1)
+        number = len(config.stream_sizes) + 1
+        advantages = product(of_rest, 2 * number)
+        q = product(of_value, number) + advantages - advantages.mean(axis=1, keepdims=True)
     else:
-        (features,) = last
         q = product(features, len(weights) - 1)
     np.testing.assert_allclose(given, q, rtol=1e-4, atol=1e-5)
 
@@ -232,7 +249,7 @@ def test_the_age_of_what_a_sampler_picks():
 def test_an_agent_without_a_replay_is_looked_at_in_what_it_sees_next():
     config, hyper = dqx.override(
         *dqx.preset("cartpole/pqn"), hidden_sizes=(8,), num_envs=4, train_period=512,
-        batch_size=64, updates_per_train=8, diagnostics=ALL[1:3],
+        batch_size=64, updates_per_train=8, diagnostics=ALL[1:3], policy="ez_greedy",
     )  # fmt: skip
     validate(config, hyper)
     env = dqx.environment_of(config)

@@ -81,17 +81,24 @@ def test_newest_takes_the_rows_before_the_position_around_the_end(position, expe
     np.testing.assert_array_equal(rows, expected)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("num_envs", [1, 4])
-def test_newest_hands_an_agent_every_transition_of_a_round_in_its_order(num_envs):
+def test_newest_hands_an_agent_every_transition_once_in_its_order(num_envs, n_step):
     steps = 48 + 240  # as `run_ledger` takes
-    _, lanes, _, _ = run_ledger(
-        sampling="newest", num_envs=num_envs, train_period=8, batch_size=8, replay_capacity=steps
-    )
+    fields = {"train_period": 8, "batch_size": 8, "replay_capacity": steps, "num_envs": num_envs}
+    _, lanes, _, _ = run_ledger(sampling="newest", n_step=n_step, **fields)
+    _, singles, _, _ = run_ledger(**fields)  # the same transitions, a row each
     for lane in range(LANES):
-        rows, notes = unpacked(lanes, lane, steps), lanes.agent.opt_state
-        for name, given in (("obs", rows.obs), ("next_obs", rows.next_obs)):
-            learned = notes[name][lane, :30].reshape(240, 2)
-            np.testing.assert_array_equal(learned, given[48:])
+        notes = jax.tree.map(lambda x, at=lane: np.asarray(x[at, :30]), lanes.agent.opt_state)
+        learned = {k: notes[k].reshape(240, -1) for k in ("obs", "next_obs", "lengths")}
+        begun = 48 - (n_step - 1) * num_envs
+        rows = unpacked(singles, lane, steps)
+        np.testing.assert_array_equal(learned["obs"], rows.obs[begun:][:240])
+        # A mark is 2 less than the steps of its episode, a time how many are behind.
+        left = rows.obs[begun:][:240, 0] + 2 - rows.obs[begun:][:240, 1]
+        np.testing.assert_array_equal(learned["lengths"][:, 0], np.minimum(left, n_step))
+        ends = begun + np.arange(240) + num_envs * (learned["lengths"][:, 0] - 1)
+        np.testing.assert_array_equal(learned["next_obs"], rows.next_obs[ends])
 
 
 # --- What the loop picks where.

@@ -11,6 +11,7 @@ from dqx.settings import (
     Hyper,
     evaluates_at,
     notes,
+    override,
     rounded,
     row_steps,
     validate,
@@ -161,8 +162,45 @@ def test_a_budget_without_learning_is_noted():
         "learning_starts 2,000 is not below total_steps 1,000: every action is random and nothing "
         "is learned"
     )
-    assert notes(config) == (line,)
-    assert notes(dataclasses.replace(config, total_steps=2010)) == ()
-    assert len(notes(dataclasses.replace(config, total_steps=2000))) == 1
+    assert notes(config, Hyper()) == (line,)
+    assert notes(dataclasses.replace(config, total_steps=2010), Hyper()) == ()
+    assert len(notes(dataclasses.replace(config, total_steps=2000), Hyper())) == 1
     # After rounding both are 2,000.
-    assert len(notes(dataclasses.replace(config, learning_starts=1991, total_steps=1995))) == 1
+    both = dataclasses.replace(config, learning_starts=1991, total_steps=1995)
+    assert len(notes(both, Hyper())) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines"),
+    [
+        (
+            {"huber_delta": 0.1},
+            ["huber_delta = 0.1 has no effect: loss is squared, and it is read with huber"],
+        ),
+        ({"huber_delta": 0.1, "loss": "huber"}, []),
+        ({"huber_delta": 0.1, "agent": "qr"}, []),
+        (
+            {"momentum": 0.5, "rmsprop_decay": 0.5},
+            [
+                "momentum = 0.5 has no effect: optimizer is adam, and it is read with sgd or "
+                "rmsprop",
+                "rmsprop_decay = 0.5 has no effect: optimizer is adam, and it is read with rmsprop",
+            ],
+        ),
+        ({"momentum": 0.5, "optimizer": "sgd"}, []),
+        (
+            {"temperature": 0.5, "ladder_power": 2.0},
+            [
+                "temperature = 0.5 has no effect: policy is epsilon_greedy, and it is read with "
+                "boltzmann or max_boltzmann or boltzmann_gumbel",
+                "ladder_power = 2 has no effect: epsilon_ladder is false, and it is read with true",
+            ],
+        ),
+        ({"temperature": 0.5, "policy": "boltzmann"}, []),
+        ({"ladder_power": 2.0, "epsilon_ladder": True, "num_envs": 2}, []),
+    ],
+)
+def test_settings_that_nothing_reads_are_noted(fields, lines):
+    pair = override(Config(), Hyper(), **fields)
+    validate(*pair)
+    assert list(notes(*pair)) == lines

@@ -50,6 +50,20 @@ BAD = [
         {"sampling": "newest", "batch_size": 4, "updates_per_train": 2},
         ["updates_per_train must be 1", "got 2"],
     ),
+    (
+        {"sampling": "newest", "batch_size": 4, "n_step": 4, "learning_starts": 3},
+        ["learning_starts must be at least 6, (n_step - 1) * num_envs, got 4"],
+    ),
+    (
+        {
+            "sampling": "newest",
+            "batch_size": 4,
+            "n_step": 4,
+            "learning_starts": 8,
+            "replay_capacity": 7,
+        },
+        ["replay_capacity must be at least 10, got 8"],
+    ),
     *[
         ({"epsilon_ladder": True, "policy": policy}, ["epsilon_ladder needs", f"'{policy}'"])
         for policy in ("greedy", "boltzmann", "softmax", "boltzmann_gumbel")
@@ -89,6 +103,14 @@ BAD = [
     ({"sticky_actions": 1.5}, ["sticky_actions must be between 0 and 1, got 1.5"]),
     ({"reward_scale": 0.0}, ["reward_scale must be finite and greater than 0, got 0"]),
     ({"annealed": ("reward_scale",)}, ["'reward_scale' cannot be annealed"]),
+    (
+        {"annealed": ("tau",), "agent": "tabular"},
+        ["annealed: tau belongs to agents with a target", "and agent is tabular: leave it out"],
+    ),
+    (
+        {"annealed": ("munchausen_clip",)},
+        ["annealed: munchausen_clip belongs to ", "and target is max: leave it out or choose"],
+    ),
     (
         {"total_steps": 2**30, "updates_per_train": 8},
         ["updates_per_train 8", str(2**31), "in int32: stay below 2**31"],

@@ -33,7 +33,8 @@ METRICS = {
     "td_error_abs": Metric(),  # the mean magnitude before any clipping
     "grad_norm": Metric(),  # global, before clipping; NaN where there is no gradient
     "weight_norm": Metric("last"),  # global, after the update
-    "epsilon": Metric("now", before=1.0),  # NaN for a policy without one
+    # Of a ladder the largest, the first environment's; NaN for a policy without one.
+    "epsilon": Metric("now", before=1.0),
 }
 
 
@@ -149,7 +150,7 @@ def value_agent(
         status=policy.status,
         metrics={**METRICS, **(DISTANCE if _tells_distance(config) else {})},
         begin=begin if kept or net.noise_size else None,
-        insight=Insight(net.units, last=2 if config.stream_sizes else 1),
+        insight=Insight(net.units, net.features),
     )
 
 
@@ -256,7 +257,11 @@ def _tells_distance(config: Config) -> bool:
 
 
 def losses_as_priorities(losses: Array, errors: Array) -> Array:
-    """Priorities of a distributional agent; Hessel et al. 2018."""
+    """Priorities of a distributional agent: its losses, as in Dopamine's Rainbow.
+
+    Hessel et al. 2018 take the divergence, which is the cross-entropy less the entropy of the
+    target, so that a spread that cannot be learned away does not count.
+    """
     return losses
 
 

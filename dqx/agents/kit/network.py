@@ -1,6 +1,7 @@
 """The network of an agent: how Q-values are read from what it gives, and how it acts."""
 
-from collections.abc import Callable, Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 
 from dqx.agents.kit.noise import parted
 from dqx.agents.kit.policies import Policy
-from dqx.core.agent import AgentState, Now, Spec
-from dqx.core.dense import hidden_units
+from dqx.core.agent import AgentState, Now, Spec, of_last_layer
+from dqx.core.dense import ends_of_streams, hidden_units
 from dqx.core.networks import make_network
 from dqx.core.noise import noise_of, noise_size, rows_of_noise
 from dqx.core.types import Array, Key, Params, PyTree
@@ -29,6 +30,7 @@ class Net(NamedTuple):
         followed: ``followed(outputs, params)``: those that policy and target rule follow, the same
             or estimates ``[B, A, K]``.
         units: ``units(params, obs [B, ...])``: activations of the hidden layers.
+        features: ``features(layers)``: those of them that outputs are computed from, ``[B, F]``.
         noise_size: how many numbers its noise takes, 0 without noisy layers.
     """
 
@@ -38,6 +40,7 @@ class Net(NamedTuple):
     first: Callable[[Array, Params], Array]
     followed: Callable[[Array, Params], Array]
     units: Callable[[Params, Array], tuple[Array, ...]]
+    features: Callable[[Sequence[Array]], Array]
     noise_size: int
 
 
@@ -80,6 +83,9 @@ def make_net(
         first=first,
         followed=first if estimates is None else lambda outputs, params: estimates(outputs),
         units=lambda params, obs: hidden_units(network, {**params, **inputs("now", None)}, obs),
+        features=functools.partial(ends_of_streams, depth=len(config.stream_sizes))
+        if config.stream_sizes
+        else of_last_layer,
         noise_size=noise_size(jax.eval_shape(network.init, jax.random.key(0), example)),
     )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dqx.core import exploration
 from dqx.core.agent import Now, Spec
 from dqx.core.types import Array, Key, PyTree
-from dqx.settings import Config
+from dqx.settings import SETTINGS, Config
 
 
 class Policy(NamedTuple):
@@ -38,7 +38,8 @@ def make_policy(config: Config, spec: Spec) -> Policy:
     ``boltzmann_gumbel`` needs it, a `Repeat` ``[E]`` of ``ez_greedy``, else None.
     """
     name = config.policy
-    gumbel = name in exploration.GUMBEL_POLICIES
+    traits = SETTINGS["policy"].has(name)
+    gumbel = "gumbel" in traits
     counted, repeats = name == "boltzmann_gumbel", name == "ez_greedy"
 
     def memory() -> Any:
@@ -79,7 +80,7 @@ def make_policy(config: Config, spec: Spec) -> Policy:
         return draws.action, remember(memory, draws.action)
 
     def status(now: Now) -> dict[str, Array]:
-        has = name in exploration.EPSILON_POLICIES
+        has = "epsilon" in traits
         return {"epsilon": epsilon_at(config, now) if has else jnp.float32(jnp.nan)}
 
     return Policy(memory, draws, choose, explore, status)
