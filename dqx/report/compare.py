@@ -193,7 +193,8 @@ def _comparison(
     p = [pair.p for pair in pairs] + [1.0] * (len(every) - len(pairs))
     adjusted = stats.holm(p)
     pairs = [
-        _decided(pair._replace(holm=float(q))) for pair, q in zip(pairs, adjusted, strict=False)
+        _decided(group, pair._replace(holm=float(q)))
+        for pair, q in zip(pairs, adjusted, strict=False)
     ]
     found = Comparison(
         group=group,
@@ -258,14 +259,16 @@ def _of_seeds(group: Group, place: int, seeds: np.ndarray) -> np.ndarray:
     return np.array([known[seed] for seed in seeds.tolist()])
 
 
-def _decided(pair: Pair) -> Pair:
+def _decided(group: Group, pair: Pair) -> Pair:
     """Who is better, if the corrected test and the interval both say so.
 
-    A difference that is the same for every seed has no interval; there the test decides.
+    Where middle seeds agree there is no interval, and the test decides; a single seed tells
+    nothing.
     """
     value, low, high = (float(number) for number in pair.gap)
+    fewest = min(group.scores[place].size for place in (pair.a, pair.b))
     beyond = math.isnan(low) or low > 0 or high < 0
-    told = pair.holm <= ERROR and beyond and value != 0
+    told = fewest >= 2 and pair.holm <= ERROR and beyond and value != 0
     return pair._replace(better=int(np.sign(value)) if told else 0)
 
 
@@ -315,14 +318,21 @@ def _gap_words(found: Comparison, pair: Pair) -> str:
     value, low, high = (float(number) * pair.better for number in pair.gap)
     low, high = min(low, high), max(low, high)
     digits = found.digits
-    around = (
-        "the same for all middle seeds"
-        if math.isnan(low)
-        else f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
-    )
+    around = f"95 % interval {low:.{digits}f} to {high:.{digits}f}"
+    if math.isnan(low):
+        around = _no_interval(found, pair)
     count = len(found.pairs) + found.left_out
     over = f" after Holm's correction over {count} pairs" if count > 1 else ""
     return f"{value:.{digits}f} ({around}; p {p_words(pair.holm)}{over})"
+
+
+def _no_interval(found: Comparison, pair: Pair) -> str:
+    """Why the difference of a pair has no interval."""
+    if pair.shared:
+        return "the same for all middle seeds"
+    agreeing = [place for place in (pair.a, pair.b) if math.isnan(found.center(place).low)]
+    names = " and ".join(f"of {found.name(place)}" for place in agreeing)
+    return f"no interval, since all middle seeds {names} agree"
 
 
 def p_words(p: float) -> str:
@@ -353,10 +363,18 @@ def _verdict(found: Comparison) -> str:
     best = found.order[0]
     of_best = [pair for pair in found.pairs if pair.a == best]
     beaten = [found.name(pair.b) for pair in of_best if pair.better > 0]
-    open_pairs = [pair for pair in of_best if pair.better <= 0]
+    # Seed by seed the IQM of differences may turn round what the IQMs say.
+    turned = [found.name(pair.b) for pair in of_best if pair.better < 0]
+    open_pairs = [pair for pair in of_best if pair.better == 0]
     parts = []
     if beaten:
         parts.append(f"{found.name(best)} is better than {listed(beaten)}")
+    if turned:
+        verb = "is" if len(turned) == 1 else "are"
+        parts.append(
+            f"{listed(turned)} {verb} better than {found.name(best)}, which has the highest IQM, "
+            "by the seeds that both have"
+        )
     if open_pairs:
         names = listed([found.name(pair.b) for pair in open_pairs])
         who = "it" if beaten else f"the best, {found.name(best)},"

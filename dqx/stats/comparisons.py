@@ -66,7 +66,7 @@ def difference(
 
     Returns:
         value, low, high: float64 [...]; the ends NaN where a side has fewer than two seeds or, for
-        the IQM and the mean, nothing differs.
+        the IQM and the mean, no `interval` of its own; paired, where the differences have none.
 
     Raises:
         ValueError: as `bootstrap_interval`, and for shapes that do not fit.
@@ -106,10 +106,15 @@ def difference(
 def _put_together(
     a: FloatArray, b: FloatArray, statistic: Statistic, level: float, resamples: int, seed: int
 ) -> Interval:
-    """The interval of a difference from those of both sides: [Sa, ...], [Sb, ...] -> [...]."""
+    """The interval of a difference from those of both sides: [Sa, ...], [Sb, ...] -> [...].
+
+    NaN where a side has none: middle seeds that agree do not say that its IQM is known exactly.
+    """
     x, y = applied(a, statistic), applied(b, statistic)
-    of_x = ends(a, statistic, level, resamples, seed)
-    of_y = ends(b, statistic, level, resamples, seed)
+    of_x, of_y = (
+        Interval(*without_width(*ends(side, statistic, level, resamples, seed), scale_of(side)))
+        for side in (a, b)
+    )
     return Interval(
         x - y - np.hypot(x - of_x.low, of_y.high - y),
         x - y + np.hypot(of_x.high - x, y - of_y.low),

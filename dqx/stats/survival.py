@@ -84,7 +84,8 @@ def survival_curve(
         ValueError: shapes that do not fit, no seeds, or numbers that are not finite.
 
     Sources: Kaplan and Meier 1958, "Nonparametric estimation from incomplete observations";
-    Kalbfleisch and Prentice 2002, section 1.4 (the intervals).
+    Kalbfleisch and Prentice 2002, section 1.4 (the intervals); Clopper and Pearson 1934 (their end
+    where nobody is left).
     """
     check_level(level)
     times, done = _times(steps, reached)
@@ -98,10 +99,12 @@ def survival_curve(
         far = normal_quantile(level) * np.sqrt(variance) / np.abs(log)
         low, high = value ** np.exp(far), value ** np.exp(-far)
     inside = (value > 0) & (value < 1)
-    # Once all have got there the formula has no width to give; what is known is one seed's worth.
-    last = (1 - level) ** (1 / np.maximum(at_risk, 1))
+    # Once all have got there the formula has no width to give: then it is the exact interval of
+    # none of those seeds of which it is known.
+    known = ((times >= events[:, None]) | done).sum(axis=1)
+    none = 1 - ((1 - level) / 2) ** (1 / known)
     low = np.where(inside, low, 0.0)
-    high = np.where(inside, high, np.where(value <= 0, 1 - last, 1.0))
+    high = np.where(inside, high, np.where(value <= 0, none, 1.0))
     return Survival(events, value, low, high, at_risk)
 
 

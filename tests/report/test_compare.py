@@ -133,6 +133,50 @@ def test_three_seeds_never_tell_and_one_has_no_interval(tmp_path):
     assert compare([alone])[0].verdict == "there is only a, and nothing to compare it with"
 
 
+def test_one_seed_gets_no_verdict_against_many(tmp_path):
+    """Of 31 seeds one is the least by chance in 3 % of studies, and so says the test."""
+    one = made(tmp_path / "one", {"a": 0.0}, seeds=1)
+    many = made(tmp_path / "many", {"b": 1000.0}, plan={"seeds": "100:130"})
+    (found,) = compare([one, many])
+    (pair,) = found.pairs
+    assert pair.holm < 0.05 and pair.better == 0
+    assert found.verdict.startswith("cannot tell b from a with these seeds: one seed tells nothing")
+
+
+def test_middle_seeds_that_agree_leave_the_verdict_to_the_test(tmp_path):
+    """Five seeds at the cap do not say that the IQM is known exactly."""
+    cap = made(tmp_path / "cap", {"cap": 500.0}, seeds=8, spread=0.0)
+    low = made(tmp_path / "low", {"low": 300.0}, plan={"seeds": "100:108"})
+    (found,) = compare([cap, low])
+    (pair,) = found.pairs
+    assert pair.shared == 0 and np.isnan(pair.gap.low) and pair.better == 1
+    assert re.fullmatch(
+        r"cap is better than low by \d+\.\d \(no interval, since all middle seeds of cap agree; "
+        r"p [=<] 0\.\d+\)",
+        found.verdict,
+    )
+
+
+def test_who_is_better_seed_by_seed_is_said_against_the_order_of_iqms(tmp_path):
+    """On 54 of 60 seeds b is better by 1; on 6, which carry the IQM, it is worse by 100."""
+    a = np.repeat([0.0, 100.0], [29, 31]) + np.linspace(0, 0.1, 60)
+    b = a + np.where(np.arange(60) < 54, 1.0, -100.0) + np.sin(np.arange(60)) / 10
+    scores = {"a": a, "b": b, "c": np.linspace(-500, -499, 60)}
+
+    def change(name, seed, run):
+        run["metrics"]["eval_return"][-1] = scores[name][seed]
+
+    cases = [{"name": name, "gamma": 0.5 + i / 100} for i, name in enumerate(scores)]
+    make_study(tmp_path / "s", {"name": "s", "seeds": 60, "case": cases}, change=change)
+    (found,) = compare([load(tmp_path / "s")])
+    assert [found.name(i) for i in found.order] == ["a", "b", "c"]
+    assert [pair.better for pair in found.pairs] == [-1, 1, 1]
+    assert found.verdict == (
+        "a is better than c; b is better than a, which has the highest IQM, by the seeds that "
+        "both have"
+    )
+
+
 def test_all_pairs_are_corrected_and_the_best_named(tmp_path):
     study = made(tmp_path / "s", {"a": 100.0, "b": 150.0, "c": 152.0, "d": 90.0}, seeds=8)
     (found,) = compare([study])

@@ -144,6 +144,11 @@ def test_where_the_middle_seeds_agree_there_is_no_interval():
     _, low, high = stats.interval(values)
     assert np.isnan([low[0], high[0]]).all() and low[1] < 2.5 < high[1]
     assert np.isnan(stats.difference([1, 1, 1], [2, 2, 2])[1:]).all()
+    # Nor is a side known exactly whose middle seeds agree; seed by seed it is not asked for.
+    tied, spread = [500.0] * 5, [290.0, 295, 300, 305, 310]
+    for one, other in ((tied, spread), (spread, tied)):
+        assert np.isnan(stats.difference(one, other)[1:]).all()
+        assert np.isfinite(stats.difference(one, other, paired=True)).all()
 
 
 def test_with_many_seeds_the_ends_of_the_iqm_stay_within_the_values():

@@ -90,6 +90,18 @@ def test_the_survival_curve_equals_scipys(n):
         np.testing.assert_allclose(mine[inside], theirs.evaluate(found.steps)[inside], rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 20])
+def test_where_nobody_is_left_the_upper_end_is_that_of_none_of_all(n):
+    found = stats.survival_curve(np.arange(1, n + 1), np.ones(n, bool))
+    exact = scipy.stats.binomtest(0, n).proportion_ci(0.95, method="exact").high
+    assert found.value[-1] == 0 == found.low[-1]
+    assert found.high[-1] == pytest.approx(exact)
+    assert (np.diff(found.high) < 0).all()
+    # Nothing is known of those that were lost sight of before.
+    lost = stats.survival_curve(np.arange(1, n + 4), [False] * 3 + [True] * n)
+    assert lost.high[-1] == pytest.approx(exact)
+
+
 def test_the_median_counts_seeds_that_never_get_there():
     steps, reached = [10, 20, 30, 100, 100], [True, True, True, False, False]
     found = stats.median_steps(steps, reached)
