@@ -81,9 +81,10 @@ def _mistakes() -> tuple[type[BaseException], ...]:
 
 
 def _show_origin(error: BaseException) -> None:
-    """Prints the traceback of what failed in a user's own environment."""
+    """Prints the traceback of what failed in a user's own environment or module."""
     origin: BaseException | None = error
-    while origin is not None and type(origin).__name__ != "UnusableEnvironment":
+    named = ("UnusableEnvironment", "ModuleFails")
+    while origin is not None and type(origin).__name__ not in named:
         origin = origin.__cause__
     if origin is not None and origin.__cause__ is not None:
         shown = traceback.TracebackException.from_exception(origin.__cause__)
@@ -94,9 +95,10 @@ def _show_origin(error: BaseException) -> None:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of what imports or makes a user's environment."""
+    """Whether a frame is of what imports or makes what is a user's."""
+    own = (("envs", "foreign.py"), ("cli", "loading.py"), ("importlib", "__init__.py"))
     return frame.filename.startswith("<frozen importlib") or frame.filename.endswith(
-        (os.path.join("envs", "foreign.py"), os.path.join("importlib", "__init__.py"))
+        tuple(os.path.join(*place) for place in own)
     )
 
 

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from dqx.study.results import load
 
     studies = [load(path) for path in options.folders]
-    loading.load(*options.modules, "pandas")
+    loading.load("pandas", own=options.modules)
     from dqx.report.compare import compare
     from dqx.report.formats import FORMATS as WRITERS
 

@@ -74,7 +74,7 @@ def presets(options: argparse.Namespace) -> None:
 
 def envs(options: argparse.Namespace) -> None:
     """`dqx envs`, and `dqx envs NAME`."""
-    loading.load("envs", *options.modules)
+    loading.load("envs", own=options.modules)
     import envs as environments
 
     if options.name is not None:
@@ -82,6 +82,8 @@ def envs(options: argparse.Namespace) -> None:
         if prefix in environments.adapters.SUITES:
             _list_suite(prefix)
         else:
+            if ":" in options.name:
+                loading.look_here()
             _describe(options.name)
         return
     own = environments.own_names()

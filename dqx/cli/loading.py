@@ -6,6 +6,16 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
+
+from dqx.cli.shared import UsageError
+
+
+class ModuleFails(UsageError):
+    """A module of the user's that cannot be imported; what was raised is its cause."""
+
+    def __init__(self, module: str, error: BaseException) -> None:
+        super().__init__(f"--import {module} fails: {type(error).__name__}: {error}")
 
 
 def use_cache(options: argparse.Namespace) -> None:
@@ -18,35 +28,55 @@ def use_cache(options: argparse.Namespace) -> None:
         cache.enable()
 
 
-def load(*modules: str) -> None:
+def load(*modules: str, own: Sequence[str] = ()) -> None:
     """Imports modules, putting Ctrl-C off until done: during an import it may get lost.
 
-    Those of a user may lie in the current folder.
-    """
-    from dqx.settings import ConfigError
+    Args:
+        modules: of dqx and of what it stands on.
+        own: of the user, imported before them; they may lie in the current folder.
 
+    Raises:
+        UsageError: if one of the user's is not there or fails.
+    """
     seen: list[int] = []
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     usual = usual and threading.current_thread() is threading.main_thread()
     if usual:
         signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if own:
+        look_here()
     try:
+        for module in own:
+            _import_own(module)
         for module in modules:
-            try:
-                if not all(part.isidentifier() for part in module.split(".")):
-                    raise ModuleNotFoundError(name=module)
-                importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                    raise
-                raise ConfigError(
-                    f"there is no module {module!r}: give one in the current folder or where "
-                    "Python finds it, without .py"
-                ) from None
+            importlib.import_module(module)
     finally:
         if usual:
             signal.signal(signal.SIGINT, signal.default_int_handler)
     if seen:
         raise KeyboardInterrupt
+
+
+def look_here() -> None:
+    """Lets modules of the current folder be found from now on, after all others.
+
+    Only where a user names one: the folder may be somebody else's study, of which nothing is run.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _import_own(module: str) -> None:
+    try:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ModuleNotFoundError(name=module)
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"there is no module {module!r}: give one in the current folder or where "
+                "Python finds it, without .py"
+            ) from None
+        raise ModuleFails(module, error) from error
+    except (Exception, SystemExit) as error:
+        raise ModuleFails(module, error) from error

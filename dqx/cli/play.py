@@ -129,7 +129,7 @@ def _played(options: argparse.Namespace) -> "Film":
         study.params(config, pick.seed, options.step)  # a mistake is told before JAX loads
     if not options.quiet:
         print(f"play: {_picked(study, config, pick)}; playing...", file=sys.stderr, flush=True)
-    loading.load(*options.modules, "dqx.report.playing")
+    loading.load("dqx.report.playing", own=options.modules)
     loading.use_cache(options)
     return film(
         study,

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"report: {text}", file=sys.stderr, flush=True)
 
     say("reading...")
-    loading.load(*options.modules, "pandas", "matplotlib.figure")
+    loading.load("pandas", "matplotlib.figure", own=options.modules)
     from dqx.report import cases, figures, findings, page
     from dqx.report.page import search
 

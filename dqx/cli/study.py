@@ -84,13 +84,15 @@ def add(subparsers: Any) -> None:
 def train(options: argparse.Namespace) -> int:
     """`dqx train PRESET`: a study of one configuration."""
     check(options)
-    loading.load("dqx.settings", *options.modules)
+    loading.load("dqx.settings", own=options.modules)
     from dqx import settings
     from dqx.study.plan import single
 
     seeds = settings.parse_seeds(options.seeds, "--seeds")
     steps = [] if options.steps is None else [f"total_steps={options.steps}"]
     fields = settings.parse_assignments([*steps, *options.set])
+    if ":" in str(fields.get("env", "")):
+        loading.look_here()
     config, hyper = settings.override(*settings.preset(options.preset), **fields)
     name = options.preset.replace("/", "-")
     plan = single(name, config, hyper, seeds, label=options.preset, root_seed=options.root_seed)
@@ -99,7 +101,7 @@ def train(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """`dqx study FILE.toml`, `dqx study resume DIR` and `dqx study status DIR`."""
-    loading.load("dqx.study.folder", *options.modules)
+    loading.load("dqx.study.folder", own=options.modules)
     from dqx.study.folder import StudyError
     from dqx.study.plan import read_plan
 
@@ -118,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
         raise StudyError(
             f"{first} is a folder: give a plan, or `dqx study resume {first}` to go on with it"
         )
+    loading.look_here()  # a plan may name an environment of the user's
     return _run(options, read_plan(first))
 
 
@@ -157,7 +160,8 @@ def _trackers(
         return ()
     from dqx.report.trackers.chosen import chosen
 
-    loading.load()  # a sink may lie in the current folder
+    if options.sinks:
+        loading.look_here()
     return chosen(
         tensorboard=options.tensorboard,
         wandb=options.wandb,

@@ -43,7 +43,7 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Searches, goes on, or says how far a search is."""
-    loading.load("dqx.study.tuning.file", *options.modules)
+    loading.load("dqx.study.tuning.file", own=options.modules)
     from dqx.study.folder import StudyError
     from dqx.study.tuning import records
     from dqx.study.tuning.file import read_tune
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         raise StudyError(
             f"{first} is a folder: give a tune file, or `dqx tune resume {first}` to go on with it"
         )
+    loading.look_here()  # it may name an environment of the user's
     asked = read_tune(first)
     if options.dry_run:
         return _dry_run(options, asked)

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             return EXIT_DIFFERENT
         options.folder = str(TuneFolder(options.folder).fresh)
     read_plan_record(Folder(options.folder))  # a mistake is told before JAX loads
-    loading.load(*options.modules, "dqx.study.certify", "dqx.study.published", "pyarrow.parquet")
+    loading.load("dqx.study.certify", "dqx.study.published", "pyarrow.parquet", own=options.modules)
     loading.use_cache(options)
     streams.forgive()
     return _certify(options) if options.check_signature is None else _check(options)

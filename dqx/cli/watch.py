@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from dqx.study.results import load
 
     load(options.folder)  # a mistake is told before anything else loads
-    loading.load(*options.modules, "pandas")
+    loading.load("pandas", own=options.modules)
     from dqx.report.watch import Server
 
     streams.forgive()

@@ -79,13 +79,30 @@ def check(path: Path) -> None:
     for name in (*FOLDERS, *_TRACKERS):
         if name not in _APART or _kind(path / name) != "a file":
             refuse_unless(path / name, "a folder")
-    for name, known in FOLDERS.items():
-        for entry in _entries(path / name):
-            if not entry.is_file(follow_symlinks=False) and re.fullmatch(known, entry.name):
-                refuse_unless(Path(entry.path), "a file")
-    for entry in _entries(path / "tensorboard"):
-        if entry.is_symlink():
-            refuse_unless(Path(entry.path), "a folder")
+    for name in FOLDERS:
+        _check_files(path, name)
+    for folder in (path / "tensorboard", *map(Path, _entries(path / "tensorboard"))):
+        for entry in _entries(folder):  # a folder for each run, in one for each configuration
+            if entry.is_symlink():
+                refuse_unless(Path(entry.path), "a folder")
+
+
+def check_report(path: Path) -> None:
+    """Refuses a folder, a study's or a search's, whose page would be written elsewhere.
+
+    Raises:
+        StudyError: as `check`.
+    """
+    if _kind(path / "report") != "a file":  # which is told by what writes there
+        refuse_unless(path / "report", "a folder")
+    _check_files(path, "report")
+
+
+def _check_files(path: Path, name: str) -> None:
+    """Refuses what has the name of a file in a folder of the layout, and is none."""
+    for entry in _entries(path / name):
+        if not entry.is_file(follow_symlinks=False) and re.fullmatch(FOLDERS[name], entry.name):
+            refuse_unless(Path(entry.path), "a file")
 
 
 def check_reach(path: Path) -> None:

@@ -1,13 +1,14 @@
 """Every wrong command line: status 2, one line that says what to do, and nothing else happens."""
 
 import re
+import subprocess
 import sys
 
 import pytest
 
 from dqx.cli import main
 from dqx.cli.arguments import make_parser
-from tests.cli.kit import run
+from tests.cli.kit import environment, run
 from tests.report.kit import Terminal, shown
 from tests.study.kit import BASE, call, make_study, toml
 
@@ -263,5 +264,47 @@ def test_a_mistake_in_a_users_module_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "own_agent.py").write_text("import nothing_of_this_name\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    with pytest.raises(ModuleNotFoundError, match="nothing_of_this_name"):
-        main(["train", "cartpole", "--import", "own_agent"])
+    status, out, err = call("train", "cartpole", "--import", "own_agent")
+    assert (status, out) == (2, [])
+    assert err[1:3] == [
+        f'  File "{tmp_path / "own_agent.py"}", line 1, in <module>',
+        "    import nothing_of_this_name",
+    ]
+    assert err[-1] == (
+        "dqx: error: --import own_agent fails: ModuleNotFoundError: No module named "
+        "'nothing_of_this_name'"
+    )
+
+
+@pytest.mark.parametrize("text", ["def f(:\n", "1 / 0\n", "import sys; sys.exit(3)\n"])
+def test_a_module_that_fails_is_a_mistake_and_no_difference(tmp_path, monkeypatch, text):
+    """Status 1 of `dqx verify` says that bits differ."""
+    (tmp_path / "own_mistake.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    study = make_study(tmp_path / "s", {"seeds": 3}).folder.path
+    status, out, err = call("verify", study, "--import", "own_mistake")
+    assert (status, out) == (2, [])
+    assert err[-1].startswith("dqx: error: --import own_mistake fails: ")
+
+
+def test_a_folder_that_somebody_stands_in_makes_no_code_run(tmp_path):
+    """What pandas looks for, and is not installed, lies in the folder of a study."""
+    study = make_study(tmp_path / "s", {"seeds": 3}).folder.path
+    for name in ("numexpr", "bottleneck", "wandb", "mine"):
+        (study / f"{name}.py").write_text(f"open('{name}-ran', 'w').close()\n")
+    for arguments in (("compare", "."), ("report", ".", "--no-films"), ("study", "status", ".")):
+        # As the command starts; `python -m` looks into the current folder itself.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "dqx", *arguments],
+            cwd=study, env=environment(), capture_output=True, text=True, timeout=250,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert not list(study.glob("*-ran"))
+    for name in ("numexpr", "bottleneck", "wandb"):
+        (study / f"{name}.py").unlink()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dqx", "compare", ".", "--import", "mine"],
+        cwd=study, env=environment(), capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0 and (study / "mine-ran").exists()

@@ -12,6 +12,7 @@ from dqx.report import cases, figures, findings
 from dqx.study import StudyError, entries, finish, load
 from dqx.study.folder import Folder, read_plan_record
 from dqx.study.lock import Lock, holder
+from dqx.study.tuning.folder import TuneFolder, check_entries
 from dqx.study.tuning.folder import is_ours as is_ours_of_a_search
 from tests.study.kit import call, make_study, resume
 
@@ -75,6 +76,27 @@ def test_a_folder_that_is_a_link_is_refused_by_name(study, name):
         with pytest.raises(StudyError) as caught:
             action(study)
         assert str(caught.value).startswith(f"{study / name} is a symbolic link, where a study has")
+    assert_nothing_outside_is_touched(study)
+
+
+@pytest.mark.parametrize("name", ["tensorboard/a", "tensorboard/a/seed-0"])
+def test_a_run_of_a_tracker_that_is_a_link_is_refused_by_name(study, name):
+    (study / name).parent.mkdir(parents=True)
+    (study / name).symlink_to(study.parent / "outside")
+    with pytest.raises(StudyError, match="is a symbolic link, where a study has a folder"):
+        resume(study)
+    assert_nothing_outside_is_touched(study)
+
+
+@pytest.mark.parametrize("name", ["report", "report/index.html", "report/scores.svg"])
+def test_a_page_of_a_search_that_is_a_link_is_refused_by_name(study, name):
+    search = study.parent / "search"
+    (search / name).parent.mkdir(parents=True, exist_ok=True)
+    check_entries(TuneFolder(search))
+    (search / name).symlink_to(study.parent / "outside" / "precious")
+    with pytest.raises(StudyError) as caught:
+        check_entries(TuneFolder(search))
+    assert str(caught.value).startswith(f"{search / name} is a symbolic link, where a study has")
     assert_nothing_outside_is_touched(study)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from dqx.arguments import PATH, require
 from dqx.study import entries
-from dqx.study.entries import check_reach, refuse_unless
+from dqx.study.entries import check_reach, check_report, refuse_unless
 from dqx.study.folder import StudyError, is_free
 from dqx.study.lock import holder
 
@@ -84,6 +84,7 @@ def check_entries(folder: TuneFolder) -> None:
     studies = sorted(folder.path.glob("generation-[0-9]*/seeds-*"))
     for path in (folder.fresh, *generations, *studies):
         refuse_unless(path, "a folder")
+    check_report(folder.path)
 
 
 def replaces(target: Path, overwrite: bool) -> bool:
