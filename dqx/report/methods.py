@@ -1,106 +1,16 @@
 """A methods paragraph for a paper, and the references that it cites."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from dqx.report.compare import ALL_PAIRS
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
+from dqx.report.references import REFERENCES
 from dqx.report.terminal import listed
 from dqx.settings import SETTINGS, Config, Hyper, show
 from dqx.settings.declared import lacking
 from dqx.study.results import Study
-
-_REFERENCES = {
-    "agarwal2021deep": """@inproceedings{agarwal2021deep,
-  title     = {Deep Reinforcement Learning at the Edge of the Statistical Precipice},
-  author    = {Agarwal, Rishabh and Schwarzer, Max and Castro, Pablo Samuel and
-               Courville, Aaron C. and Bellemare, Marc G.},
-  booktitle = {Advances in Neural Information Processing Systems},
-  volume    = {34},
-  year      = {2021}
-}""",
-    "bradbury2018jax": """@misc{bradbury2018jax,
-  title  = {{JAX}: composable transformations of {Python+NumPy} programs},
-  author = {Bradbury, James and Frostig, Roy and Hawkins, Peter and Johnson, Matthew James and
-            Leary, Chris and Maclaurin, Dougal and Necula, George and Paszke, Adam and
-            VanderPlas, Jake and Wanderman-Milne, Skye and Zhang, Qiao},
-  year   = {2018}
-}""",
-    "efron1993introduction": """@book{efron1993introduction,
-  title     = {An Introduction to the Bootstrap},
-  author    = {Efron, Bradley and Tibshirani, Robert J.},
-  publisher = {Chapman and Hall},
-  year      = {1993}
-}""",
-    "holm1979simple": """@article{holm1979simple,
-  title   = {A simple sequentially rejective multiple test procedure},
-  author  = {Holm, Sture},
-  journal = {Scandinavian Journal of Statistics},
-  volume  = {6},
-  number  = {2},
-  pages   = {65--70},
-  year    = {1979}
-}""",
-    "kaplan1958nonparametric": """@article{kaplan1958nonparametric,
-  title   = {Nonparametric Estimation from Incomplete Observations},
-  author  = {Kaplan, E. L. and Meier, Paul},
-  journal = {Journal of the American Statistical Association},
-  volume  = {53},
-  number  = {282},
-  pages   = {457--481},
-  year    = {1958}
-}""",
-    "lange2022gymnax": """@misc{lange2022gymnax,
-  title  = {{gymnax}: A {JAX}-based Reinforcement Learning Environment Library},
-  author = {Lange, Robert Tjarko},
-  year   = {2022}
-}""",
-    "mnih2015human": """@article{mnih2015human,
-  title   = {Human-level control through deep reinforcement learning},
-  author  = {Mnih, Volodymyr and Kavukcuoglu, Koray and Silver, David and others},
-  journal = {Nature},
-  volume  = {518},
-  number  = {7540},
-  pages   = {529--533},
-  year    = {2015}
-}""",
-    "montielolea2019simultaneous": """@article{montielolea2019simultaneous,
-  title   = {Simultaneous confidence bands: {Theory}, implementation, and an application to
-             {SVARs}},
-  author  = {Montiel Olea, Jos{\\'e} Luis and Plagborg-M{\\o}ller, Mikkel},
-  journal = {Journal of Applied Econometrics},
-  volume  = {34},
-  number  = {1},
-  pages   = {1--17},
-  year    = {2019}
-}""",
-    "tukey1963less": """@article{tukey1963less,
-  title   = {Less Vulnerable Confidence and Significance Procedures for Location Based on a Single
-             Sample: Trimming/Winsorization 1},
-  author  = {Tukey, John W. and McLaughlin, Donald H.},
-  journal = {Sankhy{\\=a}: The Indian Journal of Statistics, Series A},
-  volume  = {25},
-  number  = {3},
-  pages   = {331--352},
-  year    = {1963}
-}""",
-    "vanhasselt2016deep": """@inproceedings{vanhasselt2016deep,
-  title     = {Deep Reinforcement Learning with Double {Q}-learning},
-  author    = {van Hasselt, Hado and Guez, Arthur and Silver, David},
-  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
-  volume    = {30},
-  number    = {1},
-  year      = {2016}
-}""",
-    "watkins1992q": """@article{watkins1992q,
-  title   = {Q-learning},
-  author  = {Watkins, Christopher J. C. H. and Dayan, Peter},
-  journal = {Machine Learning},
-  volume  = {8},
-  pages   = {279--292},
-  year    = {1992}
-}""",
-}
 
 _ALWAYS = (
     "agarwal2021deep", "bradbury2018jax", "efron1993introduction", "kaplan1958nonparametric",
@@ -114,13 +24,12 @@ def methods(studies: Sequence[Study], groups: Sequence[Group]) -> tuple[str, str
     sentences = [sentence for study in studies for sentence in _training(study, cited)]
     sentences += _statistics(groups, cited)
     sentences += [_software(studies[0])]
-    return " ".join(sentences), "\n\n".join(_REFERENCES[key] for key in sorted(cited))
+    return " ".join(sentences), "\n\n".join(REFERENCES[key] for key in sorted(cited))
 
 
 def _training(study: Study, cited: set[str]) -> list[str]:
     points = [study.point(name) for name in study.configs]
-    config, hyper = points[0]
-    agents = [_agent(config, cited) for config, _ in points]
+    agents = [_agent(_Told(*point, cited)) for point in points]
     envs = list(dict.fromkeys(config.env for config, _ in points))
     seeds, steps = len(study.seeds), sorted({config.total_steps for config, _ in points})
     span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
@@ -129,66 +38,222 @@ def _training(study: Study, cited: set[str]) -> list[str]:
         f"environment steps a run, with {seeds:,} independent seeds of each of "
         f"{len(points):,} configurations."
         if len(points) > 1
-        else f"We trained {agents[0]} on {config.env} for {span} environment steps a run, with "
+        else f"We trained {agents[0]} on {envs[0]} for {span} environment steps a run, with "
         f"{seeds:,} independent seeds."
     )
-    found = [words, _network(config, hyper)]
+    found = [words, *_settings(*points[0], cited)]
     fields = dict.fromkeys(name for point in study.plan["points"] for name in point["varied"])
     if fields:
         varied = ", ".join(name.replace("_", " ") for name in list(fields)[:12])
-        found.append(f"Configurations differ in {varied}; all else is as said of the first.")
-    found.append(_evaluation(config))
+        more = f" and {len(fields) - 12} more settings" if len(fields) > 12 else ""
+        found.append(f"Configurations differ in {varied}{more}; all else is as said of the first.")
     return found
 
 
-def _agent(config: Config, cited: set[str]) -> str:
-    if config.agent == "tabular":
-        cited.add("watkins1992q")
-        return "tabular Q-learning [watkins1992q]"
-    cited.add("mnih2015human")
-    if config.agent != "dqn":
-        return f"the DQN variant {config.agent} (after [mnih2015human])"
-    if config.double:
-        cited.add("vanhasselt2016deep")
-        return "Double DQN [vanhasselt2016deep]"
-    return "DQN [mnih2015human]"
+def _settings(config: Config, hyper: Hyper, cited: set[str]) -> list[str]:
+    """How a configuration was trained and scored: every setting that is not a default."""
+    of = _Told(config, hyper, cited)
+    _agent(of)
+    found = [_network(of), _exploration(of), _evaluation(of)]
+    others = of.others()
+    if others:
+        found.append(f"Other settings that are not the defaults of dqx: {', '.join(others)}.")
+    return found
 
 
-def _network(config: Config, hyper: Hyper) -> str:
-    if config.agent == "tabular":
-        return (
-            f"The discount is {show(hyper.gamma)}, the learning rate {show(hyper.learning_rate)}."
-        )
-    layers = "-".join(map(str, config.hidden_sizes))
-    updates = (
-        "an update" if config.updates_per_train == 1 else f"{config.updates_per_train} updates"
-    )
-    every = f"{updates} every {config.train_period:,} steps"
-    if config.learning_starts:
-        every += f" after {config.learning_starts:,} steps of random actions"
+# They change no number of a seed but its last bits, or what is only looked at.
+_NO_METHOD = (
+    "chunk_width", "convolution", "diagnostics", "eval_states", "log_period", "replay",
+    "replay_ends",
+)  # fmt: skip
+
+
+class _Told:
+    """The settings of a configuration, and which of them the paragraph has told."""
+
+    def __init__(self, config: Config, hyper: Hyper, cited: set[str]) -> None:
+        self.config, self.hyper, self._cited = config, hyper, cited
+        self._told = {"env", "total_steps", *_NO_METHOD}
+
+    def __call__(self, name: str) -> Any:
+        """The value of a setting, which is told by this."""
+        self._told.add(name)
+        return getattr(self.hyper if SETTINGS[name].traced else self.config, name)
+
+    def text(self, name: str) -> str:
+        """The value as text, which is told by this."""
+        return show(self(name))
+
+    def cite(self, key: str) -> str:
+        """A citation, whose entry is printed then."""
+        self._cited.add(key)
+        return f"[{key}]"
+
+    def has(self, name: str) -> bool:
+        """Whether a setting has an effect here."""
+        return lacking(self.config, SETTINGS[name]) is None
+
+    def others(self) -> list[str]:
+        """What was not told and is no default, as ``name = value``."""
+        config, hyper = self.config, self.hyper
+        given = {
+            name: getattr(hyper if one.traced else config, name) for name, one in SETTINGS.items()
+        }
+        found = [
+            f"{name} = {show(value)}"
+            for name, value in given.items()
+            if name not in self._told and SETTINGS[name].typed(value) != SETTINGS[name].default
+        ]
+        own = {**dict(config.extra), **hyper.extra}
+        parts = {**dict(config.env_options), **dict(config.env_inputs)}
+        found += [f"{name} = {show(value)}" for name, value in own.items()]
+        return found + [f"env.{name} = {show(value)}" for name, value in parts.items()]
+
+
+_AGENTS = {
+    "bootstrapped": ("Bootstrapped DQN", "osband2016deep"),
+    "c51": ("C51", "bellemare2017distributional"),
+    "dqn": ("DQN", "mnih2015human"),
+    "iqn": ("IQN", "dabney2018implicit"),
+    "maxmin": ("Maxmin DQN", "lan2020maxmin"),
+    "pqn": ("PQN", "gallici2025simplifying"),
+    "qr": ("QR-DQN", "dabney2018distributional"),
+    "tabular": ("tabular Q-learning", "watkins1992q"),
+}
+
+
+def _agent(of: _Told) -> str:
+    """The agent and the methods that it is made of."""
+    agent = of("agent")
+    double = of("double")
+    if agent == "dqn" and double:
+        name = f"Double DQN {of.cite('vanhasselt2016deep')}"
+    else:
+        known, key = _AGENTS.get(agent, (f"the DQN variant {agent} (after", "mnih2015human"))
+        name = f"{known} {of.cite(key)}" + ("" if agent in _AGENTS else ")")
+    parts = []
+    if double and agent != "dqn":
+        parts.append(f"actions selected by the online network {of.cite('vanhasselt2016deep')}")
+    if of("head") != "plain":
+        kind = of.config.head.partition("_")[2]
+        streams = "-".join(map(str, of("stream_sizes")))
+        words = f" with hidden layers {streams} for each stream" if streams else ""
+        parts.append(f"a dueling head ({kind}){words} {of.cite('wang2016dueling')}")
+    if of("dense") == "noisy":
+        parts.append(f"noisy layers {of.cite('fortunato2018noisy')}")
+    if of("n_step") > 1:
+        parts.append(f"returns of {of.config.n_step} steps")
+    if of("target") != "max":
+        parts.append(_TARGETS[of.config.target].format(*map(of.cite, _CITED[of.config.target])))
+    if "priorities" in SETTINGS["sampling"].has(of.config.sampling):
+        kind = "in proportion to errors" if of("sampling") == "prioritized" else "by ranks"
+        parts.append(f"prioritized replay {kind} {of.cite('schaul2016prioritized')}")
+    if of("value_rescaling"):
+        scale = of.text("value_rescaling")
+        parts.append(f"values rescaled by h with {scale} {of.cite('pohlen2018observe')}")
+    return f"{name} with {listed(parts)}" if parts else name
+
+
+_TARGETS = {
+    "clipped_double": "the smaller of two heads in its targets {}",
+    "expected_sarsa": "Expected Sarsa targets {}",
+    "munchausen": "Munchausen targets {}",
+}
+_CITED = {
+    "clipped_double": ["fujimoto2018addressing"],
+    "expected_sarsa": ["vanseijen2009theoretical"],
+    "munchausen": ["vieillard2020munchausen"],
+}
+
+
+def _network(of: _Told) -> str:
+    if of.config.agent == "tabular":
+        return f"The discount is {of.text('gamma')}, the learning rate {of.text('learning_rate')}."
+    layers = "-".join(map(str, of("hidden_sizes")))
+    number = of("updates_per_train")
+    updates = "an update" if number == 1 else f"{number} updates"
+    period = of("train_period")
+    every = f"{updates} every {f'{period:,} steps' if period > 1 else 'step'}"
+    if of("num_envs") > 1:
+        every += f" of {of.config.num_envs} parallel environments"
+    if of("learning_starts"):
+        every += f" after {of.config.learning_starts:,} steps of random actions"
     source, rest = "the steps since the updates before", f"and {every}"
-    if lacking(config, SETTINGS["replay_capacity"]) is None:
-        source = f"a replay of {config.replay_capacity:,} transitions"
-    if lacking(config, SETTINGS["target_period"]) is None:
-        rest = f"{every}, and a target network renewed every {config.target_period:,} steps"
+    if of.has("replay_capacity"):
+        source = f"a replay of {of('replay_capacity'):,} transitions"
+    if of.has("target_period"):
+        rest = f"{every}, and a target network renewed every {of('target_period'):,} steps"
+    rate = of.text("learning_rate")
+    if of("annealed") == ("learning_rate",):
+        end = show(of("anneal_scale") * of.hyper.learning_rate)
+        rate += f" that falls linearly to {end} over {of('anneal_steps'):,.0f} steps"
     return (
-        f"The Q-network is {config.network} with hidden layers {layers or 'none'} "
-        f"({config.activation}), optimized by {config.optimizer} at a learning rate of "
-        f"{show(hyper.learning_rate)} on batches of {config.batch_size:,} from {source}, with a "
-        f"discount of {show(hyper.gamma)}, {rest}."
+        f"The Q-network is {of('network')} with hidden layers {layers or 'none'} "
+        f"({of('activation')}), optimized by {of('optimizer')} at a learning rate of "
+        f"{rate} on batches of {of('batch_size'):,} from {source}, with a "
+        f"discount of {of.text('gamma')}, {rest}."
     )
 
 
-def _evaluation(config: Config) -> str:
-    if not config.eval_period:
+def _exploration(of: _Told) -> str:
+    """How actions are chosen in training."""
+    policy = of("policy")
+    if policy == "epsilon_greedy":
+        words = "Actions are epsilon-greedy"
+    elif policy == "ez_greedy":
+        words = (
+            f"Actions are epsilon-greedy, random ones repeated {of.cite('dabney2021temporally')}"
+        )
+    elif policy == "greedy":
+        words = "Actions are greedy"
+    else:
+        words = f"Actions are chosen by the policy {policy}"
+    if "boltzmann" in policy:
+        words += f" at a temperature of {of.text('temperature')}"
+    epsilon = _epsilon(of)
+    return words + (epsilon if "epsilon" in SETTINGS["policy"].has(policy) else "") + "."
+
+
+def _epsilon(of: _Told) -> str:
+    start, end, schedule = of.text("epsilon_start"), of.text("epsilon_end"), of("epsilon_schedule")
+    if schedule == "constant":
+        words = f", with an epsilon of {start}"
+    else:
+        words = f", with an epsilon that falls from {start} to {end}"
+    if schedule == "linear":
+        words += f" over {of('epsilon_steps'):,.0f} steps"
+    elif schedule == "exponential":
+        words += f" exponentially, with a time constant of {of('epsilon_steps'):,.0f} steps"
+    elif schedule == "per_episode":
+        words += f" by a factor of {of.text('epsilon_decay')} an episode"
+    if of("epsilon_ladder"):
+        words += (
+            f" in one environment, and smaller ones in the others on a ladder of power "
+            f"{of.text('ladder_power')} {of.cite('horgan2018distributed')}"
+        )
+    return words
+
+
+def _evaluation(of: _Told) -> str:
+    period = of("eval_period")
+    if not period:
         return "A run is scored by the mean return of the last training episodes."
-    if config.exact_metrics:
+    policy = "the greedy policy"
+    if of("averaging") != "none":
+        policy += (
+            f" of averaged parameters (decay {of.text('average_decay')}) "
+            f"{of.cite('polyak1992acceleration')}"
+        )
+        if of.config.averaging == "acting":
+            policy += ", which acts in training too,"
+    episodes = of("eval_episodes")
+    if of("exact_metrics"):
         return (
-            f"Every {config.eval_period:,} steps the greedy policy's expected return over all "
-            "starts is computed exactly; a run is scored by the last one."
+            f"Every {period:,} steps the expected return over all starts of {policy} is computed "
+            "exactly; a run is scored by the last one."
         )
     return (
-        f"Every {config.eval_period:,} steps the greedy policy plays {config.eval_episodes:,} "
+        f"Every {period:,} steps {policy} plays {episodes:,} "
         "whole episodes in environments of its own, and no result of these enters training; a "
         "run is scored by the mean return of the last evaluation, not by its best."
     )
