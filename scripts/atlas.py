@@ -14,6 +14,7 @@ these files alone.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from dqx.compute.score import score_metric
 from dqx.files import OutputError, whole_file, write_json
 from dqx.report.terminal import size
 from dqx.report.view import view
+from dqx.settings import not_defaults
 
 # How many seeds of each: fewer of those that take longest.
 SEEDS = {
@@ -97,7 +99,8 @@ def train(name: str, args: argparse.Namespace) -> bool:
     count = args.seeds or SEEDS[name]
     label = name.replace("/", "-")
     seeds = list(range(FIRST_SEED, FIRST_SEED + count))
-    if any(kept.name == name and kept.seeds.tolist() == seeds for kept in kept_in(args.results)):
+    kept = [one for one in kept_in(args.results) if one.name == name and is_current(one)]
+    if any(one.seeds.tolist() == seeds for one in kept):
         say(args, f"{name}: {count:,} seeds are kept already")
         return True
     study = dqx.study.run(
@@ -116,6 +119,12 @@ def train(name: str, args: argparse.Namespace) -> bool:
     return True
 
 
+def is_current(one: Kept) -> bool:
+    """Whether a preset was trained with the settings that it has now."""
+    now: dict[str, str] = not_defaults(*dqx.preset(one.name))
+    return bool(one.facts["settings"] == now)
+
+
 def say(args: argparse.Namespace, text: str) -> None:
     """Tells how far it is."""
     if not args.quiet:
@@ -124,12 +133,14 @@ def say(args: argparse.Namespace, text: str) -> None:
 
 def keep(study: dqx.study.Study, name: str, folder: Path, proof: str) -> None:
     """Writes the scores and the thinned curves of a preset's study as Parquet."""
-    config, _ = study.point()
+    config, hyper = study.point()
     facts = {
         "preset": name,
         "env": config.env,
         "metric": score_metric(config),
         "total_steps": config.total_steps,
+        # The width of a chunk is the machine's choice.
+        "settings": not_defaults(dataclasses.replace(config, chunk_width=None), hyper),
         "verified": proof,
         "plan_seal": study.plan["sha256"],
         "identity": study.plan["identity"],
@@ -194,7 +205,8 @@ def publish(args: argparse.Namespace) -> int:
     args.docs.mkdir(parents=True, exist_ok=True)
     order = list(SEEDS)
     kept.sort(key=lambda one: order.index(one.name))
-    text: list[str] = page(kept, lacking(kept, order))
+    stale = [one.name for one in kept if not is_current(one)]
+    text: list[str] = page(kept, lacking(kept, order), stale)
     with whole_file(args.docs / "atlas.md") as file:
         file.write(("\n".join(text) + "\n").encode())
     picture(kept, args.docs / "atlas.png")
@@ -210,7 +222,8 @@ def reference(one: Kept, kept: list[Kept]) -> dict[str, object]:
     number = min(len(scores), REFERENCE)
     places = ((np.arange(number) + 0.5) * len(scores) / number).astype(int)
     spaced = [float(f"{score:.7g}") for score in scores[places]]
-    return {"env": one.env, "seeds": len(scores), "scores": spaced}
+    settings = one.facts["settings"]
+    return {"env": one.env, "seeds": len(scores), "settings": settings, "scores": spaced}
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def percentile(claim: Claim, values: np.ndarray, seed: int = 0) -> float:
     return float(100 * (below + equal / 2))
 
 
-def page(kept: Sequence[Kept], missing: Sequence[str]) -> list[str]:
-    """The lines of the page."""
+def page(kept: Sequence[Kept], missing: Sequence[str], stale: Sequence[str] = ()) -> list[str]:
+    """The lines of the page; ``stale`` were trained with settings that they no longer have."""
     lines = [
         "# The atlas: what one run says, told by many",
         "",
@@ -157,6 +157,9 @@ def page(kept: Sequence[Kept], missing: Sequence[str]) -> list[str]:
     ]
     if missing:
         lines += [f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""]
+    if stale:
+        names = ", ".join(f"`{name}`" for name in stale)
+        lines += [f"Trained with settings that the preset has no longer: {names}.", ""]
     return [*lines, *_claims(kept), *_winners(kept)]
 
 

@@ -1,6 +1,7 @@
 """The atlas keeps what its studies hold, and its page says what follows from that."""
 
 import argparse
+import dataclasses
 import importlib
 import itertools
 import json
@@ -16,7 +17,7 @@ import pytest
 
 import dqx
 from dqx import stats
-from dqx.settings import ConfigError
+from dqx.settings import ConfigError, not_defaults
 from tests.study.kit import make_study
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -63,6 +64,7 @@ def test_what_is_kept_is_what_the_study_holds(atlas, pages, study, tmp_path):
     np.testing.assert_array_equal(kept.scores, study.scores())
     assert np.isnan(kept.scores[3]) and np.isnan(kept.compared).all()
     assert kept.facts["plan_seal"] == study.plan["sha256"]
+    assert kept.facts["settings"] == not_defaults(*study_settings(study))
     # Read without any of dqx.
     curves = pandas.read_parquet(tmp_path / "kept" / "cartpole-curves.parquet")
     assert curves.dtypes.astype(str).tolist() == ["int32", "int32", "float32"]
@@ -130,7 +132,7 @@ def test_the_page_says_what_follows(pages):
         made(pages, "cartpole/cleanrl", "CartPole-v1", rng.normal(450, 30, 40), np.full(40, 490.0)),
         made(pages, "taxi", "Taxi-v4", [7.93] * 9 + [-200.0]),
     ]
-    lines = pages.page(kept, ["wall-dodge"])
+    lines = pages.page(kept, ["wall-dodge"], ["taxi"])
     rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
     cells = [cell.strip() for cell in rows["taxi"].split("|")]
     assert cells[3] == "10" and "10.0 %" in cells and "7.93" in cells
@@ -144,6 +146,7 @@ def test_the_page_says_what_follows(pages):
     for rate in rates:
         assert f"{100 * rate:.1f} %" in pairs[0]
     assert "Not trained yet: `wall-dodge`." in lines
+    assert "Trained with settings that the preset has no longer: `taxi`." in lines
 
 
 def test_the_picture_shows_the_shares(pages, tmp_path, monkeypatch):
@@ -166,11 +169,19 @@ def test_the_picture_shows_the_shares(pages, tmp_path, monkeypatch):
 def test_what_is_kept_is_not_trained_again(atlas, study, tmp_path, monkeypatch):
     atlas.keep(study, "cartpole", tmp_path, "identical")
     monkeypatch.setattr(dqx.study, "run", None)
-    args = argparse.Namespace(seeds=10, results=tmp_path, quiet=True)
+    args = argparse.Namespace(seeds=10, results=tmp_path, quiet=True, out=tmp_path, devices=None)
+    with pytest.raises((AttributeError, TypeError)):  # it would be trained, with other settings
+        atlas.train("cartpole", args)
+    monkeypatch.setattr(atlas, "not_defaults", lambda *_: not_defaults(*study_settings(study)))
     assert atlas.train("cartpole", args)
     args.seeds = 11
-    with pytest.raises((AttributeError, TypeError)):  # it would be trained
-        atlas.train("cartpole", argparse.Namespace(**vars(args), out=tmp_path, devices=None))
+    with pytest.raises((AttributeError, TypeError)):
+        atlas.train("cartpole", args)
+
+
+def study_settings(study):
+    config, hyper = study.point()
+    return dataclasses.replace(config, chunk_width=None), hyper
 
 
 def test_a_file_that_is_none_of_the_atlas_is_told(pages, tmp_path):

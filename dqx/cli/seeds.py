@@ -13,7 +13,8 @@ def add(subparsers: Any) -> None:
         help="say how many seeds to plan with",
         description="Say how many seeds a side a study should have that is to tell two agents "
         "apart, from the spread of many seeds that were trained before: those of a preset, or of "
-        "all presets of an environment.",
+        "all presets of an environment. Where most of them end at the best score they tell nothing "
+        "of how a weaker agent's would spread.",
     )
     add = parser.add_argument
     add("name", metavar="NAME", help="a preset or an environment, such as CartPole-v1")
@@ -40,23 +41,34 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     from dqx import stats
-    from dqx.stats.reference import reference_seeds
+    from dqx.settings import not_defaults, preset
+    from dqx.stats.reference import reference_seeds, reference_settings
 
     known = stats.reference_presets()
-    presets = [preset for preset, env in known.items() if options.name in (preset, env)]
+    presets = [name for name, env in known.items() if options.name in (name, env)]
     if not presets:
         raise shared.UsageError(
             f"nothing was trained before of {options.name!r}: choose a preset "
             f"({', '.join(known)}) or an environment ({', '.join(sorted(set(known.values())))})"
         )
-    for preset in presets:
-        scores = stats.reference_scores(preset)
-        needed = stats.seeds_needed(scores, scores - options.difference, options.power)
+    for name in presets:
+        scores = stats.reference_scores(name)
+        center, end, _ = stats.interval(scores)
+        if np.isnan(end):
+            plan = (
+                f"no plan, since all middle seeds end at {center:.2f} and do not say how those of "
+                "a weaker agent would spread; train some, `dqx compare` says how many are needed"
+            )
+        else:
+            needed = stats.seeds_needed(scores, scores - options.difference, options.power)
+            plan = (
+                f"plan with {f'{needed:,}' if needed else 'more than 1,000'} seeds a side to tell "
+                f"a difference of {options.difference:g} with power {options.power:g}"
+            )
         low, high = np.quantile(scores, (0.05, 0.95))
-        plan = f"plan with {needed:,}" if needed else "plan with more than 1,000"
+        changed = reference_settings(name) != not_defaults(*preset(name))
         print(
-            f"{preset} ({known[preset]}): {plan} seeds a side to tell a difference of "
-            f"{options.difference:g} with power {options.power:g} (IQM of "
-            f"{reference_seeds(preset):,} seeds {stats.iqm(scores):.2f}, 5 to 95 % of them "
-            f"{low:.2f} to {high:.2f})"
+            f"{name} ({known[name]}): {plan} (IQM of {reference_seeds(name):,} seeds {center:.2f}, "
+            f"5 to 95 % of them {low:.2f} to {high:.2f}"
+            + ("; the preset has other settings now)" if changed else ")")
         )

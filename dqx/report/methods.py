@@ -8,7 +8,7 @@ from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
 from dqx.report.references import REFERENCES
 from dqx.report.terminal import listed
-from dqx.settings import SETTINGS, Config, Hyper, show
+from dqx.settings import SETTINGS, Config, Hyper, not_defaults, show
 from dqx.settings.declared import lacking
 from dqx.study.results import Study
 
@@ -95,19 +95,8 @@ class _Told:
 
     def others(self) -> list[str]:
         """What was not told and is no default, as ``name = value``."""
-        config, hyper = self.config, self.hyper
-        given = {
-            name: getattr(hyper if one.traced else config, name) for name, one in SETTINGS.items()
-        }
-        found = [
-            f"{name} = {show(value)}"
-            for name, value in given.items()
-            if name not in self._told and SETTINGS[name].typed(value) != SETTINGS[name].default
-        ]
-        own = {**dict(config.extra), **hyper.extra}
-        parts = {**dict(config.env_options), **dict(config.env_inputs)}
-        found += [f"{name} = {show(value)}" for name, value in own.items()]
-        return found + [f"env.{name} = {show(value)}" for name, value in parts.items()]
+        found = not_defaults(self.config, self.hyper)
+        return [f"{name} = {text}" for name, text in found.items() if name not in self._told]
 
 
 _AGENTS = {

@@ -15,7 +15,14 @@ from dqx.settings.presets import PresetAbout, preset, preset_about, preset_names
 from dqx.settings.registry import AgentEntry, agent, agent_names, register_agent
 from dqx.settings.rules import validate
 from dqx.settings.seeds import MAX_SEEDS, check_root_seed, check_seeds, parse_seeds
-from dqx.settings.values import complete, from_record, override, parse_assignments, to_record
+from dqx.settings.values import (
+    complete,
+    from_record,
+    not_defaults,
+    override,
+    parse_assignments,
+    to_record,
+)
 
 __all__ = [
     "MAX_SEEDS",
@@ -39,6 +46,7 @@ __all__ = [
     "evaluates_at",
     "field_help",
     "from_record",
+    "not_defaults",
     "notes",
     "override",
     "own_setting",

@@ -9,7 +9,7 @@ from dqx.settings import environments, registry
 from dqx.settings.config import Config
 from dqx.settings.declared import SETTINGS, lacking, setting
 from dqx.settings.errors import ConfigError, brief
-from dqx.settings.field import Setting
+from dqx.settings.field import Setting, show
 from dqx.settings.hyper import Hyper
 from dqx.settings.rules import A_CONFIG, A_HYPER
 
@@ -96,6 +96,19 @@ def complete(config: Config, hyper: Hyper) -> Hyper:
     extra = {s.name: hyper.extra.get(s.name, s.default) for s in own if s.traced}
     extra |= {n: v for n, v in hyper.extra.items() if environments.is_own(n)}
     return dataclasses.replace(hyper, extra=dict(sorted(extra.items())))
+
+
+def not_defaults(config: Config, hyper: Hyper) -> dict[str, str]:
+    """The settings that are no defaults, as texts by name; the environment's as ``env.NAME``."""
+    found = {}
+    for name, declared in SETTINGS.items():
+        value = declared.typed(getattr(hyper if declared.traced else config, name))
+        if value != declared.default:
+            found[name] = show(value)
+    for name, value in {**dict(config.extra), **hyper.extra}.items():
+        if not environments.is_own(name) and setting(name).typed(value) != setting(name).default:
+            found[name] = show(value)
+    return found | {name: show(v) for name, v in environments.given(config, hyper).items()}
 
 
 def parse_assignments(texts: Iterable[str], what: str = "--set") -> dict[str, Any]:

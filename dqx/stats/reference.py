@@ -1,7 +1,8 @@
 """Scores of presets on many seeds that come with the package: to plan with before any are trained.
 
 `reference.json` is written by ``scripts/atlas.py --reference`` and holds, for each preset of the
-atlas, its environment, how many seeds were trained, and evenly spaced ones of their sorted scores.
+atlas, its environment, how many seeds were trained with which settings, and evenly spaced ones of
+their sorted scores.
 """
 
 import functools
@@ -25,9 +26,9 @@ def reference_presets() -> dict[str, str]:
 def reference_scores(preset: str) -> FloatArray:
     """Final scores of fresh seeds of a preset, of which nothing was tuned on any.
 
-    ``a = reference_scores("cartpole/cleanrl"); seeds_needed(a, a - 20)`` says how many seeds a side
-    a study should have that is to tell such an agent from one whose IQM is lower by 20, if both
-    spread alike.
+    ``a = reference_scores("acrobot"); seeds_needed(a, a - 5)`` says how many seeds a side a study
+    should have that is to tell such an agent from one whose IQM is lower by 5, if both spread
+    alike.
 
     Args:
         preset: its name; `reference_presets` lists them.
@@ -49,6 +50,11 @@ def reference_scores(preset: str) -> FloatArray:
 def reference_seeds(preset: str) -> int:
     """How many seeds the scores of `reference_scores` stand for."""
     return int(_entries()[preset]["seeds"])
+
+
+def reference_settings(preset: str) -> dict[str, str]:
+    """The settings of a preset that were no defaults when its seeds were trained, as texts."""
+    return dict(_entries()[preset]["settings"])
 
 
 @functools.cache

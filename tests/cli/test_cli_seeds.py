@@ -3,6 +3,7 @@
 import pytest
 
 from dqx import stats
+from dqx.stats import reference
 from tests.study.kit import call
 
 
@@ -19,6 +20,20 @@ def test_a_preset_and_an_environment():
     more = stats.seeds_needed(scores, scores - 20, 0.95)
     (line,) = [text for text in lines if text.startswith("cartpole/keras-rl")]
     assert more > needed and f"plan with {more} seeds" in line
+
+
+def test_where_most_seeds_end_at_the_best_score_there_is_no_plan():
+    """An agent whose IQM is lower by 20 spreads, and 4 seeds would find it in 8 % of studies."""
+    status, (line,), err = call("seeds", "cartpole", "--difference", "20")
+    assert (status, err) == (0, [])
+    assert line.startswith("cartpole (CartPole-v1): no plan, since all middle seeds end at 500.00 ")
+
+
+def test_a_preset_that_has_changed_since_is_told(monkeypatch):
+    assert "other settings now" not in call("seeds", "acrobot", "--difference", "5")[1][0]
+    monkeypatch.setattr(reference, "reference_settings", lambda name: {"env": "Acrobot-v1"})
+    (line,) = call("seeds", "acrobot", "--difference", "5")[1]
+    assert line.endswith("; the preset has other settings now)")
 
 
 def test_a_difference_that_takes_too_many():
