@@ -43,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
     out = TuneFolder(searches[0].path).report if searches else out
     out = out if options.out is None else Path(options.out)
     check_folder(out, "choose another folder with --out")
+    if several or options.out is not None:
+        from dqx.report.page import check_place
+
+        check_place(out)
 
     streams.forgive()
 

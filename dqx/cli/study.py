@@ -129,9 +129,11 @@ def _run(options: argparse.Namespace, plan: "Plan") -> int:
     from dqx.study import finish
     from dqx.study.record import plan_record
 
-    if options.dry_run:
-        return estimate(options, plan)
     out = Path("runs") / plan.name if options.out is None else Path(options.out)
+    if options.dry_run:
+        if options.out is not None:
+            finish.replaces(out, plan_record(plan, {}), options.overwrite)
+        return estimate(options, plan)
     # Told before anything starts; looked at again when the folder is made.
     finish.replaces(out, plan_record(plan, {}), options.overwrite)
     return _watched(
@@ -231,6 +233,11 @@ def check(options: argparse.Namespace) -> None:
         shared.refuse(
             options, "--checkpoint-seconds", by="--no-replay-checkpoint", why="none are written"
         )
+    if options.dry_run:
+        shared.refuse(
+            options, "--cluster", "--workers", "--kinds", by="--dry-run",
+            why="it times and measures this machine",
+        )  # fmt: skip
     if getattr(options, "tensorboard", None) is None and getattr(options, "wandb", None) is None:
         shared.refuse(
             options, "--tracker-runs", by="a training without trackers",

@@ -18,6 +18,7 @@ from dqx.report.cases import Case, read_scores, titles
 from dqx.report.findings import Group, groups
 from dqx.report.numbers import Center
 from dqx.report.terminal import counted, listed
+from dqx.settings import not_defaults
 from dqx.settings.errors import closest
 from dqx.study.folder import StudyError
 from dqx.study.results import Study
@@ -73,6 +74,7 @@ class Comparison:
         left_out: pairs that were not looked at, but count for the correction.
         verdict: one sentence.
         notes: what to know of the scores, a sentence each.
+        bar: a score of which they say what share of seeds reaches it, if any.
     """
 
     group: Group
@@ -81,6 +83,7 @@ class Comparison:
     left_out: int
     verdict: str
     notes: tuple[str, ...]
+    bar: float | None = None
 
     def name(self, place: int) -> str:
         """What a configuration is called."""
@@ -202,7 +205,13 @@ def _comparison(
         pairs=tuple(pairs),
         left_out=len(every) - len(pairs),
         verdict="",
-        notes=tuple([*general, *_notes(group, len(every) - len(pairs)), *_at_bar(group, bar)]),
+        notes=(
+            *general,
+            *_notes(group, len(every) - len(pairs)),
+            *_of_tasks(group, studies),
+            *_at_bar(group, bar),
+        ),
+        bar=bar,
     )
     return dataclasses.replace(found, verdict=_verdict(found))
 
@@ -296,6 +305,24 @@ def _notes(group: Group, left_out: int) -> list[str]:
             "the correction (name at most 8 with --configs to see all)"
         )
     return notes
+
+
+# Settings that change what is played, beside the environment's own.
+_OF_TASKS = ("action_repeat", "sticky_actions", "time_limit")
+
+
+def _of_tasks(group: Group, studies: Sequence[Study]) -> list[str]:
+    """That an environment of one name is not the same task everywhere."""
+    tasks = []
+    for case in group.cases:
+        settings = not_defaults(*studies[case.study].point(case.name))
+        own = {k: v for k, v in settings.items() if k in _OF_TASKS or k.startswith("env.")}
+        tasks.append(own)
+    every = sorted({name for task in tasks for name in task})
+    differ = [name for name in every if len({task.get(name) for task in tasks}) > 1]
+    if not differ:
+        return []
+    return [f"what is played differs in {listed(differ)}, so scores are of different tasks"]
 
 
 def _at_bar(group: Group, bar: float | None) -> list[str]:

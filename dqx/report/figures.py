@@ -40,6 +40,8 @@ def drawings(studies: Sequence[Study], groups: Sequence[Group]) -> list[Drawing]
     found = []
     for group in groups:
         end = f"-{_slug(group.env)}" if len(groups) > 1 else ""
+        if [other.env for other in groups].count(group.env) > 1:  # scored in several ways
+            end += f"-{_slug(group.metric)}"
         title = titles[0] if len(titles) == 1 else "comparison"
         title = f"{title}: {group.env}"
         drawn = _of_group(group, title, titles)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dqx
+from dqx import stats
 from dqx.report import numbers
 from dqx.report.compare import (
     MOST_SEEDS,
@@ -237,6 +238,12 @@ def csv_cell(value: Any) -> Any:
 def record(found: Comparison, place: int) -> dict[str, Any]:
     """The numbers of a configuration, by name."""
     case, center = found.group.cases[place], found.center(place)
+    reached = {}
+    if found.bar is not None:
+        scores = found.group.scores[place]
+        names = ("share", "share_low", "share_high")
+        shares = map(float, stats.share_reaching(scores, found.bar, level=numbers.LEVEL))
+        reached = {"bar": found.bar, **dict(zip(names, shares, strict=True))}
     return {
         "configuration": case.label,
         "seeds": center.n,
@@ -249,6 +256,7 @@ def record(found: Comparison, place: int) -> dict[str, Any]:
         "mean": float(found.group.scores[place].mean()),
         "diverged": int((case.diverged_at >= 0).sum()),
         "counted_as_worst": found.group.lost[place],
+        **reached,
     }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH, FPS = 480, 20
 # Pixels of a film at most, of one second of a GIF, and how long the end of an episode stays.
-_WIDEST, _FASTEST, _HOLD_SECONDS = 1920, 50, 1.2
+_WIDEST, _SLOWEST, _FASTEST, _HOLD_SECONDS = 1920, 0.1, 50, 1.2
 _PAPER, _INK, _DIM, _TRACK = (250, 250, 247), (38, 42, 51), (122, 130, 146), (226, 229, 233)
 # The sky blue and the orange of the palette.
 _BAR, _CHOSEN = (tuple(bytes.fromhex(color[1:])) for color in style.LIGHT[4:6])
@@ -207,8 +207,8 @@ def check_size(width: int, fps: float) -> None:
     """Refuses sizes and rates that no film has."""
     if not 240 <= width <= _WIDEST:
         raise ConfigError(f"the width of a film is from 240 to {_WIDEST} pixels, got {width}")
-    if not 0 < fps <= _FASTEST:
-        raise ConfigError(f"a film shows up to {_FASTEST} pictures a second, got {fps:g}")
+    if not _SLOWEST <= fps <= _FASTEST:
+        raise ConfigError(f"a film shows {_SLOWEST:g} to {_FASTEST} pictures a second, got {fps:g}")
 
 
 def _number(film: "Film", episode: "Episode") -> int:

@@ -97,6 +97,9 @@ TRAIN = {
     "dry field": ("--dry-run --set gama=0.9", "'gama'.*gamma"),
     "dry devices": ("--dry-run --devices gpu", "JAX finds no gpu here"),
     "dry exact metrics": ("--dry-run --set exact_metrics=true", "exact_metrics need"),
+    "dry cluster": ("--dry-run --cluster auto", "--dry-run takes no --cluster: it times .* this"),
+    "dry workers": ("--dry-run --cluster auto --workers 7", "--dry-run takes no --cluster"),
+    "dry folder": ("--dry-run --out study", "study holds another plan: .*Choose another"),
     "dry memory": ("--dry-run --set replay_capacity=2000000000", "would fit"),
 }  # fmt: skip
 STUDIES = {

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from dqx.report import figures
+from dqx.report import figures, page
 from dqx.report.watch import Server
 from dqx.study import load
 from tests.cli.kit import ROOT, environment
@@ -41,6 +41,22 @@ def test_the_page_and_every_figure_in_three_formats(study):
         assert path.read_bytes().startswith(starts.get(path.suffix[1:], b"<!doctype html>"))
     assert err[0] == "report: reading..." and len(err) == 1 + len(names)
     assert len(load(study).digests) == 16
+
+
+def test_a_page_is_never_in_the_way_of_something_else(study, tmp_path, monkeypatch):
+    for place in (study, study / "metrics", study / "metrics" / "mine"):
+        status, out, (line,) = call("report", study, "--out", place, "--no-films")
+        assert (status, out) == (2, []) and f"{place} lies in the study {study}" in line
+    other = make_study(tmp_path / "other", PLAN).folder.path
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("<!doctype html>mine")
+    status, out, (line,) = call("report", study, other, "--no-films")
+    assert (status, out) == (2, []) and "report/index.html is no page of dqx" in line
+    assert (tmp_path / "report" / "index.html").read_text() == "<!doctype html>mine"
+    page.write([load(study)], tmp_path / "report")
+    page.check_place(tmp_path / "report")  # its own it replaces
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
 
 
 def test_mistakes_are_told_in_a_line(study, tmp_path):

@@ -90,6 +90,28 @@ def test_the_share_of_seeds_at_a_bar_is_a_note(tmp_path):
     assert notes[0].endswith("interval 25.38 to 74.62")
     assert all(note in formats.text([found]) for note in notes)
     assert compare([study])[0].notes == tuple(n for n in found.notes if n not in notes)
+    # As numbers, too.
+    (row,) = csv.DictReader(io.StringIO(formats.csv_text([found])))
+    sides = {row["a"]: "a", row["b"]: "b"}
+    assert [float(row[f"{sides['a']}_{k}"]) for k in ("bar", "share")] == [bar, 0.5]
+    low, high = (float(row[f"{sides['a']}_share_{k}"]) for k in ("low", "high"))
+    assert (round(low, 4), round(high, 4)) == (0.2538, 0.7462)
+    (one,) = json.loads(formats.json_text([found]))["comparisons"]
+    assert {c["configuration"]: c["share"] for c in one["configurations"]}["b"] == many / 12
+    assert "bar" not in formats.csv_text(compare([study])).partition("\n")[0]
+
+
+def test_environments_that_are_played_otherwise_are_told(tmp_path):
+    cases = [{"name": "a"}, {"name": "b", "time_limit": 30, "env.gravity": 12.0}]
+    make_study(tmp_path / "s", {"name": "s", "seeds": 3, "case": cases})
+    (found,) = compare([load(tmp_path / "s")])
+    assert (
+        "what is played differs in env.gravity and time_limit, so scores are of different tasks"
+        in found.notes
+    )
+    make_study(tmp_path / "t", {"name": "t", "seeds": 3, "case": CASES})
+    (found,) = compare([load(tmp_path / "t")])
+    assert not [note for note in found.notes if "different tasks" in note]
 
 
 def test_seeds_that_are_not_shared_are_not_paired(tmp_path):

@@ -447,6 +447,15 @@ def test_methods_say_how_actions_are_chosen():
     assert words == "Actions are chosen by the policy boltzmann at a temperature of 0.5."
 
 
+def test_figures_of_one_environment_scored_in_two_ways_have_names_of_their_own(tmp_path):
+    cases_ = [{"name": "a"}, {"name": "b", "eval_period": 0}]
+    make_study(tmp_path / "s", {"seeds": 3, "case": cases_})
+    studies = [load(tmp_path / "s")]
+    names = [d.name for d in figures.drawings(studies, findings.groups(cases.read(studies)))]
+    assert len(set(names)) == len(names)
+    assert {"scores-CartPole-v1-eval-return", "scores-CartPole-v1-episode-return"} <= set(names)
+
+
 def test_figures_of_varied_fields_name_their_study(tmp_path):
     for name in ("one", "two"):
         make_study(tmp_path / name, {"name": name, "seeds": 2, "grid": {"gamma": [0.9, 0.99]}})
@@ -457,6 +466,7 @@ def test_figures_of_varied_fields_name_their_study(tmp_path):
         for one in drawn
         if one.name in ("effects-1", "effects-2", "scores")
     }
+    assert len({one.name for one in drawn}) == len(drawn)
     assert titles == {
         "scores": "comparison: CartPole-v1",
         "effects-1": "one: CartPole-v1, others averaged over",

@@ -96,6 +96,14 @@ MISTAKES = [
     ({"space": {"double": {"choice": [True, 3]}}}, "double.*3"),
     ({"space": {"preset": {"choice": ["cartpole", "cartpol"]}}}, "cartpol"),
     ({"space": {"env.gravty": {"uniform": [8, 12]}}}, "gravty.*gravity"),
+    (
+        {"space": {"eval_period": {"choice": [0, 10_000]}}},
+        "episode_return of CartPole-v1 and eval_period = 10000 by the eval_return",
+    ),
+    (
+        {"space": {"time_limit": {"choice": [100, 200]}}},
+        "CartPole-v1 with time_limit 100 and time_limit = 200 by",
+    ),
     ({"rungs": [4, 2]}, "rungs must rise.*\\[4, 2\\]"),
     ({"rungs": [2, 2]}, "rungs must rise"),
     ({"rungs": []}, "rungs must be a list"),
@@ -115,6 +123,16 @@ MISTAKES = [
     ({"level": 1.0}, "level must be"),
     ({"fresh_seed": 3}, "fresh_seed'.*fresh_seeds"),
 ]
+
+
+def test_presets_of_different_games_are_not_searched_together():
+    def space(*names):
+        return {"tune": {"space": {"preset": {"choice": list(names)}}}}
+
+    words = "preset = 'acrobot' is scored by the eval_return of Acrobot-v1 and preset = 'taxi' by "
+    with pytest.raises(StudyError, match=f"{words}the exact_return of Taxi-v4, which cannot be"):
+        read_tune(space("acrobot", "taxi"))
+    assert read_tune(space("cartpole", "cartpole/per")).space.keys() == {"preset"}
 
 
 @pytest.mark.parametrize(("changes", "words"), MISTAKES, ids=[words for _, words in MISTAKES])

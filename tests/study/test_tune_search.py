@@ -120,6 +120,18 @@ def test_seeds_that_diverge_count_as_the_worst_score(tmp_path):
         searched(tmp_path / "2", [listed(1e-3)], lambda point, seed: math.nan)
 
 
+def test_nothing_is_told_of_candidates_of_which_all_have_diverged(tmp_path):
+    """Returns may all be negative, and the 0 of no score would be the best."""
+
+    def score(point, seed):
+        return math.nan if point.hyper.learning_rate > 5e-3 else -quality(point, seed)
+
+    done = searched(tmp_path, [listed(1e-2, 3e-2), listed(1e-3, 2e-2)], score, rungs=[2])
+    assert done.told[0] == [None, None]
+    able, lost = (one.judged.value for one in done.search.candidates[2:])
+    assert done.told[1] == [able, lost] and lost <= able < 0
+
+
 def test_one_program_where_traced_fields_differ_and_one_a_static_value(tmp_path):
     done = searched(tmp_path, [listed(*RATES)])
     for _, plan in done.maker.made:

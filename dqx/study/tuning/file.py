@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dqx.compute.score import score_metric
 from dqx.settings import (
     MAX_SEEDS,
+    SETTINGS,
     Config,
     ConfigError,
     Hyper,
@@ -20,6 +22,7 @@ from dqx.settings import (
     parse_seeds,
     preset,
     setting,
+    show,
 )
 from dqx.settings.single import is_number
 from dqx.study.draws import Rule, read_rule
@@ -188,16 +191,28 @@ def _space(given: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Rule]:
                 f"[tune.space]: {field} takes no number: list its values, "
                 f"{field} = {{choice = [...]}}"
             )
+        tasks: dict[str, str] = {}  # and by which value first
         for value in found.values:
             if known is not None:
                 known.check(value)
-            _check_takes({**base, field: value})
+            task = _task({**base, field: value})
+            tasks.setdefault(task, f"{field} = {brief(value)}")
+        if len(tasks) > 1:
+            (one, first), (two, second), *_ = tasks.items()
+            raise StudyError(
+                f"[tune.space]: {first} is scored by {one} and {second} by {two}, which cannot be "
+                "compared: search each by itself"
+            )
         space[field] = found
     return space
 
 
-def _check_takes(fields: dict[str, Any]) -> None:
-    """Raises if there is no such field or preset, or it takes no such value."""
+def _task(fields: dict[str, Any]) -> str:
+    """By what candidates with these fields are scored, in words.
+
+    Raises:
+        ConfigError: if there is no such field or preset, or it takes no such value.
+    """
     fields = dict(fields)
     chosen = fields.pop("preset", None)
     if chosen is not None and not isinstance(chosen, str):
@@ -208,6 +223,12 @@ def _check_takes(fields: dict[str, Any]) -> None:
     config, hyper = override(*start, **fields)
     if any(environments.is_own(field) for field in fields):
         environments.resolved(config, hyper)  # the environment knows its settings
+    wrapped = (
+        f"{name} {show(value)}"
+        for name in ("time_limit", "action_repeat", "sticky_actions")
+        if (value := getattr(config, name)) != SETTINGS[name].default
+    )
+    return " with ".join([f"the {score_metric(config)} of {config.env}", *wrapped])
 
 
 def _rungs(given: Any) -> tuple[int, ...]:

@@ -221,7 +221,9 @@ class Search:
         """What the proposer is told: the value on the seeds that a candidate has seen."""
         if one.same_as is not None:
             return self._worth(self.candidates[one.same_as])
-        return None if one.judged is None else one.judged.value
+        # Where all have diverged nothing is known of what a seed is worth.
+        known = any(np.isfinite(other.scores).any() for other in self.candidates)
+        return one.judged.value if known and one.judged is not None else None
 
     def _retrain(self, winner: Candidate, obtain: Obtain) -> None:
         """Trains the winner on seeds that no candidate has seen."""
