@@ -94,18 +94,37 @@ def tune(
     return _run(folder, trainer, progress)
 
 
-def resume_tune(path: str | os.PathLike[str], **options: Any) -> Tuned:
+def resume_tune(
+    path: str | os.PathLike[str],
+    *,
+    devices: str | Sequence[jax.Device] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    replay_checkpoint: bool = True,
+    progress: Callable[[str], None] = lambda text: None,
+    watch: Watch = lambda name: [],
+) -> Tuned:
     """Goes on with a search that was stopped or killed.
 
     Args:
         path: its folder.
-        options: as of `tune`, without ``out`` and ``overwrite``.
+        devices: as of `tune`, as what follows.
+        checkpoint_seconds: see there.
+        replay_checkpoint: see there.
+        progress: see there.
+        watch: see there.
 
     Raises:
         StudyError: if it holds no search; else as `tune`.
     """
-    asked = records.tune_of(records.read_search(TuneFolder(path)))
-    return tune(asked, path, **options)
+    return tune(
+        records.tune_of(records.read_search(TuneFolder(path))),
+        path,
+        devices=devices,
+        checkpoint_seconds=checkpoint_seconds,
+        replay_checkpoint=replay_checkpoint,
+        progress=progress,
+        watch=watch,
+    )
 
 
 def _make(path: Path, record: Mapping[str, Any], overwrite: bool) -> None:

@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process if left out.
 
     Returns:
-        The exit status: 0, 1 if `dqx verify` finds other bits or the reader of a pipe has gone, 2
-        after a mistake or a failed write, 130 after Ctrl-C. What has trained or written files has
-        not failed because its output could not be printed.
+        The exit status: 0, 1 if `dqx verify` finds other bits, a chunk was set aside or the reader
+        of a pipe has gone, 2 after a mistake or a failed write, 130 after Ctrl-C. What has trained
+        or written files has not failed because its output could not be printed.
     """
     with streams.guarded():
         return _main(argv)

@@ -69,8 +69,10 @@ def run(options: argparse.Namespace) -> int:
         say(f"figure {number}/{len(drawings)}, {drawing.name}")
         figures.write(drawing, out)
     if not options.no_films and drawings:
+        from dqx.compute import cache
         from dqx.report.page.films import films
 
+        cache.enable()
         for number, film in films(studies, groups, say):
             shown["groups"][number].setdefault("films", []).append(film)
         path = page.write_content(shown, out)
