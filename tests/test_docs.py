@@ -1,0 +1,79 @@
+"""What the documents name is there: commands that parse, presets, options, and names of dqx."""
+
+import contextlib
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import dqx
+from dqx.cli.arguments import make_parser
+from dqx.cli.shared import UsageError
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+    if path.name != "hostile.md"  # whose lines are wrong on purpose
+)
+
+
+def commands(text):
+    """The command lines of a document, those in which something is left out aside."""
+    joined = text.replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```(?:sh|bash|console)?\n(.*?)```", joined, re.S))
+    lines = [line.partition("#")[0].strip() for line in blocks.splitlines()]
+    plain = re.sub(r"```.*?```", "", joined, flags=re.S)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", plain)]
+    found = [line for line in (*lines, *spans) if re.match(r"dqx [a-z]", line)]
+    return [line for line in found if not re.search(r"\.\.\.|[\[\]|<>…]", line)]
+
+
+def names(text):
+    """The dotted names of dqx that a document has as code."""
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    return sorted({m for span in spans for m in re.findall(r"^dqx(?:\.[a-z_A-Z]\w*)+", span)})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_command_lines_are_understood(document):
+    for line in commands((ROOT / document).read_text()):
+        command, *rest = words = shlex.split(line)[1:]
+        if rest == [] and command not in ("presets", "envs"):
+            continue  # the command itself is spoken of
+        # What stands for a number is no file, preset or folder: it comes after an option.
+        words = [
+            "1" if word.isupper() and words[i - 1].startswith("--") else word
+            for i, word in enumerate(words)
+        ]
+        if "--help" in words:
+            continue
+        try:
+            options = make_parser().parse_args(words)
+        except UsageError as error:
+            # A part of a line speaks of an option.
+            is_part = " are required: " in str(error) or ": expected one arg" in str(error)
+            assert is_part, f"{document}: {line}: {error}"
+            continue
+        if command == "train" and not options.preset.isupper():
+            assert options.preset in dqx.preset_names(), f"{document}: {line}"
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
+def test_names_of_dqx_are_there(document):
+    for name in names((ROOT / document).read_text()):
+        found, parts = dqx, name.split(".")[1:]
+        for number, part in enumerate(parts, start=1):
+            if not hasattr(found, part):
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(".".join(["dqx", *parts[:number]]))
+            assert hasattr(found, part), f"{document}: {name}"
+            found = getattr(found, part)
+
+
+def test_what_is_looked_at_is_found():
+    text = "`dqx train cartpole`\n```sh\ndqx verify DIR  # all\n```\n`dqx.stats.iqm(x)` `dqx [x]`"
+    assert commands(text) == ["dqx verify DIR", "dqx train cartpole"]
+    assert names(text) == ["dqx.stats.iqm"]
