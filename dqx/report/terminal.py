@@ -165,7 +165,8 @@ def estimate_lines(found: "Estimate") -> list[str]:
     """What a dry run has found, a line a fact and a row a compiled program."""
     plan = found.plan
     lines = [
-        f"{plan.name}: {len(plan.points):,} configurations x {len(plan.seeds):,} seeds = "
+        f"{plan.name}: {counted(len(plan.points), 'configuration')} x "
+        f"{counted(len(plan.seeds), 'seed')} = "
         f"{plan.num_runs:,} runs, {plan.total_steps:,} environment steps",
     ]
     lines += [f"  {point.name}" for point in plan.points[:MAX_ROWS]]

@@ -237,7 +237,7 @@ def test_a_dry_run_trains_nothing(tmp_path, monkeypatch):
     arguments = ("train", "cartpole", "--seeds", "9", *TINY, "--dry-run")
     status, out, err = call(*arguments, "--devices", "cpu:1")
     assert status == 0 and os.listdir() == []
-    assert out[0] == ("cartpole: 1 configurations x 9 seeds = 9 runs, 7,200 environment steps")
+    assert out[0] == ("cartpole: 1 configuration x 9 seeds = 9 runs, 7,200 environment steps")
     assert out[2].split() == [
         *("PROGRAM", "CONFIGS", "RUNS", "CHUNKS", "WIDTH", "DEVICES"), *("MEMORY", "A", "CHUNK"),
         *("A", "TRANSITION"), "TIME",
