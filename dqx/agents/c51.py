@@ -1,12 +1,13 @@
 """C51: the distribution of returns as probabilities of fixed atoms.
 
 Source: Bellemare, Dabney and Munos 2017. Under a target rule that weighs several next actions, the
-target is the mixture of their distributions.
+target is the mixture of their distributions. Priorities are divergences, as in Hessel et al. 2018.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 
 from dqx.agents import Variant, kit, register
 from dqx.core import distributional
@@ -28,7 +29,7 @@ def build(config: Config, spec: Spec) -> Agent:
 
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ...]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         atoms = distributional.support(hyper.v_min, hyper.v_max, size)
         following = distributional.weighted(
@@ -38,7 +39,9 @@ def build(config: Config, spec: Spec) -> Agent:
         logits = distributional.chosen(outputs.now, step.action)
         now = distributional.chosen(q_values(atoms, outputs.now), step.action)
         error = distributional.expected(target[None], atoms)[0] - now
-        return distributional.cross_entropy(logits, target), error
+        value = distributional.cross_entropy(logits, target)
+        # What a prediction of the target itself would leave has nothing to teach.
+        return value, error, jnp.maximum(value - distributional.entropy(target), 0.0)
 
     return kit.value_agent(
         config,
@@ -48,7 +51,6 @@ def build(config: Config, spec: Spec) -> Agent:
         values=values,
         shape=(size,),
         kept=("v_min", "v_max"),
-        priorities=kit.losses_as_priorities,
     )
 
 

@@ -48,7 +48,7 @@ def build(config: Config, spec: Spec) -> Agent:
 
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: Levels
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ...]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         following = distributional.weighted(outputs.next_target, outputs.weight)[
             : draws.following.size
@@ -56,7 +56,7 @@ def build(config: Config, spec: Spec) -> Agent:
         targets = step.reward + step.discount * following
         quantiles = distributional.chosen(outputs.now, step.action)[: draws.now.size]
         value = distributional.quantile_huber(quantiles, draws.now, targets, hyper.huber_delta)
-        return value, jnp.mean(targets) - jnp.mean(quantiles)
+        return value, jnp.mean(targets) - jnp.mean(quantiles), value
 
     return kit.value_agent(
         config,
@@ -67,7 +67,6 @@ def build(config: Config, spec: Spec) -> Agent:
         learn_draws=learn_draws,
         cosines=config.num_cosines,
         inputs=inputs,
-        priorities=kit.losses_as_priorities,
     )
 
 

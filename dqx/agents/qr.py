@@ -19,14 +19,14 @@ def build(config: Config, spec: Spec) -> Agent:
 
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
-    ) -> tuple[Array, Array]:
+    ) -> tuple[Array, ...]:
         assert outputs.next_target is not None and outputs.weight is not None  # as `reads` says
         following = distributional.weighted(outputs.next_target, outputs.weight)
         targets = step.reward + step.discount * following
         quantiles = distributional.chosen(outputs.now, step.action)
         levels = distributional.midpoints(size)
         value = distributional.quantile_huber(quantiles, levels, targets, hyper.huber_delta)
-        return value, jnp.mean(targets) - jnp.mean(quantiles)
+        return value, jnp.mean(targets) - jnp.mean(quantiles), value
 
     return kit.value_agent(
         config,
@@ -35,7 +35,6 @@ def build(config: Config, spec: Spec) -> Agent:
         reads=("next_target", "weight"),
         values=lambda quantiles: jnp.mean(quantiles, axis=-1),
         shape=(size,),
-        priorities=kit.losses_as_priorities,
     )
 
 

@@ -158,6 +158,21 @@ def cross_entropy(logits: Array, target: Array) -> Array:
     return _with_slope(logits, *_cross_entropy(*jax.lax.stop_gradient((logits, target))))
 
 
+def entropy(probabilities: Array) -> Array:
+    """The entropy of ``probabilities [N]``, float ``[]``: ``-sum(p * log p)``; no gradient.
+
+    Raises:
+        AssertionError: at trace time, on a wrong rank.
+    """
+    chex.assert_rank(probabilities, 1)
+    return _entropy(jax.lax.stop_gradient(probabilities))
+
+
+@_batch_last
+def _entropy(probabilities: Array) -> Array:
+    return _sum(jax.scipy.special.entr(probabilities), 0)
+
+
 @_batch_last
 def _cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
     less = logits - _max(logits, 0)

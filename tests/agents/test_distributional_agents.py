@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from dqx.agents import make_agent
 from dqx.core import distributional
@@ -36,22 +37,23 @@ ATOMS = np.linspace(-2.0, 3.0, N)
 
 
 def c51_loss(following, prediction, reward, discount, draws, i):
-    """Loss of transition i, its slope by the prediction, and the error of the means."""
+    """Loss of transition i, its slope by the prediction, the error of the means, and priority."""
     target = oracle.project(oracle.softmax(following), reward + discount * ATOMS, ATOMS)
     value, slope = oracle.cross_entropy(prediction, target)
-    return value, slope, np.sum((target - oracle.softmax(prediction)) * ATOMS)
+    error = np.sum((target - oracle.softmax(prediction)) * ATOMS)
+    return value, slope, error, scipy.stats.entropy(target, oracle.softmax(prediction))
 
 
 def qr_loss(following, prediction, reward, discount, draws, i):
     levels, targets = (np.arange(N) + 0.5) / N, reward + discount * following
     value, slope = oracle.quantile_huber(prediction, levels, targets, 0.7)
-    return value, slope, targets.mean() - prediction.mean()
+    return value, slope, targets.mean() - prediction.mean(), value
 
 
 def iqn_loss(following, prediction, reward, discount, draws, i):
     targets, levels = reward + discount * following[:4], np.asarray(draws.now[i], np.float64)
     value, slope = oracle.quantile_huber(prediction[:3], levels, targets, 0.7)
-    return value, np.append(slope, np.zeros(5)), targets.mean() - prediction[:3].mean()
+    return value, np.append(slope, np.zeros(5)), targets.mean() - prediction[:3].mean(), value
 
 
 VALUES = {
@@ -98,7 +100,7 @@ class Network:
 
 
 def twin(name, double, state, batch, draws):
-    """Losses and errors of all transitions, Q-values, and the gradients of the mean loss."""
+    """Losses, errors and priorities, Q-values, and the gradients of the mean loss."""
     size = len(batch["action"])
     even = np.broadcast_to((np.arange(5) + 0.5) / 5, (size, 5))
     levels = dict.fromkeys(("now", "following"))
@@ -109,14 +111,14 @@ def twin(name, double, state, batch, draws):
     selecting = Network(state.params) if double else target
     chosen = VALUES[name](selecting.forward(batch["next_obs"], levels["following"])).argmax(axis=1)
     outputs = online.forward(batch["obs"], levels["now"])
-    values, errors, slopes = np.empty(size), np.empty(size), np.zeros_like(outputs)
+    (values, errors, priorities), slopes = np.empty((3, size)), np.zeros_like(outputs)
     for i, action in enumerate(batch["action"]):
-        values[i], slope, errors[i] = LOSSES[name](
+        values[i], slope, errors[i], priorities[i] = LOSSES[name](
             following[i, chosen[i]], outputs[i, action], float(batch["reward"][i]),
             GAMMA * float(batch["discount"][i]), draws, i,
         )  # fmt: skip
         slopes[i, action] = slope / size
-    return values, errors, VALUES[name](outputs), online.gradients(slopes)
+    return values, errors, priorities, VALUES[name](outputs), online.gradients(slopes)
 
 
 def made(name, **fields):
@@ -138,9 +140,9 @@ def test_updates_equal_the_twins(name, double):
     batch, draws = random_batch(), agent.learn_draws(jax.random.key(5))
     learn = quickly(agent.learn)
     new, learned = learn(state, batch_of(batch), draws, now(hyper), jnp.bool_(True))
-    values, errors, q, gradients = twin(name, double, state, batch, draws)
+    values, errors, priorities, q, gradients = twin(name, double, state, batch, draws)
     np.testing.assert_allclose(learned.metrics["loss"], values.mean(), rtol=1e-4)
-    np.testing.assert_allclose(learned.priority, values, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(learned.priority, priorities, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(learned.metrics["td_error_abs"], np.abs(errors).mean(), rtol=1e-4)
     np.testing.assert_allclose(learned.metrics["q_max"], q.max(), rtol=1e-4)
     before, after = (

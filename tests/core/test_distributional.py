@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from dqx.core import distributional, losses
 from tests.oracles import distributional as oracle
@@ -64,6 +65,17 @@ def test_cross_entropy_equals_numpys_with_its_gradient():
         assert not np.any(to_target)
     # Large logits overflow nothing.
     assert distributional.cross_entropy(jnp.array([1e4, 0.0]), jnp.array([1.0, 0.0])) == 0
+
+
+def test_entropy_equals_scipys():
+    rng = np.random.default_rng(3)
+    rows = rng.dirichlet(np.full(9, 0.3), 20).astype(np.float32)
+    rows[0], rows[1, :4] = np.eye(9)[2], 0.0  # certain, and with atoms that nothing falls on
+    rows[1] /= rows[1].sum()
+    for found in (jax.vmap(distributional.entropy)(rows), [*map(distributional.entropy, rows)]):
+        expected = scipy.stats.entropy(rows.astype(np.float64), axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert found[0] == 0
 
 
 def test_quantile_huber_by_hand():

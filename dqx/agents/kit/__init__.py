@@ -66,9 +66,10 @@ class Outputs(NamedTuple):
 
 
 # ``loss(outputs, step, hyper, draws)`` of one transition: its value and its TD error, both float32
-# ``[]``. ``step`` has its reward scaled and clipped, and gamma multiplied into its discount; what
-# the target rule adds to the target is in its reward; where the batch has targets, that is one.
-Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, Array]]
+# ``[]``; and its priority for a sampler that asks, where that is not the error's magnitude.
+# ``step`` has its reward scaled and clipped, and gamma multiplied into its discount; what the
+# target rule adds to the target is in its reward; where the batch has targets, that is one.
+Loss = Callable[[Outputs, Transition, Hyper, PyTree], tuple[Array, ...]]
 
 
 def value_agent(
@@ -83,7 +84,6 @@ def value_agent(
     cosines: int = 0,
     inputs: Callable[[str, PyTree], dict[str, Any]] = lambda name, draws: {},
     kept: Collection[str] = (),
-    priorities: Callable[[Array, Array], Array] = lambda losses, errors: jnp.abs(errors),
     policy: Policy | None = None,
     estimates: Callable[[Array], Array] | None = None,
 ) -> Agent:
@@ -105,7 +105,6 @@ def value_agent(
             the update, None when acting.
         kept: hyperparameters that ``values`` takes, by name. They are kept beside the parameters,
             so that whoever has these can tell Q-values.
-        priorities: ``priorities(losses [B], errors [B])`` of transitions, before any weight.
         policy: that acts, if not the one that ``config`` names.
         estimates: ``estimates(outputs [B, A, ...])``: Q-values ``[B, A, K]`` of K estimates, if the
             policy chooses by one of them and each has a target of its own. Weights of next actions
@@ -120,7 +119,7 @@ def value_agent(
     net = make_net(config, spec, rule.heads, shape, cosines, values, estimates, inputs, kept)
     ruled = rule.reads if "weight" in reads else ()
     needed = ("now", *(n for n in PASSES[1:] if n in reads or n in ruled))
-    batch_loss = _make_batch_loss(config, rule, net, needed, loss, reads, inputs, priorities)
+    batch_loss = _make_batch_loss(config, rule, net, needed, loss, reads, inputs)
 
     has_target = bool({"next_target", "now_target"} & set(needed))
 
@@ -167,7 +166,6 @@ def _make_batch_loss(
     loss: Loss,
     reads: Collection[str],
     inputs: Callable[[str, PyTree], dict[str, Any]],
-    priorities: Callable[[Array, Array], Array],
 ) -> _BatchLoss:
     def said(
         params: Params, target_params: Params, batch: Batch, draws: PyTree, noise: Any
@@ -204,8 +202,7 @@ def _make_batch_loss(
         one = functools.partial(_of_one, loss, now.hyper)
         if rule.heads > 1:
             one = functools.partial(_of_heads, one, lambda x: net.values(x, fixed))
-        each, errors = jax.vmap(one)(outputs, steps, draws)
-        priority = priorities(each, errors)
+        each, errors, priority = jax.vmap(one)(outputs, steps, draws)
         each = each if batch.weight is None else each * batch.weight
         return jnp.mean(each), (errors, priority, net.first(found["now"], fixed))
 
@@ -256,15 +253,6 @@ def _tells_distance(config: Config) -> bool:
     return "target_distance" in config.diagnostics
 
 
-def losses_as_priorities(losses: Array, errors: Array) -> Array:
-    """Priorities of a distributional agent: its losses, as in Dopamine's Rainbow.
-
-    Hessel et al. 2018 take the divergence, which is the cross-entropy less the entropy of the
-    target, so that a spread that cannot be learned away does not count.
-    """
-    return losses
-
-
 def _weigh(
     rule: Rule, hyper: Hyper, epsilon: Array, q_values: QValues, step: Transition
 ) -> tuple[Array, Transition]:
@@ -281,18 +269,20 @@ def _weigh(
 
 def _of_one(
     loss: Loss, hyper: Hyper, outputs: Outputs, step: Transition, draws: PyTree
-) -> tuple[Array, Array]:
-    return loss(outputs, step, hyper, draws)
+) -> tuple[Array, Array, Array]:
+    """The loss, the TD error and the priority."""
+    value, error, *priority = loss(outputs, step, hyper, draws)
+    return value, error, priority[0] if priority else jnp.abs(error)
 
 
 def _of_heads(
-    one: Callable[[Outputs, Transition, PyTree], tuple[Array, Array]],
+    one: Callable[[Outputs, Transition, PyTree], tuple[Array, Array, Array]],
     values: Callable[[Array], Array],
     outputs: Outputs,
     step: Transition,
     draws: PyTree,
-) -> tuple[Array, Array]:
-    """The sum of the losses of heads ``[A, H, ...]``, and the mean magnitude of their errors.
+) -> tuple[Array, Array, Array]:
+    """The sum of the losses of heads ``[A, H, ...]``, the mean magnitude of errors, and priority.
 
     All have one target: that of the head which values what follows the least.
     """
@@ -308,8 +298,8 @@ def _of_heads(
         one(outputs._replace(now=outputs.now[:, head], **chosen), step, draws)
         for head in range(heads.shape[0])
     ]
-    each, errors = (jnp.stack(values) for values in zip(*found, strict=True))
-    return jnp.sum(each), jnp.mean(jnp.abs(errors))
+    each, errors, priority = (jnp.stack(values) for values in zip(*found, strict=True))
+    return jnp.sum(each), jnp.mean(jnp.abs(errors)), jnp.mean(priority)
 
 
 def as_learned(steps: Transition, hyper: Hyper, lengths: Array | None = None) -> Transition:
