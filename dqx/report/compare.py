@@ -208,7 +208,7 @@ def _comparison(
         notes=(
             *general,
             *_notes(group, len(every) - len(pairs)),
-            *_of_tasks(group, studies),
+            *filter(None, [of_tasks(group, studies)]),
             *_at_bar(group, bar),
         ),
         bar=bar,
@@ -311,8 +311,8 @@ def _notes(group: Group, left_out: int) -> list[str]:
 _OF_TASKS = ("action_repeat", "sticky_actions", "time_limit")
 
 
-def _of_tasks(group: Group, studies: Sequence[Study]) -> list[str]:
-    """That an environment of one name is not the same task everywhere."""
+def of_tasks(group: Group, studies: Sequence[Study]) -> str | None:
+    """That an environment of one name is not the same task everywhere, if it is not."""
     tasks = []
     for case in group.cases:
         settings = not_defaults(*studies[case.study].point(case.name))
@@ -321,8 +321,8 @@ def _of_tasks(group: Group, studies: Sequence[Study]) -> list[str]:
     every = sorted({name for task in tasks for name in task})
     differ = [name for name in every if len({task.get(name) for task in tasks}) > 1]
     if not differ:
-        return []
-    return [f"what is played differs in {listed(differ)}, so scores are of different tasks"]
+        return None
+    return f"what is played differs in {listed(differ)}, so scores are of different tasks"
 
 
 def _at_bar(group: Group, bar: float | None) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from dqx import stats
-from dqx.report import cases, formats
+from dqx.report import cases, formats, page
 from dqx.report import compare as comparing
 from dqx.report.compare import compare
 from dqx.study import load
@@ -109,6 +109,8 @@ def test_environments_that_are_played_otherwise_are_told(tmp_path):
         "what is played differs in env.gravity and time_limit, so scores are of different tasks"
         in found.notes
     )
+    (group,) = page.content([load(tmp_path / "s")], [found.group])["groups"]
+    assert group["tasks"] in found.notes
     make_study(tmp_path / "t", {"name": "t", "seeds": 3, "case": CASES})
     (found,) = compare([load(tmp_path / "t")])
     assert not [note for note in found.notes if "different tasks" in note]

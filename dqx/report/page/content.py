@@ -66,6 +66,7 @@ def _group(group: Group, studies: Sequence[Study]) -> dict[str, Any]:
             "cases": matrix,
             "table": rounded(findings.improvements(group, matrix), 4),
         },
+        "tasks": compare.of_tasks(group, studies),
         "verdict": compare.verdict(group, studies),
         "thresholds": _thresholds(group, shown),
         "episodes": [_line(i, c.episode_steps, c.episodes) for i, c in _some(group, shown)],
