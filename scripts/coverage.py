@@ -235,8 +235,15 @@ def other_table(samples: int) -> list[str]:
     for number, (what, seeds, held) in enumerate(others()):
         rng = np.random.default_rng([7, number])
         found = [held(rng, i) for i in range(samples)]
-        share = np.mean([one for one in found if one is not None])
-        rows.append({"interval": what, "seeds": seeds, "holds the truth": f"{share:.3f}"})
+        there = [one for one in found if one is not None]
+        rows.append(
+            {
+                "interval": what,
+                "seeds": seeds,
+                "no interval": f"{1 - len(there) / samples:.3f}",
+                "holds the truth": f"{np.mean(there):.3f}",
+            }
+        )
     return markdown(rows)
 
 

@@ -11,8 +11,8 @@ evaluation: exact, over all starts, where the preset measures exact metrics, els
 episodes of each seed. Intervals are 95 % intervals over seeds, as `dqx.stats.interval` makes them.
 Wall seconds are those of compiling and of all steps at the rate of the last sitting. The table of
 the presets asked for, a picture of their learning curves and one of the episodes until CartPole-v0
-counts as solved are left in --out. With --keep, table and pictures are of all presets in that file,
-in which those asked for are renewed.
+counts as solved are left in --out. With --keep, the table is of all presets in that file, in which
+those asked for are renewed, and the pictures are of those whose curves it has.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import dqx
 import dqx.study
 import envs
 from dqx.compute.score import score_metric
-from dqx.files import OutputError, whole_file, write_json
+from dqx.files import OutputError, check_file, whole_file, write_json
 from dqx.report.terminal import markdown
 from dqx.report.view import view
 from dqx.settings import preset_about
@@ -90,6 +90,8 @@ def installed(name: str) -> bool:
 def reproduce(names: list[str], args: argparse.Namespace) -> int:
     """Trains presets one after the other; 130 after Ctrl-C, 1 if one misses its bar."""
     kept = read_record(args.keep)
+    if args.keep is not None:
+        check_file(args.keep)
     studies, solved = {}, {}
     try:
         for name in names:
@@ -109,7 +111,9 @@ def reproduce(names: list[str], args: argparse.Namespace) -> int:
         file.write(f"{text}\n".encode())
     write_json(args.keep or args.out / "articles.json", record)
     draw_curves(args.out / "articles.png", record["curves"])
-    print(f"picture: {args.out / 'articles.png'}")
+    lacking = [row["preset"] for row in record["rows"] if row["preset"] not in record["curves"]]
+    without = f", without {', '.join(lacking)}: no curve is kept of them" if lacking else ""
+    print(f"picture: {args.out / 'articles.png'}{without}")
     if solved:
         draw_solved(args.out / "solved.png", solved)
         print(f"picture: {args.out / 'solved.png'}")

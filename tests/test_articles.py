@@ -181,7 +181,7 @@ def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
 
     steps = record["curves"]["cartpole/keras-rl"]["steps"]
     assert steps[-1] == 5_000 and len(record["curves"]["cartpole/keras-rl"]["center"]) == len(steps)
-    # Of a record of all presets it renews its own row, and draws and prints all of them.
+    # Of a record of all presets it renews its own row, prints all, and draws those with a curve.
     kept = tmp_path / "kept.json"
     kept.write_text(RECORD.read_text())
     third = call(*arguments, "--keep", kept)
@@ -193,6 +193,8 @@ def test_the_script_trains_prints_draws_and_goes_on(tmp_path):
         assert (one == other) == (one["preset"] != "cartpole/keras-rl")
         assert one["preset"] in third.stdout
     assert new["scores"]["cartpole/keras-rl"] == record["scores"]["cartpole/keras-rl"]
+    assert set(new["curves"]) == {*old["curves"], "cartpole/keras-rl"}
+    assert "/articles.png, without wall-dodge/road-env, " in third.stdout
     assert {k: new["scores"][k] for k in names if k != "cartpole/keras-rl"} == {
         k: old["scores"][k] for k in names if k != "cartpole/keras-rl"
     }
@@ -291,6 +293,7 @@ def test_diverged_seeds_are_counted_and_leave_a_row(script, tmp_path):
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),
         (("--out", SCRIPT / "x"), "cannot write in"),
         (("--presets", "taxi", "--keep", SCRIPT), "holds no record of this script"),
+        (("--presets", "taxi", "--keep", "no/where.json"), "there is no folder no for where.json"),
     ],
 )
 def test_the_script_says_what_is_wrong(arguments, words):

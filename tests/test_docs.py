@@ -23,7 +23,8 @@ DOCUMENTS = sorted(
 def commands(text):
     """The command lines of a document, those in which something is left out aside."""
     joined = text.replace("\\\n", " ")
-    blocks = "\n".join(re.findall(r"```(?:sh|bash|console)?\n(.*?)```", joined, re.S))
+    fenced = re.findall(r"```(\w*)\n(.*?)```", joined, re.S)
+    blocks = "\n".join(block for kind, block in fenced if kind in ("", "sh", "bash", "console"))
     lines = [line.partition("#")[0].strip() for line in blocks.splitlines()]
     plain = re.sub(r"```.*?```", "", joined, flags=re.S)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", plain)]
@@ -74,6 +75,7 @@ def test_names_of_dqx_are_there(document):
 
 
 def test_what_is_looked_at_is_found():
-    text = "`dqx train cartpole`\n```sh\ndqx verify DIR  # all\n```\n`dqx.stats.iqm(x)` `dqx [x]`"
+    blocks = "```python\nx\n```\n`dqx train cartpole`\n```sh\ndqx verify DIR  # all\n```\n"
+    text = blocks + "`dqx.stats.iqm(x)` `dqx [x]`"
     assert commands(text) == ["dqx verify DIR", "dqx train cartpole"]
     assert names(text) == ["dqx.stats.iqm"]

@@ -3,12 +3,15 @@
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 
 from dqx.cli.shared import UsageError
+
+_MOST_CHARACTERS = 2**20  # of a plan's file that are looked at
 
 
 class ModuleFails(UsageError):
@@ -43,9 +46,9 @@ def load(*modules: str, own: Sequence[str] = ()) -> None:
     usual = usual and threading.current_thread() is threading.main_thread()
     if usual:
         signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
-    if own:
-        look_here()
     try:
+        if own:
+            look_here()
         for module in own:
             _import_own(module)
         for module in modules:
@@ -64,6 +67,17 @@ def look_here() -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def look_here_for(path: str) -> None:
+    """The same if a plan's file may name an environment of the user's, ``"module:Class"``."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MOST_CHARACTERS)
+    except (OSError, UnicodeError):
+        return  # which is told where it is read
+    if re.search(r"""["'][A-Za-z_][\w.]*:[A-Za-z_]\w*["']""", text):
+        look_here()
 
 
 def _import_own(module: str) -> None:

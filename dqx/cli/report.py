@@ -31,11 +31,13 @@ def add(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Reads the studies, and writes the page, the figures, and the page again with films."""
     from dqx.files import check_folder
+    from dqx.report.page import check_place
     from dqx.study.folder import Folder
     from dqx.study.results import load
     from dqx.study.tuning.folder import TuneFolder, is_tune
     from dqx.study.tuning.results import load_tune
 
+    loading.load(own=options.modules)
     several = len(options.folders) > 1
     searches = [] if several or not is_tune(options.folders[0]) else [load_tune(*options.folders)]
     studies = [one.study for one in searches] or [load(path) for path in options.folders]
@@ -43,10 +45,7 @@ def run(options: argparse.Namespace) -> int:
     out = TuneFolder(searches[0].path).report if searches else out
     out = out if options.out is None else Path(options.out)
     check_folder(out, "choose another folder with --out")
-    if several or options.out is not None:
-        from dqx.report.page import check_place
-
-        check_place(out)
+    check_place(out, [Path(folder) / "report" for folder in options.folders])
 
     streams.forgive()
 
@@ -55,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"report: {text}", file=sys.stderr, flush=True)
 
     say("reading...")
-    loading.load("pandas", "matplotlib.figure", own=options.modules)
+    loading.load("pandas", "matplotlib.figure")
     from dqx.report import cases, figures, findings, page
     from dqx.report.page import search
 
@@ -69,10 +68,8 @@ def run(options: argparse.Namespace) -> int:
         say(f"figure {number}/{len(drawings)}, {drawing.name}")
         figures.write(drawing, out)
     if not options.no_films and drawings:
-        from dqx.compute import cache
         from dqx.report.page.films import films
 
-        cache.enable()
         for number, film in films(studies, groups, say):
             shown["groups"][number].setdefault("films", []).append(film)
         path = page.write_content(shown, out)

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
         raise StudyError(
             f"{first} is a folder: give a plan, or `dqx study resume {first}` to go on with it"
         )
-    loading.look_here()  # a plan may name an environment of the user's
+    loading.look_here_for(first)
     return _run(options, read_plan(first))
 
 

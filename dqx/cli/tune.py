@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         raise StudyError(
             f"{first} is a folder: give a tune file, or `dqx tune resume {first}` to go on with it"
         )
-    loading.look_here()  # it may name an environment of the user's
+    loading.look_here_for(first)
     asked = read_tune(first)
     if options.dry_run:
         return _dry_run(options, asked)

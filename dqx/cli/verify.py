@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
         by, idle = "--check-signature", ("--cluster", "--workers", "--kinds", "--devices")
         shared.refuse(options, "--pick", "--sign", by=by, why="it writes no certificate")
         shared.refuse(options, *idle, by=by, why="it trains nothing")
+    loading.load(own=options.modules)
     from dqx.study.folder import Folder, read_plan_record
     from dqx.study.tuning.folder import TuneFolder, is_tune
 
@@ -68,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
             return EXIT_DIFFERENT
         options.folder = str(TuneFolder(options.folder).fresh)
     read_plan_record(Folder(options.folder))  # a mistake is told before JAX loads
-    loading.load("dqx.study.certify", "dqx.study.published", "pyarrow.parquet", own=options.modules)
+    loading.load("dqx.study.certify", "dqx.study.published", "pyarrow.parquet")
     loading.use_cache(options)
     streams.forgive()
     return _certify(options) if options.check_signature is None else _check(options)

@@ -96,11 +96,11 @@ _MOST = 1e30
 def prioritized(config: Config) -> Sampler:
     """Rows drawn in proportion to their priorities, with replacement, from all that were written.
 
-    A priority is ``(|TD error| + priority_floor) ** priority_exponent``, as of the update that
-    learned from the row last; a row not learned from yet has the largest there has been, at
-    least 1. Each of
-    the B equal parts of the priorities' sum is drawn from once, down to the highest node of the
-    tree. A weight is ``(size * probability) ** -importance``, over the largest of the batch.
+    A priority is ``(p + priority_floor) ** priority_exponent`` with the p that the agent gave when
+    it learned from the row last, the magnitude of the TD error for most; a row not learned from yet
+    has the largest there has been, at least 1. Each of the B equal parts of the priorities' sum is
+    drawn from once, down to the highest node of the tree. A weight is
+    ``(size * probability) ** -importance``, over the largest of the batch.
 
     Source: Schaul et al. 2016, algorithm 1.
     """

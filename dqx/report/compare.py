@@ -4,6 +4,7 @@ Scores, environments that can be compared, and what counts for a seed that has n
 those of the page (`findings`). Every number comes from `dqx.stats`.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -18,7 +19,7 @@ from dqx.report.cases import Case, read_scores, titles
 from dqx.report.findings import Group, groups
 from dqx.report.numbers import Center
 from dqx.report.terminal import counted, listed
-from dqx.settings import not_defaults
+from dqx.settings import Config, ConfigError, Hyper, environments, not_defaults, show
 from dqx.settings.errors import closest
 from dqx.study.folder import StudyError
 from dqx.study.results import Study
@@ -307,17 +308,22 @@ def _notes(group: Group, left_out: int) -> list[str]:
     return notes
 
 
-# Settings that change what is played, beside the environment's own.
-_OF_TASKS = ("action_repeat", "sticky_actions", "time_limit")
+def _task(config: Config, hyper: Hyper) -> dict[str, str]:
+    """What is set of the task that is played and is no default, as texts."""
+    found = not_defaults(config, hyper)
+    own = {name: text for name, text in found.items() if environments.is_own(name)}
+    known = {}
+    if own:
+        with contextlib.suppress(ConfigError):  # of a module that is not imported here
+            environments.check_loaded(config.env)
+            known = environments.defaults(config)
+    task = {name: text for name, text in own.items() if text != show(known.get(name))}
+    return task | {name: found[name] for name in environments.OF_TASKS if name in found}
 
 
 def of_tasks(group: Group, studies: Sequence[Study]) -> str | None:
     """That an environment of one name is not the same task everywhere, if it is not."""
-    tasks = []
-    for case in group.cases:
-        settings = not_defaults(*studies[case.study].point(case.name))
-        own = {k: v for k, v in settings.items() if k in _OF_TASKS or k.startswith("env.")}
-        tasks.append(own)
+    tasks = [_task(*studies[case.study].point(case.name)) for case in group.cases]
     every = sorted({name for task in tasks for name in task})
     differ = [name for name in every if len({task.get(name) for task in tasks}) > 1]
     if not differ:
@@ -404,6 +410,6 @@ def _verdict(found: Comparison) -> str:
         )
     if open_pairs:
         names = listed([found.name(pair.b) for pair in open_pairs])
-        who = "it" if beaten else f"the best, {found.name(best)},"
+        who = "it" if beaten and not turned else f"the best, {found.name(best)},"
         parts.append(f"cannot tell {who} from {names} {_why(found, open_pairs)}")
     return "; ".join(parts)

@@ -7,7 +7,7 @@ from dqx.report.compare import ALL_PAIRS
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
 from dqx.report.references import REFERENCES
-from dqx.report.terminal import listed
+from dqx.report.terminal import counted, listed
 from dqx.settings import SETTINGS, Config, Hyper, not_defaults, show
 from dqx.settings.declared import lacking
 from dqx.study.results import Study
@@ -135,11 +135,12 @@ def _agent(of: _Told) -> str:
     if of("target") != "max":
         parts.append(_TARGETS[of.config.target].format(*map(of.cite, _CITED[of.config.target])))
     if "priorities" in SETTINGS["sampling"].has(of.config.sampling):
-        kind = "in proportion to errors" if of("sampling") == "prioritized" else "by ranks"
-        parts.append(f"prioritized replay {kind} {of.cite('schaul2016prioritized')}")
+        kind = "in proportion to" if of("sampling") == "prioritized" else "by the ranks of"
+        what = {"c51": "divergences", "qr": "losses", "iqn": "losses"}.get(agent, "errors")
+        parts.append(f"prioritized replay {kind} {what} {of.cite('schaul2016prioritized')}")
     if of("value_rescaling"):
-        scale = of.text("value_rescaling")
-        parts.append(f"values rescaled by h with {scale} {of.cite('pohlen2018observe')}")
+        epsilon = of.text("value_rescaling")
+        parts.append(f"rescaled values (epsilon {epsilon}) {of.cite('pohlen2018observe')}")
     return f"{name} with {listed(parts)}" if parts else name
 
 
@@ -171,9 +172,10 @@ def _network(of: _Told) -> str:
     if of.has("replay_capacity"):
         source = f"a replay of {of('replay_capacity'):,} transitions"
     if of.has("target_period"):
-        rest = f"{every}, and a target network renewed every {of('target_period'):,} steps"
+        rest = f"{every}, and a target network {_renewal(of)}"
     rate = of.text("learning_rate")
-    if of("annealed") == ("learning_rate",):
+    if of.config.annealed == ("learning_rate",):
+        of("annealed")
         end = show(of("anneal_scale") * of.hyper.learning_rate)
         rate += f" that falls linearly to {end} over {of('anneal_steps'):,.0f} steps"
     return (
@@ -182,6 +184,12 @@ def _network(of: _Told) -> str:
         f"{rate} on batches of {of('batch_size'):,} from {source}, with a "
         f"discount of {of.text('gamma')}, {rest}."
     )
+
+
+def _renewal(of: _Told) -> str:
+    period = of("target_period")
+    when = f"every {f'{period:,} steps' if period > 1 else 'step'}"
+    return f"renewed {when}" if of("tau") == 1 else f"moved {when} by a share of {of.text('tau')}"
 
 
 def _exploration(of: _Told) -> str:
@@ -194,10 +202,13 @@ def _exploration(of: _Told) -> str:
             f"Actions are epsilon-greedy, random ones repeated {of.cite('dabney2021temporally')}"
         )
     elif policy == "greedy":
-        words = "Actions are greedy"
+        heads = of.config.agent == "bootstrapped"
+        words = "Actions are greedy" + (", by one head a whole episode" if heads else "")
     else:
         words = f"Actions are chosen by the policy {policy}"
-    if "boltzmann" in policy:
+    if policy == "boltzmann_gumbel":
+        words += f" {of.cite('cesabianchi2017boltzmann')} with C = {of.text('temperature')}"
+    elif "boltzmann" in policy:
         words += f" at a temperature of {of.text('temperature')}"
     epsilon = _epsilon(of)
     return words + (epsilon if "epsilon" in SETTINGS["policy"].has(policy) else "") + "."
@@ -242,8 +253,8 @@ def _evaluation(of: _Told) -> str:
             "exactly; a run is scored by the last one."
         )
     return (
-        f"Every {period:,} steps {policy} plays {episodes:,} "
-        "whole episodes in environments of its own, and no result of these enters training; a "
+        f"Every {period:,} steps {policy} plays {counted(episodes, 'whole episode')} "
+        "in environments of its own, and no result of these enters training; a "
         "run is scored by the mean return of the last evaluation, not by its best."
     )
 
@@ -265,7 +276,7 @@ def _statistics(groups: Sequence[Group], cited: set[str]) -> list[str]:
         found.append(
             "Differences are tested by permuting seeds, corrected over all pairs of an environment "
             "by Holm's procedure [holm1979simple]; one configuration is called better only if the "
-            "interval of the difference says so, too."
+            "interval of the difference says so, too, where the middle seeds of neither side agree."
         )
     if diverged or lost:
         found.append(

@@ -22,6 +22,14 @@ REFERENCES = {
             VanderPlas, Jake and Wanderman-Milne, Skye and Zhang, Qiao},
   year   = {2018}
 }""",
+    "cesabianchi2017boltzmann": """@inproceedings{cesabianchi2017boltzmann,
+  title     = {{Boltzmann} Exploration Done Right},
+  author    = {Cesa-Bianchi, Nicol{\\`o} and Gentile, Claudio and Lugosi, G{\\'a}bor and
+               Neu, Gergely},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {30},
+  year      = {2017}
+}""",
     "dabney2018distributional": """@inproceedings{dabney2018distributional,
   title     = {Distributional Reinforcement Learning with Quantile Regression},
   author    = {Dabney, Will and Rowland, Mark and Bellemare, Marc G. and Munos, R{\\'e}mi},

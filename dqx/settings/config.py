@@ -178,7 +178,7 @@ class Config:
     )
     sampling: str = declare(
         "uniform",
-        "sampling from the replay; prioritized draws rows by their TD errors, ranked by the ranks "
+        "sampling from the replay; prioritized draws rows by their priorities, ranked by the ranks "
         "of these; newest takes each round's transitions once, in order (of n steps, n - 1 late)",
         choices={
             "uniform": (),

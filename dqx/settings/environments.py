@@ -236,6 +236,10 @@ def defaults(config: "Config") -> dict[str, Any]:
         raise ConfigError(str(error)) from error
 
 
+# Settings of a run that change what is played, beside the environment's own.
+OF_TASKS = ("action_repeat", "sticky_actions", "time_limit")
+
+
 def check_loaded(name: str) -> None:
     """Refuses an environment that would have to be imported, where a folder alone asks for it.
 

@@ -53,6 +53,7 @@ _READERS = {
     "rmsprop_decay": ("optimizer", ("rmsprop",)),
     "temperature": ("policy", ("boltzmann", "max_boltzmann", "boltzmann_gumbel")),
     "ladder_power": ("epsilon_ladder", (True,)),
+    "epsilon_decay": ("epsilon_schedule", ("per_episode",)),
 }
 
 
@@ -71,11 +72,13 @@ def notes(config: Config, hyper: Hyper) -> tuple[str, ...]:
     for name, (reader, choices) in _READERS.items():
         chosen, value = getattr(config, reader), getattr(hyper, name)
         unread = chosen not in choices and lacking(config, SETTINGS[reader]) is None
-        if unread and SETTINGS[name].typed(value) != SETTINGS[name].default:
-            lines.append(
-                f"{name} = {show(value)} has no effect: {reader} is {show(chosen)}, and it is read "
-                f"with {' or '.join(map(show, choices))}"
-            )
+        if not unread:
+            continue
+        why = f"{reader} is {show(chosen)}, and it is read with {' or '.join(map(show, choices))}"
+        if SETTINGS[name].typed(value) != SETTINGS[name].default:
+            lines.append(f"{name} = {show(value)} has no effect: {why}")
+        elif name in config.annealed:
+            lines.append(f"annealed: {name} has no effect: {why}")
     return tuple(lines)
 
 

@@ -81,10 +81,11 @@ def check(path: Path) -> None:
             refuse_unless(path / name, "a folder")
     for name in FOLDERS:
         _check_files(path, name)
-    for folder in (path / "tensorboard", *map(Path, _entries(path / "tensorboard"))):
-        for entry in _entries(folder):  # a folder for each run, in one for each configuration
-            if entry.is_symlink():
-                refuse_unless(Path(entry.path), "a folder")
+    for folder, below, files in os.walk(path / "tensorboard"):  # which follows no link
+        for name in below:
+            refuse_unless(Path(folder) / name, "a folder")
+        for name in files:
+            refuse_unless(Path(folder) / name, "a file")
 
 
 def check_report(path: Path) -> None:

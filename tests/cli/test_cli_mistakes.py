@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dqx.cli import main
+from dqx.cli import loading, main
 from dqx.cli.arguments import make_parser
 from tests.cli.kit import environment, run
 from tests.report.kit import Terminal, shown
@@ -289,6 +289,31 @@ def test_a_module_that_fails_is_a_mistake_and_no_difference(tmp_path, monkeypatc
     status, out, err = call("verify", study, "--import", "own_mistake")
     assert (status, out) == (2, [])
     assert err[-1].startswith("dqx: error: --import own_mistake fails: ")
+
+
+@pytest.mark.parametrize("command", ["report", "verify"])
+def test_modules_are_imported_before_a_search_is_read(tmp_path, command):
+    """Its record may name an agent that one of them registers."""
+    (tmp_path / "search.json").write_text("{}")
+    status, out, (line,) = call(command, tmp_path, "--import", "no_such_module")
+    assert (status, out) == (2, []) and "there is no module 'no_such_module'" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "looks"),
+    [
+        ('[base]\nenv = "games:Maze"\n', True),
+        ('[base]\npreset = "cartpole"\n', False),
+        (None, False),
+    ],
+)
+def test_a_plan_is_looked_beside_for_a_game_that_it_names(tmp_path, monkeypatch, text, looks):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    if text is not None:
+        (tmp_path / "plan.toml").write_text(text)
+    loading.look_here_for("plan.toml")
+    assert (str(tmp_path) in sys.path) == looks
 
 
 def test_a_folder_that_somebody_stands_in_makes_no_code_run(tmp_path):

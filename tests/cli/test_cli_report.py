@@ -44,16 +44,22 @@ def test_the_page_and_every_figure_in_three_formats(study):
 
 
 def test_a_page_is_never_in_the_way_of_something_else(study, tmp_path, monkeypatch):
-    for place in (study, study / "metrics", study / "metrics" / "mine"):
-        status, out, (line,) = call("report", study, "--out", place, "--no-films")
-        assert (status, out) == (2, []) and f"{place} lies in the study {study}" in line
     other = make_study(tmp_path / "other", PLAN).folder.path
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "index.html").write_text("<!doctype html>mine")
-    status, out, (line,) = call("report", study, other, "--no-films")
-    assert (status, out) == (2, []) and "report/index.html is no page of dqx" in line
-    assert (tmp_path / "report" / "index.html").read_text() == "<!doctype html>mine"
+    search = tmp_path / "search"
+    (search / "generation-00").mkdir(parents=True)
+    (search / "search.json").write_text("{}")
+    inside = (study, study / "metrics", study / "metrics" / "mine", other / "report")
+    for place in (*inside, search, search / "report", search / "generation-00"):
+        status, out, (line,) = call("report", study, "--out", place, "--no-films")
+        assert (status, out) == (2, []) and f"{place} lies in " in line
+    mine = '<!doctype html><meta name="referrer" content="no-referrer">mine'
+    for folder, arguments in ((tmp_path, (study, other)), (other, (other,))):
+        monkeypatch.chdir(tmp_path)
+        (folder / "report").mkdir()
+        (folder / "report" / "index.html").write_text(mine)
+        status, out, (line,) = call("report", *arguments, "--no-films")
+        assert (status, out) == (2, []) and "report/index.html is no page of dqx" in line
+        assert (folder / "report" / "index.html").read_text() == mine
     page.write([load(study)], tmp_path / "report")
     page.check_place(tmp_path / "report")  # its own it replaces
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]

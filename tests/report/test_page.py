@@ -415,7 +415,7 @@ CITED = {
     "breakout/rainbow": "C51 [bellemare2017distributional] with actions selected by the online "
     "network [vanhasselt2016deep], a dueling head (avg) with hidden layers 128 for each stream "
     "[wang2016dueling], noisy layers [fortunato2018noisy], returns of 3 steps and prioritized "
-    "replay in proportion to errors [schaul2016prioritized]",
+    "replay in proportion to divergences [schaul2016prioritized]",
     "cartpole/munchausen": "DQN [mnih2015human] with Munchausen targets [vieillard2020munchausen]",
     "breakout/maxmin": "Maxmin DQN [lan2020maxmin]",
     "deep-sea/bootstrapped": "Bootstrapped DQN [osband2016deep] with actions selected by the "
@@ -429,6 +429,13 @@ def test_methods_name_what_an_agent_is_made_of(name):
     cited = set()
     assert methods._agent(methods._Told(*preset(name), cited)) == CITED[name]
     assert cited == set(re.findall(r"\[(\w+)\]", CITED[name])) <= REFERENCES.keys()
+
+
+def test_methods_tell_what_else_is_annealed():
+    pair = override(*preset("acrobot"), annealed=("learning_rate", "gamma"), anneal_scale=0.5)
+    words = " ".join(methods._settings(*pair, set()))
+    assert "annealed = learning_rate,gamma, " in words and "anneal_scale = 0.5" in words
+    assert "falls linearly" not in words
 
 
 def test_methods_say_how_actions_are_chosen():
@@ -445,6 +452,10 @@ def test_methods_say_how_actions_are_chosen():
     other = override(*preset("cartpole"), policy="boltzmann", temperature=0.5)
     words = methods._exploration(methods._Told(*other, set()))
     assert words == "Actions are chosen by the policy boltzmann at a temperature of 0.5."
+    other = override(*preset("cartpole"), policy="boltzmann_gumbel", temperature=0.5)
+    assert methods._exploration(methods._Told(*other, set())) == (
+        "Actions are chosen by the policy boltzmann_gumbel [cesabianchi2017boltzmann] with C = 0.5."
+    )
 
 
 def test_figures_of_one_environment_scored_in_two_ways_have_names_of_their_own(tmp_path):

@@ -197,6 +197,15 @@ def test_a_budget_without_learning_is_noted():
             ],
         ),
         ({"temperature": 0.5, "policy": "boltzmann"}, []),
+        (
+            {"annealed": ["temperature", "learning_rate"], "epsilon_decay": 0.9},
+            [
+                "annealed: temperature has no effect: policy is epsilon_greedy, and it is read "
+                "with boltzmann or max_boltzmann or boltzmann_gumbel",
+                "epsilon_decay = 0.9 has no effect: epsilon_schedule is linear, and it is read "
+                "with per_episode",
+            ],
+        ),
         ({"ladder_power": 2.0, "epsilon_ladder": True, "num_envs": 2}, []),
     ],
 )

@@ -79,11 +79,22 @@ def test_a_folder_that_is_a_link_is_refused_by_name(study, name):
     assert_nothing_outside_is_touched(study)
 
 
-@pytest.mark.parametrize("name", ["tensorboard/a", "tensorboard/a/seed-0"])
+@pytest.mark.parametrize(
+    "name", ["tensorboard/a", "tensorboard/a/seed-0", "tensorboard/cartpole/per/seed-0"]
+)
 def test_a_run_of_a_tracker_that_is_a_link_is_refused_by_name(study, name):
     (study / name).parent.mkdir(parents=True)
     (study / name).symlink_to(study.parent / "outside")
     with pytest.raises(StudyError, match="is a symbolic link, where a study has a folder"):
+        resume(study)
+    assert_nothing_outside_is_touched(study)
+
+
+def test_events_that_are_a_link_are_refused_by_name(study):
+    run = study / "tensorboard" / "cartpole" / "per"
+    run.mkdir(parents=True)
+    (run / "events.out.tfevents.1").symlink_to(study.parent / "outside" / "precious")
+    with pytest.raises(StudyError, match="tfevents.1 is a symbolic link, where a study has a file"):
         resume(study)
     assert_nothing_outside_is_touched(study)
 

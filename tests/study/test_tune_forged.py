@@ -1,5 +1,6 @@
 """A search's files that are sealed and malformed: told in one line, whoever reads them."""
 
+import copy
 import json
 import shutil
 
@@ -135,3 +136,19 @@ def test_a_search_as_it_was_written_is_read_back(made):
         "search_seal"])  # fmt: skip
     assert again["candidates"] == json.loads((made / "tune.json").read_text())["candidates"]
     assert call("tune", "status", made)[0] == 0
+
+
+def test_a_search_that_names_a_module_makes_no_code_run(tmp_path, monkeypatch):
+    (tmp_path / "evil_game.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tune = read_tune(table(generations=1)).record
+    for place in ("base", "space"):
+        search = copy.deepcopy(tune)
+        if place == "base":
+            search["base"] |= {"env": "evil_game:Maze", "env.gravity": 9.0}
+        else:
+            search["tune"]["space"]["env"] = {"choice": ["CartPole-v1", "evil_game:Maze"]}
+        with pytest.raises(
+            ConfigError, match="makes no code run by itself: give --import evil_game"
+        ):
+            records.tune_of({"search": search})

@@ -40,7 +40,7 @@ def make_policy(config: Config, spec: Spec) -> Policy:
     name = config.policy
     traits = SETTINGS["policy"].has(name)
     gumbel = "gumbel" in traits
-    counted, repeats = name == "boltzmann_gumbel", name == "ez_greedy"
+    counted, repeats = name == "boltzmann_gumbel", "repeated actions" in traits
 
     def memory() -> Any:
         if repeats:

@@ -26,28 +26,33 @@ def write(studies: Sequence[Study], folder: str | os.PathLike[str]) -> Path:
 
 
 # In the head of every page, of older ones too.
-_OURS = b'<meta name="referrer" content="no-referrer">'
+_OURS = (b'<meta name="referrer" content="no-referrer">', b" - dqx</title>")
 
 
-def check_place(folder: Path) -> None:
+def check_place(folder: Path, own: Sequence[Path] = ()) -> None:
     """Refuses a folder in which a page would be in the way of something else.
 
+    Args:
+        folder: for the page and its figures.
+        own: the folders that the studies and searches which are shown have for it.
+
     Raises:
-        OutputError: if it lies in a study, beside the place of that study's own page, or holds a
-            page that dqx has not written.
+        OutputError: if it lies in a study or a search and is not one of these, or holds a page that
+            dqx has not written.
     """
-    for outer in (folder, *folder.resolve().parents):
-        own = (outer / "report").resolve() == folder.resolve()
-        if not own and (outer / "plan.json").is_file():
-            raise OutputError(
-                f"{folder} lies in the study {outer}, whose folder is for its own files: choose "
-                "another folder with --out"
-            )
+    place = folder.resolve()
+    if place not in [path.resolve() for path in own]:
+        for outer in (place, *place.parents):
+            if (outer / "plan.json").is_file() or (outer / "search.json").is_file():
+                raise OutputError(
+                    f"{folder} lies in {outer}, whose folder is for its own files: choose another "
+                    "folder with --out"
+                )
     page = folder / NAME
     if page.is_file():
         with page.open("rb") as file:
-            known = _OURS in file.read(4096)
-        if not known:
+            head = file.read(4096)
+        if not all(mark in head for mark in _OURS):
             raise OutputError(
                 f"{page} is no page of dqx, so it is not replaced: choose another folder with --out"
             )

@@ -225,7 +225,7 @@ def _task(fields: dict[str, Any]) -> str:
         environments.resolved(config, hyper)  # the environment knows its settings
     wrapped = (
         f"{name} {show(value)}"
-        for name in ("time_limit", "action_repeat", "sticky_actions")
+        for name in environments.OF_TASKS
         if (value := getattr(config, name)) != SETTINGS[name].default
     )
     return " with ".join([f"the {score_metric(config)} of {config.env}", *wrapped])

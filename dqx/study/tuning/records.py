@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dqx import stats
-from dqx.settings import ConfigError, brief
+from dqx.settings import ConfigError, brief, environments
 from dqx.study import forms, strict
 from dqx.study.entries import StudyError
 from dqx.study.host import checkout
@@ -66,11 +66,23 @@ def tune_of(record: Mapping[str, Any]) -> Tune:
 
     Raises:
         StudyError: if it cannot be one.
+        ConfigError: if a module that it names would have to be imported.
     """
+    for name in _environments(record["search"]):
+        environments.check_loaded(name)
     try:
         return read_tune({k: v for k, v in record["search"].items() if k != "proposer"})
     except ConfigError as error:
         raise StudyError(f"the search that is stored is of another version: {error}") from None
+
+
+def _environments(search: Mapping[str, Any]) -> list[str]:
+    """The environments that a search names, outside of presets."""
+    found = [search.get("base", {}).get("env")]
+    rule = search.get("tune", {}).get("space", {}).get("env", {})
+    for values in rule.values() if isinstance(rule, Mapping) else ():
+        found += values if isinstance(values, list) else [values]
+    return [name for name in found if isinstance(name, str)]
 
 
 def check_same(folder: TuneFolder, record: Mapping[str, Any], tune: Tune, proposer: str) -> None:
