@@ -74,7 +74,7 @@ def look_here_for(path: str) -> None:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_MOST_CHARACTERS)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
         return  # which is told where it is read
     if re.search(r"""["'][A-Za-z_][\w.]*:[A-Za-z_]\w*["']""", text):
         look_here()
