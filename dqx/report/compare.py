@@ -4,7 +4,6 @@ Scores, environments that can be compared, and what counts for a seed that has n
 those of the page (`findings`). Every number comes from `dqx.stats`.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import math
@@ -18,8 +17,8 @@ from dqx.report import numbers
 from dqx.report.cases import Case, read_scores, titles
 from dqx.report.findings import Group, groups
 from dqx.report.numbers import Center
+from dqx.report.tasks import told
 from dqx.report.terminal import counted, listed
-from dqx.settings import Config, ConfigError, Hyper, environments, not_defaults, show
 from dqx.settings.errors import closest
 from dqx.study.folder import StudyError
 from dqx.study.results import Study
@@ -209,7 +208,7 @@ def _comparison(
         notes=(
             *general,
             *_notes(group, len(every) - len(pairs)),
-            *filter(None, [of_tasks(group, studies)]),
+            *filter(None, [told(group, studies)]),
             *_at_bar(group, bar),
         ),
         bar=bar,
@@ -306,29 +305,6 @@ def _notes(group: Group, left_out: int) -> list[str]:
             "the correction (name at most 8 with --configs to see all)"
         )
     return notes
-
-
-def _task(config: Config, hyper: Hyper) -> dict[str, str]:
-    """What is set of the task that is played and is no default, as texts."""
-    found = not_defaults(config, hyper)
-    own = {name: text for name, text in found.items() if environments.is_own(name)}
-    known = {}
-    if own:
-        with contextlib.suppress(ConfigError):  # of a module that is not imported here
-            environments.check_loaded(config.env)
-            known = environments.defaults(config)
-    task = {name: text for name, text in own.items() if text != show(known.get(name))}
-    return task | {name: found[name] for name in environments.OF_TASKS if name in found}
-
-
-def of_tasks(group: Group, studies: Sequence[Study]) -> str | None:
-    """That an environment of one name is not the same task everywhere, if it is not."""
-    tasks = [_task(*studies[case.study].point(case.name)) for case in group.cases]
-    every = sorted({name for task in tasks for name in task})
-    differ = [name for name in every if len({task.get(name) for task in tasks}) > 1]
-    if not differ:
-        return None
-    return f"what is played differs in {listed(differ)}, so scores are of different tasks"
 
 
 def _at_bar(group: Group, bar: float | None) -> list[str]:

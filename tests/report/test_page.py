@@ -10,13 +10,11 @@ import pytest
 import scipy.stats
 
 from dqx import stats
-from dqx.report import cases, compare, figures, findings, methods, page
+from dqx.report import cases, compare, figures, findings, page
 from dqx.report.page import sink as sinks
 from dqx.report.page.document import document
 from dqx.report.page.encode import packed, rounded, script_json
 from dqx.report.page.sink import Page
-from dqx.report.references import REFERENCES
-from dqx.settings import SETTINGS, override, preset, preset_names, show
 from dqx.study import StudyError, load
 from dqx.study.finish import replaces
 from dqx.study.folder import Folder, read_plan_record
@@ -368,94 +366,6 @@ def test_a_large_study_gets_its_page_when_it_is_asked_for(tmp_path, monkeypatch)
     sink = Page(said.append)
     sink.complete(load(tmp_path / "s"))
     assert sink.path is None and "16 rows of metrics, to be quick: `dqx report" in sink.problem
-
-
-def test_methods_cite_what_they_print_and_nothing_else(tmp_path):
-    grid = {"double": [False, True]}
-    make_study(tmp_path / "s", {"seeds": 3, "grid": grid})
-    studies = [load(tmp_path / "s")]
-    words, bibtex = methods.methods(studies, findings.groups(cases.read(studies)))
-    cited = {key for keys in re.findall(r"\[([\w, ]+)\]", words) for key in keys.split(", ")}
-    assert cited == set(re.findall(r"^@\w+\{(\w+),", bibtex, re.M))
-    assert {"vanhasselt2016deep", "mnih2015human", "agarwal2021deep", "holm1979simple"} <= cited
-    assert "400 environment steps a run, with 3 independent seeds of each of 2" in words
-    assert bibtex.count("{") == bibtex.count("}")
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_methods_name_every_number_of_a_configuration(tmp_path, name):
-    config, hyper = preset(name)
-    words = " ".join([methods._agent(methods._Told(config, hyper, set())),
-                      *methods._settings(config, hyper, set())])  # fmt: skip
-    looked_at = {"chunk_width", "log_period", "eval_states", "total_steps", "replay_ends"}
-    for field, one in SETTINGS.items():
-        value = one.typed(getattr(hyper if one.traced else config, field))
-        if field in looked_at or value == one.default or not isinstance(value, int | float):
-            continue
-        texts = [show(value), f"{value:,}", f"{float(value):,.0f}" if value >= 1000 else "none"]
-        if field == "anneal_scale":
-            texts = [show(value * hyper.learning_rate)]
-        if isinstance(value, bool):
-            texts = [KNOWN_BY.get(field, f"{field} = {show(value)}")]
-        if field in ("eval_episodes", "epsilon_end", "epsilon_steps") or value == 1:
-            continue  # told where it is the score, or has an effect
-        assert any(re.search(rf"(?<![\d.]){re.escape(t)}(?![\d]|\.\d)", words) for t in texts), (
-            field
-        )
-    for field, value in {**dict(config.extra), **hyper.extra}.items():
-        assert f"{field} = {show(value)}" in words
-
-
-KNOWN_BY = {
-    "double": "vanhasselt2016deep",
-    "epsilon_ladder": "horgan2018distributed",
-    "exact_metrics": "is computed exactly",
-}
-CITED = {
-    "breakout/rainbow": "C51 [bellemare2017distributional] with actions selected by the online "
-    "network [vanhasselt2016deep], a dueling head (avg) with hidden layers 128 for each stream "
-    "[wang2016dueling], noisy layers [fortunato2018noisy], returns of 3 steps and prioritized "
-    "replay in proportion to divergences [schaul2016prioritized]",
-    "cartpole/munchausen": "DQN [mnih2015human] with Munchausen targets [vieillard2020munchausen]",
-    "breakout/maxmin": "Maxmin DQN [lan2020maxmin]",
-    "deep-sea/bootstrapped": "Bootstrapped DQN [osband2016deep] with actions selected by the "
-    "online network [vanhasselt2016deep]",
-    "taxi/tabular": "tabular Q-learning [watkins1992q]",
-}
-
-
-@pytest.mark.parametrize("name", CITED)
-def test_methods_name_what_an_agent_is_made_of(name):
-    cited = set()
-    assert methods._agent(methods._Told(*preset(name), cited)) == CITED[name]
-    assert cited == set(re.findall(r"\[(\w+)\]", CITED[name])) <= REFERENCES.keys()
-
-
-def test_methods_tell_what_else_is_annealed():
-    pair = override(*preset("acrobot"), annealed=("learning_rate", "gamma"), anneal_scale=0.5)
-    words = " ".join(methods._settings(*pair, set()))
-    assert "annealed = learning_rate,gamma, " in words and "anneal_scale = 0.5" in words
-    assert "falls linearly" not in words
-
-
-def test_methods_say_how_actions_are_chosen():
-    words = methods._exploration(methods._Told(*preset("mountain-car"), set()))
-    assert words.endswith(
-        ", with an epsilon of 0.4 in one environment, and smaller ones in the others on a ladder "
-        "of power 7 [horgan2018distributed]."
-    )
-    exponential = methods._exploration(methods._Told(*preset("cartpole/double-dqn"), set()))
-    assert exponential == (
-        "Actions are epsilon-greedy, with an epsilon that falls from 0.8 to 0.1 exponentially, "
-        "with a time constant of 1,333 steps."
-    )
-    other = override(*preset("cartpole"), policy="boltzmann", temperature=0.5)
-    words = methods._exploration(methods._Told(*other, set()))
-    assert words == "Actions are chosen by the policy boltzmann at a temperature of 0.5."
-    other = override(*preset("cartpole"), policy="boltzmann_gumbel", temperature=0.5)
-    assert methods._exploration(methods._Told(*other, set())) == (
-        "Actions are chosen by the policy boltzmann_gumbel [cesabianchi2017boltzmann] with C = 0.5."
-    )
 
 
 def test_figures_of_one_environment_scored_in_two_ways_have_names_of_their_own(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import dqx
-from dqx.report import cases, compare, findings, methods, numbers, style
+from dqx.report import cases, compare, findings, methods, numbers, style, tasks
 from dqx.report.cases import Case
 from dqx.report.findings import Group
 from dqx.report.numbers import Center
@@ -66,7 +66,7 @@ def _group(group: Group, studies: Sequence[Study]) -> dict[str, Any]:
             "cases": matrix,
             "table": rounded(findings.improvements(group, matrix), 4),
         },
-        "tasks": compare.of_tasks(group, studies),
+        "tasks": tasks.told(group, studies),
         "verdict": compare.verdict(group, studies),
         "thresholds": _thresholds(group, shown),
         "episodes": [_line(i, c.episode_steps, c.episodes) for i, c in _some(group, shown)],
