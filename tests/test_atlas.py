@@ -223,7 +223,8 @@ def test_a_preset_is_trained_verified_kept_and_passed_over(tmp_path):
     scores = dqx.load(tmp_path / "o" / "cartpole-keras-rl-4").scores()
     given = json.loads((tmp_path / "reference.json").read_text())["cartpole/keras-rl"]
     assert given.pop("scores") == pytest.approx(np.sort(scores), rel=1e-6)
-    assert given == {"env": "CartPole-v0", "seeds": 4}
+    settings = not_defaults(*dqx.preset("cartpole/keras-rl"))
+    assert given == {"env": "CartPole-v0", "seeds": 4, "settings": settings}
     status, _, err = call(*arguments, cwd=tmp_path)
     assert status == 0 and "4 seeds are kept already" in err
     assert {path: path.read_bytes() for path in (tmp_path / "r").iterdir()} == before
