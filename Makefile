@@ -13,7 +13,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PINS := pyproject.toml constraints-3.11.txt constraints-3.12.txt
 
 .DELETE_ON_ERROR:
-.PHONY: help venv train test test-long hostile test-suites test-cluster test-browser test-wandb suites cluster lint bench clean
+.PHONY: help venv train test test-long hostile test-suites test-cluster test-browser test-wandb suites cluster chromium lint bench clean
 
 help:
 	@sed -n '1,6s/^# //p' Makefile
@@ -104,15 +104,17 @@ test-cluster:
 
 # The page in a headless Chromium, Debian's, which is installed if there is none (CHROMIUM=... names
 # another).
-test-browser: $(VENV)/.installed-browser
-	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { echo "Installing chromium"; \
-		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core \
-		>/dev/null; }
+test-browser: $(VENV)/.installed-browser chromium
 	$(VENV)/bin/python -m pytest -m browser tests/report/test_*_browser.py $(ARGS)
 
 # Weights & Biases, offline.
 test-wandb: $(VENV)/.installed-wandb
 	$(VENV)/bin/python -m pytest -m wandb tests/report/test_trackers_wandb.py $(ARGS)
+
+chromium:
+	@[ -n "$$CHROMIUM" ] || command -v chromium >/dev/null || { echo "Installing chromium"; \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core \
+		>/dev/null; }
 
 suites: $(VENV)/.installed-suites
 	@:

@@ -3,13 +3,16 @@
     python scripts/compare_variants.py                       # all: hours; goes on where it was
     python scripts/compare_variants.py --games cartpole,catch --variants dueling,c51 --seeds 8
     python scripts/compare_variants.py --steps 20000 --seeds 4 --out /tmp/v     # a trial
+    python scripts/compare_variants.py --keep benchmarks/results/variants       # a part, and later
+    python scripts/compare_variants.py --keep benchmarks/results/variants --page --out docs
 
 A variant is the game's preset with one method changed. Its settings are those of the preset
 GAME/VARIANT where that is built on the game's, else the method of cartpole/VARIANT;
 ``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a new
-variant trains itself alone. What is missing is trained; then the tables, of each game and over all
-games whose returns have known ends, go to variants.md and variants.json, and one page of all
-studies to report/.
+variant trains itself alone. When it is finished its scores and thinned curves go to --keep as
+Parquet, and it is done: the same command passes over it, also where its study is gone. Then the
+tables, of each game and over all games whose returns have known ends, go to comparison.md, their
+picture to comparison.png, and one page of the studies in --out to report/.
 """
 
 import argparse
@@ -19,20 +22,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import variants_page
+from variants_page import PLAIN, Kept
 
 import dqx
 import dqx.study
-from dqx import stats
-from dqx.files import OutputError, whole_file, write_json
-from dqx.report import cases, findings, numbers, page
-from dqx.report.findings import Group
-from dqx.report.terminal import listed, markdown
+from dqx.files import OutputError, whole_file
+from dqx.report import page
+from dqx.report.terminal import listed
 from dqx.report.view import view
-from dqx.settings import ConfigWarning, preset_about, preset_names, presets, show
-
-PLAIN = "plain"
-LEVEL = 0.05  # of all variants of a game together
+from dqx.settings import ConfigWarning, preset_about, preset_names, presets
 
 
 class Game(NamedTuple):
@@ -84,7 +83,9 @@ def main() -> int:
     add("--variants", help="by commas, beside plain; default: all that a game has")
     add("--seeds", type=int, help="of every variant; default: 32, on breakout 10")
     add("--steps", type=int, help="environment steps a seed; default: the game's")
-    add("--out", type=Path, default=Path("runs/variants"))
+    add("--out", type=Path, default=Path("runs/variants"), help="of studies, tables and page")
+    add("--keep", type=Path, metavar="DIR", help="of scores and curves; default: OUT/kept")
+    add("--page", action="store_true", help="train nothing")
     add("--devices", help="as of dqx train, such as cpu:2 or gpu")
     add("--quiet", action="store_true", help="no progress")
     args = parser.parse_args()
@@ -92,8 +93,10 @@ def main() -> int:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: one has no interval")
     try:
         plans = planned(args.games, args.variants, args.seeds, args.steps)
-        studies = trained(plans, args)
-        return report(studies, args.out)
+        args.keep = args.keep or args.out / "kept"
+        if not args.page:
+            train(plans, args)
+        return report(plans, args)
     except dqx.study.StudyInterrupted as stop:
         print(f"{stop}; the same command goes on", file=sys.stderr)
         return 130
@@ -167,161 +170,70 @@ def _chosen(what: str, names: str | None, known: Sequence[str]) -> list[str]:
     return found
 
 
-def trained(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> list[Any]:
-    """The finished studies; those that are not there yet are begun or gone on with."""
-    found = []
+def train(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> None:
+    """Trains and keeps what is not kept yet; a study that was begun goes on."""
+    kept = variants_page.kept_in(args.keep)
     for number, (name, plan) in enumerate(plans.items(), start=1):
+        done = name in kept and is_current(kept[name], plan)
         if not args.quiet:
-            print(f"variants: {number}/{len(plans)}, {name}", file=sys.stderr, flush=True)
-        study = dqx.study.run(
-            plan,
-            args.out / name,
-            devices=args.devices,
-            go_on=True,
-            sinks=[view(name, sys.stderr, args.quiet)],
-        )
-        found.append(study)
-    return found
+            words = "is kept already" if done else "training"
+            print(f"variants: {number}/{len(plans)}, {name}: {words}", file=sys.stderr, flush=True)
+        if not done:
+            study = dqx.study.run(
+                plan,
+                args.out / name,
+                devices=args.devices,
+                go_on=True,
+                sinks=[view(name, sys.stderr, args.quiet)],
+            )
+            variants_page.keep(study, args.keep)
 
 
-def report(studies: Sequence[Any], out: Path) -> int:
-    """Prints the tables, and writes them and the page."""
-    groups = [group for group in findings.groups(cases.read(studies)) if group.cases]
-    tables = {_game(group): table(group) for group in groups}
-    lines = []
-    for group in groups:
-        lines += [f"## {_game(group)}", "", *sentences(group), "", *markdown(tables[_game(group)])]
-        lines += [""]
-    everywhere = over_games(groups)
-    if everywhere:
-        games = [_game(group) for group in groups if GAMES[_game(group)].ends is not None]
-        lines += [f"## Over {', '.join(games)}", "", *_scales(games), "", *markdown(everywhere)]
+def is_current(one: Kept, plan: dict[str, Any]) -> bool:
+    """Whether a variant was trained with the settings and the seeds that its plan has now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConfigWarning)
+        read = dqx.study.read_plan(plan)
+    (point,) = read.points
+    return one.facts["settings"] == variants_page.settings_of(point.config, point.hyper) and (
+        one.seeds.tolist() == list(read.seeds)
+    )
+
+
+def report(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> int:
+    """Prints the tables, and writes them, the picture, and the page of the studies in --out."""
+    kept = variants_page.kept_in(args.keep)
+    there = [kept[name] for name in plans if name in kept]
+    if not there:
+        raise dqx.ConfigError(f"{args.keep} holds none of these variants yet: train some")
+    found = variants_page.groups(there)
+    lines = variants_page.page(found, {game: about.ends for game, about in GAMES.items()})
+    lines += left_out(there, plans)
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
-    with whole_file(out / "variants.md") as file:
+    args.out.mkdir(parents=True, exist_ok=True)
+    with whole_file(args.out / "comparison.md") as file:
         file.write(text.encode())
-    record = {
-        "games": tables,
-        "over_games": everywhere,
-        "scores": {name: _finite(scores) for group in groups for name, scores in _scores(group)},
-        "identity": {case: s.plan["identity"] for s in studies for case in s.configs},
-    }
-    write_json(out / "variants.json", record)
-    print(f"page: {page.write(studies, out / 'report')}")
+    variants_page.picture(found, args.out / "comparison.png")
+    studies = [args.out / one.name for one in there if (args.out / one.name).is_dir()]
+    if studies:
+        loaded = [dqx.study.load(path) for path in studies]
+        print(f"page: {page.write(loaded, args.out / 'report')}")
     return 0
 
 
-def _game(group: Group) -> str:
-    return group.cases[0].name.partition("/")[0]
-
-
-def _variant(name: str) -> str:
-    return name.partition("/")[2]
-
-
-def _scores(group: Group) -> list[tuple[str, np.ndarray]]:
-    return [(c.name, values) for c, values in zip(group.cases, group.scores, strict=True)]
-
-
-def _finite(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
-
-
-def sentences(group: Group) -> list[str]:
-    """What the table of a game shows."""
-    counts = sorted({case.total_steps for case in group.cases})
-    seeds = sorted({case.seeds.size for case in group.cases})
-    return [
-        f"{group.env}: {group.label} after {' or '.join(f'{n:,}' for n in counts)} steps, "
-        f"{' or '.join(map(str, seeds))} seeds. P(> plain): how likely a seed beats one of plain; "
-        f"p: of the difference of IQMs on shared seeds, after Holm's correction."
-    ]
-
-
-def table(group: Group) -> list[dict[str, object]]:
-    """The rows of a game, the best IQM first.
-
-    A seed without a finite score counts as the worst of any run and step.
-    """
-    names = [_variant(case.name) for case in group.cases]
-    plain = group.scores[names.index(PLAIN)]
-    others = [i for i, name in enumerate(names) if name != PLAIN]
-    tests = [_test(group, i, names.index(PLAIN)) for i in others]
-    corrected = dict(zip(others, stats.holm(tests).tolist() if tests else [], strict=True))
-    rows: list[dict[str, object]] = []
-    for i in group.ranking:
-        center, scores = group.centers[i], group.scores[i]
-        row: dict[str, object] = {
-            "variant": names[i],
-            "IQM": f"{center.iqm:.2f}",
-            "95 % interval": center.note or f"{center.low:.2f} to {center.high:.2f}",
-            "mean": f"{scores.mean():.2f}",
-            "least": f"{scores.min():.2f}",
-            "P(> plain)": "",
-            "p": "",
-            "verdict": "",
-        }
-        if i in corrected:
-            better = center.iqm > group.centers[names.index(PLAIN)].iqm
-            row["P(> plain)"] = _words(numbers.improvement(scores, plain))
-            row["p"] = f"{corrected[i]:.3f}"
-            known = corrected[i] <= LEVEL
-            row["verdict"] = ("better" if better else "worse") if known else "cannot tell"
-        rows.append(row)
-    return rows
-
-
-def _test(group: Group, i: int, j: int) -> float:
-    """The p of a permutation test of two cases, paired by seed if both have the same."""
-    paired = np.array_equal(group.cases[i].seeds, group.cases[j].seeds)
-    return float(stats.permutation_test(group.scores[i], group.scores[j], paired=paired).p)
-
-
-def _words(estimate: stats.Estimate) -> str:
-    value, low, high = (float(number) for number in estimate)
-    return f"{value:.2f} ({low:.2f} to {high:.2f})" if np.isfinite(low) else f"{value:.2f}"
-
-
-def normalised(groups: Sequence[Group]) -> dict[str, np.ndarray]:
-    """Scores ``[S, T]`` of the variants that all games with known ends have, 1 at the best."""
-    scores: dict[str, list[np.ndarray]] = {}
-    known = [group for group in groups if GAMES[_game(group)].ends is not None]
-    for group in known:
-        low, high = GAMES[_game(group)].ends or (np.nan, np.nan)
-        for name, values in _scores(group):
-            scores.setdefault(_variant(name), []).append(stats.normalize(values, low, high))
-    return {
-        name: np.stack(columns, axis=1)
-        for name, columns in scores.items()
-        if len(columns) == len(known) and len({column.size for column in columns}) == 1
-    }
-
-
-def over_games(groups: Sequence[Group]) -> list[dict[str, object]]:
-    """The rows over all games with known ends, the best IQM first; none of a single game."""
-    scores = normalised(groups)
-    if PLAIN not in scores or scores[PLAIN].shape[1] < 2:
-        return []
-    found = stats.get_interval_estimates(scores, stats.aggregate_iqm)
-    iqms = {name: float(value[0]) for name, value in found.point_estimates.items()}
-    rows: list[dict[str, object]] = []
-    for name in sorted(iqms, key=lambda name: -iqms[name]):
-        low, high = found.interval_estimates[name][:, 0]
-        better = stats.improvement_over_tasks(scores[name], scores[PLAIN])
-        rows.append(
-            {
-                "variant": name,
-                "normalised IQM": f"{iqms[name]:.3f}",
-                "95 % interval": f"{low:.3f} to {high:.3f}",
-                "P(> plain)": "" if name == PLAIN else _words(better),
-            }
-        )
-    return rows
-
-
-def _scales(games: Sequence[str]) -> list[str]:
-    ends = (f"{name} {show(a)} to {show(b)}" for name in games for a, b in [GAMES[name].ends or ()])
-    return [f"Scores normalised: {', '.join(ends)}; intervals resample the seeds of each game."]
+def left_out(there: Sequence[Kept], plans: Mapping[str, dict[str, Any]]) -> list[str]:
+    """What the tables lack, and what in them is no longer as it would be trained."""
+    names = {one.name for one in there}
+    missing = [name for name in plans if name not in names]
+    stale = [one.name for one in there if not is_current(one, plans[one.name])]
+    lines = []
+    if missing:
+        lines += [f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.", ""]
+    if stale:
+        texts = ", ".join(f"`{name}`" for name in stale)
+        lines += [f"Trained with other settings or seeds than these have now: {texts}.", ""]
+    return lines
 
 
 if __name__ == "__main__":

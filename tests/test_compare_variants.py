@@ -1,28 +1,29 @@
 """The script that compares variants: what it trains, that it goes on, and its tables."""
 
-import importlib.util
-import json
+import importlib
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 import dqx
 from dqx import stats
 from dqx.study import load
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "compare_variants.py"
+SCRIPTS = Path(__file__).parent.parent / "scripts"
 pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("compare_variants", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        yield importlib.import_module("compare_variants")
 
 
 def called(script, monkeypatch, *arguments):
@@ -56,25 +57,26 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     line = ["--games", "cartpole,catch", "--variants", "dueling", "--seeds", 3, "--steps", 800]
     line += ["--out", tmp_path, "--quiet"]
     assert called(script, monkeypatch, *line) == 0
-    text, record = (tmp_path / "variants.md").read_text(), (tmp_path / "variants.json").read_text()
-    assert text in capsys.readouterr().out
+    text = (tmp_path / "comparison.md").read_text()
+    assert text in capsys.readouterr().out and "Not trained" not in text
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report" / "index.html").read_text()
-    found = json.loads(record)
     scores = {
         name: load(tmp_path / name).scores()
         for name in ("cartpole/plain", "cartpole/dueling", "catch/plain", "catch/dueling")
     }
+    rows = tables(text)
     for name, values in scores.items():
-        assert found["scores"][name] == values.tolist() and name in page
         game, _, variant = name.partition("/")
-        (row,) = [row for row in found["games"][game] if row["variant"] == variant]
+        (row,) = [row for row in rows[game] if row["variant"] == variant]
         assert row["IQM"] == f"{stats.iqm(values):.2f}" and row["mean"] == f"{values.mean():.2f}"
+        assert name in page
         if variant == "dueling":
             plain = scores[f"{game}/plain"]
             wins = np.mean((np.sign(values[:, None] - plain) + 1) / 2)
             assert row["P(> plain)"].startswith(f"{wins:.2f}") and row["verdict"] == "cannot tell"
     # Over both games, by hand: shares of 500, and of the way from -1 to 1.
-    for row in found["over_games"]:
+    for row in rows["Over cartpole, catch"]:
         both = np.stack(
             [
                 scores[f"cartpole/{row['variant']}"] / 500,
@@ -86,6 +88,48 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert called(script, monkeypatch, *line) == 0  # trains nothing again
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
+    # What is kept is enough: without studies, the same tables.
+    for game in ("cartpole", "catch"):
+        shutil.rmtree(tmp_path / game)
+    assert called(script, monkeypatch, *line) == 0
+    assert (tmp_path / "comparison.md").read_text() == text
+    assert not (tmp_path / "cartpole").exists()
+    # Of other seeds or settings nothing is passed over in silence.
+    line[line.index("--seeds") + 1] = 4
+    assert called(script, monkeypatch, *line, "--page", "--variants", "dueling,noisy") == 0
+    text = (tmp_path / "comparison.md").read_text()
+    assert "Not trained yet: `cartpole/noisy`, `catch/noisy`." in text
+    assert "other settings or seeds than these have now: `cartpole/plain`, `cartpole/duel" in text
+
+
+def tables(text):
+    """The rows of the tables of a page, by heading."""
+    found = {}
+    for part in text.split("## ")[1:]:
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        found[part.splitlines()[0]] = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    return found
+
+
+def test_a_diverged_seed_counts_as_the_worst(script, tmp_path):
+    pages = sys.modules["variants_page"]
+    found = []
+    for name, last in (("catch/plain", [0.5, 1.0]), ("catch/dueling", [np.nan, 1.0])):
+        facts = {"env": "Catch-bsuite", "metric": "eval_return", "total_steps": 20}
+        curves = np.array([[-1.0, last[0]], [0.0, last[1]]])
+        found.append(pages.Kept(name, facts, np.arange(2), np.array([10, 20]), curves))
+    (group,) = pages.groups(found)
+    plain, dueling = sorted(pages.table(group), key=lambda row: row["variant"], reverse=True)
+    assert (plain["mean"], plain["least"]) == ("0.75", "0.50")
+    assert (dueling["mean"], dueling["least"]) == ("0.00", "-1.00")
+
+
+def test_a_file_that_is_no_variant_is_named(script, tmp_path):
+    (tmp_path / "kept").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"seed": [1]}), tmp_path / "kept" / "x.parquet")
+    with pytest.raises(dqx.ConfigError, match=r"x\.parquet holds no variant: move it away"):
+        sys.modules["variants_page"].kept_in(tmp_path / "kept")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +137,7 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     [
         (["--games", "chess"], "there is no game 'chess'; known are cartpole"),
         (["--variants", "dulling"], "there is no variant 'dulling'; known are plain"),
+        (["--page", "--keep", "/nowhere"], "/nowhere holds none of these variants yet"),
         (["--seeds", "1"], "--seeds must be at least 2, got 1"),
         (["--steps", "0", "--games", "catch"], "catch/plain: .*total_steps must be at least 1"),
     ],
