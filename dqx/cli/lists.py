@@ -82,7 +82,7 @@ def envs(options: argparse.Namespace) -> None:
         if prefix in environments.adapters.SUITES:
             _list_suite(prefix)
         else:
-            if ":" in options.name:
+            if loading.is_of_module(options.name):
                 loading.look_here()
             _describe(options.name)
         return

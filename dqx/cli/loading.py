@@ -70,14 +70,29 @@ def look_here() -> None:
 
 
 def look_here_for(path: str) -> None:
-    """The same if a plan's file may name an environment of the user's, ``"module:Class"``."""
+    """The same if a plan's file may name an environment of the user's, ``"module:Class"``.
+
+    What is no plain file, such as a pipe, can be read once only, and is left to the plan.
+    """
+    if not os.path.isfile(path):
+        return
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_MOST_CHARACTERS)
     except (OSError, ValueError):
         return  # which is told where it is read
-    if re.search(r"""["'][A-Za-z_][\w.]*:[A-Za-z_]\w*["']""", text):
+    if any(is_of_module(name) for name in re.findall(r"""["']([\w.]+:\w+)["']""", text)):
         look_here()
+
+
+def is_of_module(name: str) -> bool:
+    """Whether an environment's name is ``module:Class``, and not of another suite."""
+    if ":" not in name:
+        return False
+    load("envs")
+    from envs import adapters
+
+    return name.partition(":")[0] not in adapters.SUITES
 
 
 def _import_own(module: str) -> None:

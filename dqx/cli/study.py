@@ -91,7 +91,7 @@ def train(options: argparse.Namespace) -> int:
     seeds = settings.parse_seeds(options.seeds, "--seeds")
     steps = [] if options.steps is None else [f"total_steps={options.steps}"]
     fields = settings.parse_assignments([*steps, *options.set])
-    if ":" in str(fields.get("env", "")):
+    if loading.is_of_module(str(fields.get("env", ""))):
         loading.look_here()
     config, hyper = settings.override(*settings.preset(options.preset), **fields)
     name = options.preset.replace("/", "-")

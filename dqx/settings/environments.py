@@ -240,18 +240,24 @@ def defaults(config: "Config") -> dict[str, Any]:
 OF_TASKS = ("action_repeat", "sticky_actions", "time_limit")
 
 
-def check_loaded(name: str) -> None:
+def check_loaded(name: object) -> None:
     """Refuses an environment that would have to be imported, where a folder alone asks for it.
 
     Raises:
-        ConfigError: with the module to import.
+        ConfigError: with the module to import; for what is no name of an environment.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"env must be the name of an environment, got {name!r}")
     if ":" not in name:
         return
     import envs
 
-    if envs.is_foreign(name) and not envs.is_loaded(name):
-        module = envs.module_of(name)
+    try:
+        needed = envs.is_foreign(name) and not envs.is_loaded(name)
+        module = envs.module_of(name) if needed else ""
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if needed:
         raise ConfigError(
             f"environment {name} is of the module {module}, and a study's folder makes no code run "
             f"by itself: give --import {module} (in Python: import {module} first)"

@@ -111,6 +111,7 @@ PLANS = {
     "eval": (config(eval_period=-200), "eval_period must be at least 0"),
     "sizes": (config(hidden_sizes=[8, [8]]), "must be the value of a setting"),
     "choice": (config(loss="none"), "loss must be one of"),
+    "env table": (config(env={"name": "no_module:Maze"}), "env must be a text"),
     "agent": (config(agent=3), "agent must be a text"),
     "env nested": (config(**{"env.x": {"a": {"b": 1}}}), "must be the value of a setting"),
     "env rule": (config(**{"env.x": {"uniform": [2, 1]}}), r"env\.x is drawn by uniform"),
@@ -132,6 +133,7 @@ TRAINED = {
     "unknown": (config(gama=1), "is of another version of dqx: unknown field 'gama'"),
     "unfit": (config(batch_size=2**20), "batch_size 1048576 is larger than replay_capacity"),
     "odd": (config(log_period=97), "is of another version of dqx, in which configuration 'a'"),
+    "env name": (config(env="no module:Maze"), "no module:Maze"),
     "env field": (config(**{"env.nothing": 3}), "CartPole-v1 has no env.nothing"),
     "env option": (config(**{"env.gravity": 3.0}), "is of another version of dqx, in which"),
 }

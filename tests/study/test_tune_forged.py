@@ -142,13 +142,26 @@ def test_a_search_that_names_a_module_makes_no_code_run(tmp_path, monkeypatch):
     (tmp_path / "evil_game.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
     tune = read_tune(table(generations=1)).record
-    for place in ("base", "space"):
+    forms = (
+        ("base", "env", "evil_game:Maze"),
+        ("base", "env", {"name": "evil_game:Maze"}),
+        ("space", "env", {"choice": ["CartPole-v1", "evil_game:Maze"]}),
+        ("space", "env", ["CartPole-v1", "evil_game:Maze"]),
+        ("space", "env", {"name": {"choice": ["CartPole-v1", "evil_game:Maze"]}}),
+    )
+    for place, field, value in forms:
         search = copy.deepcopy(tune)
-        if place == "base":
-            search["base"] |= {"env": "evil_game:Maze", "env.gravity": 9.0}
-        else:
-            search["tune"]["space"]["env"] = {"choice": ["CartPole-v1", "evil_game:Maze"]}
+        into = search["base"] if place == "base" else search["tune"]["space"]
+        into |= {field: value, "env.gravity": 9.0}
         with pytest.raises(
             ConfigError, match="makes no code run by itself: give --import evil_game"
         ):
             records.tune_of({"search": search})
+
+
+@pytest.mark.parametrize("name", ["a:b:c", "bad name:Maze"])
+def test_a_search_with_a_malformed_environment_is_told(name):
+    search = copy.deepcopy(read_tune(table(generations=1)).record)
+    search["base"] |= {"env": name}
+    with pytest.raises(ConfigError, match=name):
+        records.tune_of({"search": search})

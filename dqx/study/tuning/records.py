@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,12 +77,17 @@ def tune_of(record: Mapping[str, Any]) -> Tune:
 
 
 def _environments(search: Mapping[str, Any]) -> list[str]:
-    """The environments that a search names, outside of presets."""
-    found = [search.get("base", {}).get("env")]
-    rule = search.get("tune", {}).get("space", {}).get("env", {})
-    for values in rule.values() if isinstance(rule, Mapping) else ():
-        found += values if isinstance(values, list) else [values]
-    return [name for name in found if isinstance(name, str)]
+    """The environments that a search names, outside of presets, in whatever form."""
+    tables = (search.get("base", {}), search.get("tune", {}).get("space", {}))
+    return [name for table in tables for name in _texts(table.get("env"))]
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in a value of JSON."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value
+    return [text for part in parts for text in _texts(part)] if isinstance(parts, Iterable) else []
 
 
 def check_same(folder: TuneFolder, record: Mapping[str, Any], tune: Tune, proposer: str) -> None:
