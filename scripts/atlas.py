@@ -66,6 +66,7 @@ def main() -> int:
     add("--reference", type=Path, metavar="FILE", help="evenly spaced scores of each, for planning")
     add("--page", action="store_true", help="train nothing")
     add("--devices", help="as of dqx train, such as cpu:2 or gpu")
+    add("--overwrite", action="store_true", help="replace what has other settings or seeds")
     add("--quiet", action="store_true", help="no progress")
     args = parser.parse_args()
     if args.seeds is not None and args.seeds < 2:
@@ -99,13 +100,19 @@ def train(name: str, args: argparse.Namespace) -> bool:
     count = args.seeds or SEEDS[name]
     label = name.replace("/", "-")
     seeds = list(range(FIRST_SEED, FIRST_SEED + count))
-    kept = [one for one in kept_in(args.results) if one.name == name and is_current(one)]
-    if any(one.seeds.tolist() == seeds for one in kept):
+    kept = [one for one in kept_in(args.results) if one.name == name]
+    if any(one.seeds.tolist() == seeds and is_current(one) for one in kept):
         say(args, f"{name}: {count:,} seeds are kept already")
         return True
+    if kept and not args.overwrite:
+        raise dqx.ConfigError(
+            f"{args.results} holds {name} with other settings or seeds: give --overwrite to train "
+            "it anew, or another folder with --results"
+        )
     study = dqx.study.run(
         {"name": f"atlas-{label}", "seeds": seeds, "base": {"preset": name}},
         args.out / f"{label}-{count}",
+        overwrite=args.overwrite,
         devices=args.devices,
         go_on=True,
         sinks=[view(label, sys.stderr, args.quiet)],

@@ -6,9 +6,9 @@
     python scripts/compare_variants.py --keep benchmarks/results/variants       # a part, and later
     python scripts/compare_variants.py --keep benchmarks/results/variants --page --out docs
 
-A variant is the game's preset with one method changed. Its settings are those of the preset
-GAME/VARIANT where that is built on the game's, else the method of cartpole/VARIANT;
-``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a new
+A variant is the game's preset with one method changed: the preset GAME/VARIANT where that is built
+on the game's, with the settings that it gives the method, else the method of cartpole/VARIANT
+alone; ``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a new
 variant trains itself alone. When it is finished its scores and thinned curves go to --keep as
 Parquet, and it is done: the same command passes over it, also where its study is gone. Then the
 tables, of each game and over all games whose returns have known ends, go to comparison.md, their
@@ -86,6 +86,7 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/variants"), help="of studies, tables and page")
     add("--keep", type=Path, metavar="DIR", help="of scores and curves; default: OUT/kept")
     add("--page", action="store_true", help="train nothing")
+    add("--overwrite", action="store_true", help="replace what has other settings or seeds")
     add("--devices", help="as of dqx train, such as cpu:2 or gpu")
     add("--quiet", action="store_true", help="no progress")
     args = parser.parse_args()
@@ -173,8 +174,14 @@ def _chosen(what: str, names: str | None, known: Sequence[str]) -> list[str]:
 def train(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> None:
     """Trains and keeps what is not kept yet; a study that was begun goes on."""
     kept = variants_page.kept_in(args.keep)
+    stale = [name for name in plans if name in kept and not is_current(kept[name], plans[name])]
+    if stale and not args.overwrite:
+        raise dqx.ConfigError(
+            f"{args.keep} holds {stale[0]} and {len(stale) - 1} more with other settings or seeds: "
+            "give --overwrite to train them anew, or another folder with --keep"
+        )
     for number, (name, plan) in enumerate(plans.items(), start=1):
-        done = name in kept and is_current(kept[name], plan)
+        done = name in kept and name not in stale
         if not args.quiet:
             words = "is kept already" if done else "training"
             print(f"variants: {number}/{len(plans)}, {name}: {words}", file=sys.stderr, flush=True)
@@ -182,6 +189,7 @@ def train(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> None
             study = dqx.study.run(
                 plan,
                 args.out / name,
+                overwrite=args.overwrite,
                 devices=args.devices,
                 go_on=True,
                 sinks=[view(name, sys.stderr, args.quiet)],
@@ -206,15 +214,14 @@ def report(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> int
     there = [kept[name] for name in plans if name in kept]
     if not there:
         raise dqx.ConfigError(f"{args.keep} holds none of these variants yet: train some")
-    found = variants_page.groups(there)
-    lines = variants_page.page(found, {game: about.ends for game, about in GAMES.items()})
+    lines = variants_page.page(there, {game: about.ends for game, about in GAMES.items()})
     lines += left_out(there, plans)
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
     with whole_file(args.out / "comparison.md") as file:
         file.write(text.encode())
-    variants_page.picture(found, args.out / "comparison.png")
+    variants_page.picture(variants_page.groups(there), args.out / "comparison.png")
     studies = [args.out / one.name for one in there if (args.out / one.name).is_dir()]
     if studies:
         loaded = [dqx.study.load(path) for path in studies]

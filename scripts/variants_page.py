@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -23,6 +23,7 @@ from dqx.compute.score import score_metric
 from dqx.files import whole_file
 from dqx.report import findings, numbers, style
 from dqx.report.cases import Case
+from dqx.report.compare import p_words
 from dqx.report.findings import Group
 from dqx.report.terminal import markdown
 from dqx.settings import ConfigError, evaluates_at, not_defaults, show
@@ -47,7 +48,7 @@ class Kept(NamedTuple):
     """
 
     name: str
-    facts: dict[str, object]
+    facts: dict[str, Any]
     seeds: np.ndarray
     steps: np.ndarray
     curves: np.ndarray
@@ -124,10 +125,10 @@ def _case(one: Kept) -> Case:
         label=one.name,
         study=0,
         name=one.name,
-        env=str(one.facts["env"]),
-        metric=str(one.facts["metric"]),
+        env=one.facts["env"],
+        metric=one.facts["metric"],
         planned=one.seeds.size,
-        total_steps=int(str(one.facts["total_steps"])),
+        total_steps=one.facts["total_steps"],
         varied={},
         seeds=one.seeds.astype(np.int64),
         diverged_at=np.where(np.isfinite(one.curves[:, -1]), -1, 0),
@@ -154,17 +155,35 @@ def _scores(group: Group) -> list[tuple[str, np.ndarray]]:
     return [(c.name, values) for c, values in zip(group.cases, group.scores, strict=True)]
 
 
-def page(found: Sequence[Group], ends: Ends) -> list[str]:
+def page(kept: Sequence[Kept], ends: Ends) -> list[str]:
     """The lines of all tables."""
-    lines = []
+    lines, found = [], groups(kept)
     for group in found:
         lines += [f"## {game_of(group)}", "", *sentences(group), "", *markdown(table(group)), ""]
+        lines += changes([one for one in kept if one.game == game_of(group)])
     everywhere = over_games(found, ends)
     if everywhere:
         names = [game_of(group) for group in found if ends[game_of(group)] is not None]
         lines += [f"## Over {', '.join(names)}", "", *_scales(names, ends), ""]
         lines += [*markdown(everywhere), ""]
     return lines
+
+
+def changes(kept: Sequence[Kept]) -> list[str]:
+    """What each variant of a game has set otherwise than plain; nothing where plain is missing."""
+    of = {_variant(one.name): one.facts["settings"] for one in kept}
+    if PLAIN not in of:
+        return []
+    lines = [f"Set otherwise than in `{PLAIN}`:", ""]
+    for name, settings in of.items():
+        names = dict.fromkeys([*settings, *of[PLAIN]])
+        texts = [
+            f"{field}={settings.get(field, 'its default')}"
+            for field in names
+            if settings.get(field) != of[PLAIN].get(field)
+        ]
+        lines += [f"- `{name}`: {', '.join(texts)}"] if name != PLAIN else []
+    return [*lines, ""]
 
 
 def sentences(group: Group) -> list[str]:
@@ -174,7 +193,8 @@ def sentences(group: Group) -> list[str]:
     return [
         f"{group.env}: {group.label} after {' or '.join(f'{n:,}' for n in counts)} steps, "
         f"{' or '.join(map(str, seeds))} seeds. P(> plain): how likely a seed beats one of plain; "
-        f"p: of the difference of IQMs on shared seeds, after Holm's correction."
+        "p: of the difference, seed by seed where both have the same seeds, after Holm's "
+        "correction; the verdict is that of p and of the difference's interval."
     ]
 
 
@@ -186,7 +206,8 @@ def table(group: Group) -> list[dict[str, object]]:
     names = [_variant(case.name) for case in group.cases]
     plain = names.index(PLAIN) if PLAIN in names else None
     others = [] if plain is None else [i for i in range(len(names)) if i != plain]
-    tests = [_test(group, i, plain) for i in others]
+    against = {i: _against(group, i, plain) for i in others}
+    tests = [found.p for found in against.values()]
     corrected = dict(zip(others, stats.holm(tests).tolist() if tests else [], strict=True))
     rows: list[dict[str, object]] = []
     for i in group.ranking:
@@ -202,19 +223,28 @@ def table(group: Group) -> list[dict[str, object]]:
             "verdict": "",
         }
         if i in corrected:
-            better = center.iqm > group.centers[plain].iqm
+            gap, p = against[i].gap, corrected[i]
             row["P(> plain)"] = _words(numbers.improvement(scores, group.scores[plain]))
-            row["p"] = f"{corrected[i]:.3f}"
-            known = corrected[i] <= LEVEL
-            row["verdict"] = ("better" if better else "worse") if known else "cannot tell"
+            row["p"] = p_words(p).removeprefix("= ")
+            known = p <= LEVEL and not gap.low <= 0 <= gap.high and gap.value != 0
+            row["verdict"] = ("better" if gap.value > 0 else "worse") if known else "cannot tell"
         rows.append(row)
     return rows
 
 
-def _test(group: Group, i: int, j: int) -> float:
-    """The p of a permutation test of two cases, paired by seed if both have the same."""
-    paired = np.array_equal(group.cases[i].seeds, group.cases[j].seeds)
-    return float(stats.permutation_test(group.scores[i], group.scores[j], paired=paired).p)
+class _Against(NamedTuple):
+    """How far a variant lies above plain, and the p of a permutation test of that."""
+
+    gap: stats.Estimate
+    p: float
+
+
+def _against(group: Group, i: int, plain: int) -> _Against:
+    """Paired by seed, as `dqx compare` does, if both have the same."""
+    x, y = group.scores[i], group.scores[plain]
+    paired = np.array_equal(group.cases[i].seeds, group.cases[plain].seeds)
+    test = stats.permutation_test(x, y, paired=paired)
+    return _Against(stats.difference(x, y, paired=paired, level=1 - LEVEL), float(test.p))
 
 
 def _words(estimate: stats.Estimate) -> str:

@@ -169,13 +169,18 @@ def test_the_picture_shows_the_shares(pages, tmp_path, monkeypatch):
 def test_what_is_kept_is_not_trained_again(atlas, study, tmp_path, monkeypatch):
     atlas.keep(study, "cartpole", tmp_path, "identical")
     monkeypatch.setattr(dqx.study, "run", None)
-    args = argparse.Namespace(seeds=10, results=tmp_path, quiet=True, out=tmp_path, devices=None)
-    with pytest.raises((AttributeError, TypeError)):  # it would be trained, with other settings
+    args = argparse.Namespace(
+        seeds=10, results=tmp_path, quiet=True, out=tmp_path, devices=None, overwrite=False
+    )
+    with pytest.raises(ConfigError, match="holds cartpole with other settings or seeds: give --ov"):
         atlas.train("cartpole", args)
     monkeypatch.setattr(atlas, "not_defaults", lambda *_: not_defaults(*study_settings(study)))
     assert atlas.train("cartpole", args)
     args.seeds = 11
-    with pytest.raises((AttributeError, TypeError)):
+    with pytest.raises(ConfigError, match="holds cartpole with other settings or seeds"):
+        atlas.train("cartpole", args)
+    args.overwrite = True
+    with pytest.raises((AttributeError, TypeError)):  # it would be trained
         atlas.train("cartpole", args)
 
 

@@ -94,12 +94,21 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     assert called(script, monkeypatch, *line) == 0
     assert (tmp_path / "comparison.md").read_text() == text
     assert not (tmp_path / "cartpole").exists()
-    # Of other seeds or settings nothing is passed over in silence.
+    # Of other seeds or settings nothing is passed over, or replaced, in silence.
     line[line.index("--seeds") + 1] = 4
+    with pytest.raises(SystemExit):
+        called(script, monkeypatch, *line)
+    assert "cartpole/plain and 3 more with other settings or seeds: give --overw" in (
+        capsys.readouterr().err
+    )
     assert called(script, monkeypatch, *line, "--page", "--variants", "dueling,noisy") == 0
     text = (tmp_path / "comparison.md").read_text()
+    assert "- `dueling`: head=dueling_avg\n" in text
     assert "Not trained yet: `cartpole/noisy`, `catch/noisy`." in text
     assert "other settings or seeds than these have now: `cartpole/plain`, `cartpole/duel" in text
+    assert called(script, monkeypatch, *line, "--games", "catch", "--overwrite") == 0
+    assert len(load(tmp_path / "catch" / "dueling").scores()) == 4
+    assert " 4 seeds." in (tmp_path / "comparison.md").read_text()
 
 
 def tables(text):
