@@ -13,6 +13,8 @@ from dqx.report.numbers import Center
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_ROWS = 40  # of effects
+
 
 def shown(group: Group) -> list[int]:
     """The cases of a figure: all, or of many the best five and the worst three."""
@@ -82,8 +84,17 @@ def improvement(group: Group, title: str) -> "Figure":
         ["" if a == b else _cell(*(float(v) for v in table[a, b])) for b in range(len(places))]
         for a in range(len(places))
     ]
+    few = (
+        f", the best {len(places)} of {len(group.cases)}" if len(places) < len(group.cases) else ""
+    )
     figure = _matrix(
-        f"{title}: P(row > column)", names, names, table[..., 0], texts, style.DIVERGING, (0, 1)
+        f"{title}: P(row > column){few}",
+        names,
+        names,
+        table[..., 0],
+        texts,
+        style.DIVERGING,
+        (0, 1),
     )
     return figure
 
@@ -168,7 +179,8 @@ def effects(group: Group, effects: Sequence[findings.Effect], title: str) -> "Fi
         for level in effect.levels
         if np.isfinite(level.center.iqm)
     ]
-    return _rows(f"{title}, others averaged over", group.label, rows[:40])
+    few = f" ({_MOST_ROWS} of {len(rows)} values)" if len(rows) > _MOST_ROWS else ""
+    return _rows(f"{title}, others averaged over{few}", group.label, rows[:_MOST_ROWS])
 
 
 def parallel(group: Group, effects: Sequence[findings.Effect], study: int, title: str) -> "Figure":

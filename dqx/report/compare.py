@@ -127,6 +127,8 @@ def compare(
     cases = _chosen(read_scores(studies), configs)
     found = groups(cases)
     if not any(group.cases for group in found):
+        if any(case.seeds.size for case in cases):
+            raise StudyError("no run has a finite score: there is nothing to compare")
         raise StudyError(
             f"no run is finished yet in {', '.join(str(study.path) for study in studies)}: see "
             f"`dqx study status {studies[0].path}`"
@@ -225,7 +227,7 @@ def verdict(group: Group, studies: Sequence[Study]) -> str | None:
 
 def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) -> Pair:
     x, y = group.scores[a], group.scores[b]
-    shared = _shared(group, studies, a, b)
+    shared = _shared(group, studies, a, b, pairs)
     if len(shared):
         left, right = (_of_seeds(group, place, shared) for place in (a, b))
     else:
@@ -254,13 +256,18 @@ def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) ->
     )
 
 
-def _shared(group: Group, studies: Sequence[Study], a: int, b: int) -> np.ndarray:
-    """Seeds that both have; none where they share too few, or their draws have other roots."""
+def _shared(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) -> np.ndarray:
+    """Seeds that both have; none where they share too few, or their draws have other roots.
+
+    Too few are also those whose signs alone could never tell, after the correction for all pairs,
+    however far apart they lie: rearranged freely, as few seeds often can.
+    """
     one, two = group.cases[a], group.cases[b]
     roots = {studies[case.study].plan["root_seed"] for case in (one, two)}
     both = np.intersect1d(one.seeds, two.seeds)
     fewest = min(one.seeds.size, two.seeds.size)
-    return both if len(roots) == 1 and both.size >= max(2, fewest / 2) else both[:0]
+    can_tell = 2.0 ** (1 - both.size) * pairs <= ERROR
+    return both if len(roots) == 1 and both.size >= fewest / 2 and can_tell else both[:0]
 
 
 def _of_seeds(group: Group, place: int, seeds: np.ndarray) -> np.ndarray:
@@ -368,7 +375,9 @@ def _verdict(found: Comparison) -> str:
     if len(found.order) == 1:
         return f"there is only {found.name(found.order[0])}, and nothing to compare it with"
     if len(found.order) == 2:
-        return sentence(found, found.pairs[0])
+        (pair,) = found.pairs
+        turned = f"; {found.name(pair.a)} has the higher IQM" if pair.better < 0 else ""
+        return sentence(found, pair) + turned
     best = found.order[0]
     of_best = [pair for pair in found.pairs if pair.a == best]
     beaten = [found.name(pair.b) for pair in of_best if pair.better > 0]
@@ -386,6 +395,6 @@ def _verdict(found: Comparison) -> str:
         )
     if open_pairs:
         names = listed([found.name(pair.b) for pair in open_pairs])
-        who = "it" if beaten and not turned else f"the best, {found.name(best)},"
+        who = "it" if beaten and not turned else found.name(best)
         parts.append(f"cannot tell {who} from {names} {_why(found, open_pairs)}")
     return "; ".join(parts)

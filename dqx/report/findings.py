@@ -233,19 +233,41 @@ class Level(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a varied field does, the other varied fields averaged over."""
+    """What a varied field does, the other varied fields averaged over.
+
+    Attributes:
+        field: its name.
+        binned: whether its values are put together in bins.
+        levels: its values or bins.
+        left_out: configurations that are not averaged, since no others differ from them in this
+            field alone.
+        matched: whether each value is averaged over the same settings of the others; else over
+            whatever they were set to or drawn.
+    """
 
     field: str
     binned: bool
     levels: list[Level]
+    left_out: int
+    matched: bool
 
 
 class Cells(NamedTuple):
-    """Two varied fields together: ``cells[i][j]`` of value i of the first and j of the second."""
+    """Two varied fields together: ``cells[i][j]`` of value i of the first and j of the second.
+
+    Attributes:
+        fields: their names.
+        names: their values.
+        cells: of configurations that have both.
+        left_out: as of `Effect`.
+        matched: as of `Effect`.
+    """
 
     fields: tuple[str, str]
     names: tuple[list[str], list[str]]
     cells: list[list[Center]]
+    left_out: int
+    matched: bool
 
 
 def effects(group: Group, study: int) -> list[Effect]:
@@ -254,12 +276,15 @@ def effects(group: Group, study: int) -> list[Effect]:
     found = []
     for field in _fields(group, places):
         parts, binned = _levels([group.cases[i].varied[field] for i in places])
+        level_of = {places[k]: name for name, members in parts.items() for k in members}
+        kept, matched = _matched(group, level_of, (field,))
         levels = [
-            Level(name, _pooled(group, [places[j] for j in members]), len(members))
-            for name, members in parts.items()
+            Level(name, _pooled(group, members), len(members))
+            for name in parts
+            for members in [[i for i in kept if level_of[i] == name]]
         ]
         if len(levels) > 1:
-            found.append(Effect(field, binned, levels))
+            found.append(Effect(field, binned, levels, len(places) - len(kept), matched))
     return found
 
 
@@ -271,12 +296,39 @@ def heat_maps(group: Group, study: int) -> list[Cells]:
         one, two = (_levels([group.cases[i].varied[field] for i in places]) for field in pair)
         if one[1] or two[1] or min(len(one[0]), len(two[0])) < 2:
             continue
+        cell_of = {
+            places[k]: (a, b)
+            for a, rows in one[0].items()
+            for b, columns in two[0].items()
+            for k in rows
+            if k in columns
+        }
+        kept, matched = _matched(group, cell_of, pair)
         cells = [
-            [_pooled(group, [places[k] for k in a if k in b]) for b in two[0].values()]
-            for a in one[0].values()
+            [_pooled(group, [i for i in kept if cell_of[i] == (a, b)]) for b in two[0]]
+            for a in one[0]
         ]
-        found.append(Cells(pair, (list(one[0]), list(two[0])), cells))
+        names = (list(one[0]), list(two[0]))
+        found.append(Cells(pair, names, cells, len(places) - len(kept), matched))
     return found
+
+
+def _matched(group: Group, levels: dict[int, Any], fields: Sequence[str]) -> tuple[list[int], bool]:
+    """The places that are averaged, and whether each level meets the same settings of the others.
+
+    A case beside a grid differs from its points in several fields at once. So only settings of the
+    other fields count in which every level is there; where there are none, as of values that are
+    drawn, all places do.
+    """
+    settings: dict[tuple[str, ...], set[Any]] = {}
+    around = {}
+    for place, level in levels.items():
+        varied = group.cases[place].varied
+        around[place] = tuple(f"{n}={show(v)}" for n, v in varied.items() if n not in fields)
+        settings.setdefault(around[place], set()).add(level)
+    every = set(levels.values())
+    kept = [place for place in levels if settings[around[place]] == every]
+    return (sorted(kept), True) if kept else (sorted(levels), False)
 
 
 def _fields(group: Group, places: Sequence[int]) -> list[str]:
@@ -301,7 +353,13 @@ def _levels(values: Sequence[Any]) -> tuple[dict[str, list[int]], bool]:
         return {name: [i for i, t in enumerate(texts) if t == name] for name in different}, False
     ranked = np.argsort(np.array(values, float), kind="stable")
     parts = [part.tolist() for part in np.array_split(ranked, _BINS)]
-    return {f"{values[p[0]]:.3g} to {values[p[-1]]:.3g}": sorted(p) for p in parts}, True
+    for digits in range(3, 18):  # as many as tell the bins apart
+        named = {
+            f"{values[p[0]]:.{digits}g} to {values[p[-1]]:.{digits}g}": sorted(p) for p in parts
+        }
+        if len(named) == len(parts):
+            break
+    return named, True
 
 
 def _pooled(group: Group, places: Sequence[int]) -> Center:

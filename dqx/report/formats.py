@@ -172,8 +172,15 @@ def pair_cells(found: Comparison, pair: Pair) -> tuple[str, ...]:
         _signed(pair.effect, 2) if math.isfinite(pair.effect) else "no spread",
         p_words(pair.p).removeprefix("= "),
         p_words(pair.holm).removeprefix("= "),
-        f"{pair.needed:,}" if pair.needed else f"> {MOST_SEEDS:,}",
+        _needed_words(found, pair),
     )
+
+
+def _needed_words(found: Comparison, pair: Pair) -> str:
+    """Seeds a side that would tell; a single seed says nothing of others."""
+    if min(found.center(place).n for place in (pair.a, pair.b)) < 2:
+        return "n/a"
+    return f"{pair.needed:,}" if pair.needed else f"> {MOST_SEEDS:,}"
 
 
 def _signed(value: float, digits: int) -> str:

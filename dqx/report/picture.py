@@ -1,12 +1,15 @@
 """The picture of a study: the learning curves of its configurations."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from dqx.compute.score import score_metric
 from dqx.report import plots
+from dqx.report.terminal import counted
+from dqx.settings import evaluates_at
 from dqx.study.folder import Folder
 from dqx.study.results import Study
 from dqx.study.sinks import Sink
@@ -52,16 +55,39 @@ def draw(path: Path, study: Study) -> bool:
     """
     metrics = {score_metric(study.point(name)[0]) for name in study.configs}
     metric = max(metrics, key=list(_YLABELS).index)
-    named = zip(study.configs, study.to_arrays(metric), strict=True)
-    curves = {name: rows for name, rows in named if np.isfinite(rows).any()}
-    if not curves:
+    arrays = dict(zip(study.configs, study.to_arrays(metric), strict=True))
+    if not any(np.isfinite(rows).any() for rows in arrays.values()):
         return False
     if len(study.configs) == 1:
         _draw_one(path, study, metric)
-    else:
-        each = {name: (study.steps, rows) for name, rows in curves.items()}
-        plots.comparison(each, path=path, title=study.plan["name"], ylabel=_YLABELS[metric])
+        return True
+    lost = _count_lost(study, metric, arrays)
+    curves = {n: (study.steps, rows) for n, rows in arrays.items() if np.isfinite(rows).any()}
+    title = study.plan["name"]
+    if lost:
+        title += f" ({counted(lost, 'seed')} without a number: counted as the worst)"
+    plots.comparison(curves, path=path, title=title, ylabel=_YLABELS[metric])
     return True
+
+
+def _count_lost(study: Study, metric: str, arrays: Mapping[str, np.ndarray]) -> int:
+    """Puts the worst of any run and step where a finished run has no number; how many lack one."""
+    worst = min(np.nanmin(rows) for rows in arrays.values() if np.isfinite(rows).any())
+    place = {seed: i for i, seed in enumerate(study.seeds)}
+    total = 0
+    for name, rows in arrays.items():
+        runs = study.finished_runs(name)
+        finished = [place[seed] for seed in runs.seeds.tolist()]
+        if metric == "episode_return":  # no episode may have ended before
+            at = runs.diverged_at[:, None]
+            due = (at >= 0) & (study.steps >= at)
+        else:
+            config = study.point(name)[0]
+            due = np.array([evaluates_at(config, int(step)) for step in study.steps])[None]
+        missing = due & ~np.isfinite(rows[finished])
+        rows[finished] = np.where(missing, worst, rows[finished])
+        total += int(missing.any(axis=1).sum())
+    return total
 
 
 def _draw_one(path: Path, study: Study, metric: str) -> None:

@@ -133,7 +133,13 @@ def _standings(study: "Study") -> list[str]:
             )
         )
     more = len(standings) - MAX_ROWS
-    return [*aligned(rows), *([f"... and {more} more configurations"] if more > 0 else [])]
+    lines = [*aligned(rows), *([f"... and {more} more configurations"] if more > 0 else [])]
+    lacking = sum(int((~np.isfinite(study.scores(name))).sum()) for name in study.configs)
+    if lacking:
+        count = "counts" if lacking == 1 else "count"
+        seeds = f"{counted(lacking, 'run')} without a finite score"
+        lines.append(f"{seeds} {count} as the worst of any run and step")
+    return lines
 
 
 def _counted(study: "Study", name: str) -> np.ndarray:
@@ -141,8 +147,6 @@ def _counted(study: "Study", name: str) -> np.ndarray:
     from dqx.compute.score import score_metric
 
     scores = study.scores(name)
-    if not np.isfinite(scores).any():
-        return scores
     worst = _worst(study, scores, score_metric(study.point(name)[0]))
     return np.where(np.isfinite(scores), scores, worst)
 

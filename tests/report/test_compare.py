@@ -144,16 +144,20 @@ def test_what_these_seeds_cannot_tell_has_a_number(tmp_path):
 
 
 def test_three_seeds_never_tell_and_one_has_no_interval(tmp_path):
-    """However far apart: no rearrangement of 3 pairs comes below p = 0.25."""
+    """However far apart: no rearrangement of 3 a side comes below p = 0.1, of 3 pairs 0.25."""
     three = made(tmp_path / "three", {"a": 0.0, "b": 1000.0}, seeds=3, spread=1.0)
     (pair,) = compare([three])[0].pairs
-    assert pair.p == pair.least == 0.25 and pair.better == 0 and pair.gap.low > 900
-    assert compare([three])[0].verdict == "cannot tell b from a with these seeds; about 6 would"
+    assert pair.p == pair.least == 0.1 and pair.better == 0 and pair.gap.low > 900
+    assert compare([three])[0].verdict == "cannot tell b from a with these seeds; about 4 would"
+    four = made(tmp_path / "four", {"a": 0.0, "b": 1000.0}, seeds=4, spread=1.0)
+    assert compare([four])[0].pairs[0].better == 1
     one = made(tmp_path / "one", {"a": 0.0, "b": 1000.0}, seeds=1)
     (found,) = compare([one])
     assert found.verdict.startswith("cannot tell b from a with these seeds: one seed tells nothing")
     assert any(note.startswith("one seed only, so no interval: a, b") for note in found.notes)
-    assert "one seed, no interval" in formats.text([found])
+    assert "one seed, no interval" in formats.text([found]) and "> 1,000" not in formats.text(
+        [found]
+    )
     alone = made(tmp_path / "alone", {"a": 0.0})
     assert compare([alone])[0].verdict == "there is only a, and nothing to compare it with"
 
@@ -198,8 +202,31 @@ def test_who_is_better_seed_by_seed_is_said_against_the_order_of_iqms(tmp_path):
     assert [pair.better for pair in found.pairs if pair.a == found.order[0]] == [0, -1, 1]
     assert found.verdict.startswith(
         "a is better than c; b is better than a, which has the highest IQM, by the seeds that "
-        "both have; cannot tell the best, a, from d with these seeds"
+        "both have; cannot tell a from d with these seeds"
     )
+    (two,) = compare([load(tmp_path / "s")], ["a", "b"])
+    assert two.verdict.startswith("b is better than a by 1.0 (95 % interval")
+    assert two.verdict.endswith("; a has the higher IQM")
+
+
+def test_few_shared_seeds_are_paired_only_where_pairs_can_tell(tmp_path):
+    """Signs of 8 pairs reach p = 2 / 256, which 15 pairs of configurations make 0.12."""
+    means = {f"c{i}": 1000.0 * i for i in range(6)}
+    (found,) = compare([made(tmp_path / "s", means, seeds=8)])
+    assert {pair.shared for pair in found.pairs} == {0}
+    assert all(pair.better == 1 for pair in found.pairs)
+    (found,) = compare([made(tmp_path / "t", means, seeds=8)], ["c0", "c1"])
+    assert found.pairs[0].shared == 8 and found.pairs[0].better == 1
+
+
+def test_scores_that_are_all_lost_are_not_called_unfinished(tmp_path):
+    def change(name, seed, run):
+        run["metrics"]["eval_return"][:] = np.nan
+
+    study = load(make_study(tmp_path / "s", {"seeds": 3}, change=change).folder.path)
+    assert study.finished
+    with pytest.raises(StudyError, match="no run has a finite score: there is nothing to compare"):
+        compare([study])
 
 
 def test_all_pairs_are_corrected_and_the_best_named(tmp_path):

@@ -232,6 +232,58 @@ def test_a_varied_field_is_averaged_over_the_others_seed_by_seed(tmp_path):
     assert cell["iqm"] == pytest.approx(scipy.stats.trim_mean(scores, 0.25), rel=1e-5)
 
 
+def test_a_case_beside_a_grid_is_compared_only_with_what_differs_from_it_in_one_field(tmp_path):
+    values = {}
+
+    def value(config, seed):
+        values[config, seed] = 10.0 * len(values) + seed
+        return 0.0, values[config, seed]
+
+    plan = {
+        "seeds": 4,
+        "grid": {"gamma": [0.9, 0.99], "batch_size": [16, 32]},
+        "case": [{"name": "other", "gamma": 0.9, "batch_size": 32, "target_period": 32}],
+    }
+    make_study(tmp_path / "s", plan, change=curve_of(value))
+    (part,) = shown(tmp_path / "s")["groups"][0]["fields"]
+    found = {effect["field"]: effect for effect in part["effects"]}
+
+    def mean(*names):
+        return np.mean([values[name, seed] for name in names for seed in (1, 2)])  # the middle two
+
+    gamma = {level["name"]: level for level in found["gamma"]["levels"]}
+    grid = [f"gamma={{}}, batch_size={size}" for size in (16, 32)]
+    for name in ("0.9", "0.99"):
+        assert gamma[name]["configs"] == 2
+        assert gamma[name]["iqm"] == pytest.approx(mean(*(one.format(name) for one in grid)))
+    assert found["gamma"]["leftOut"] == 1 and found["gamma"]["matched"]
+    target = {level["name"]: level for level in found["target_period"]["levels"]}
+    (default,) = target.keys() - {"32"}
+    assert target["32"]["iqm"] == pytest.approx(mean("other"))
+    assert target[default]["iqm"] == pytest.approx(mean("gamma=0.9, batch_size=32"))
+    assert found["target_period"]["leftOut"] == 3
+    for cells in part["maps"]:
+        if set(cells["fields"]) == {"gamma", "batch_size"}:
+            assert cells["leftOut"] == 1
+            assert sum(cell["n"] > 0 for row in cells["cells"] for cell in row) == 4
+
+
+def test_cases_that_differ_in_several_fields_at_once_are_said_to(tmp_path):
+    cases = [{"name": "a", "gamma": 0.9, "batch_size": 16}, {"name": "b"}]
+    make_study(tmp_path / "s", {"seeds": 2, "case": cases})
+    (part,) = shown(tmp_path / "s")["groups"][0]["fields"]
+    assert not any(effect["matched"] or effect["leftOut"] for effect in part["effects"])
+
+
+def test_bins_of_values_that_are_close_are_told_apart(tmp_path):
+    search = {"draws": 23, "seed": 1, "gamma": {"uniform": [0.999, 0.9999]}}
+    make_study(tmp_path / "s", {"seeds": 2, "search": search})
+    (group,) = shown(tmp_path / "s")["groups"]
+    (effect,) = group["fields"][0]["effects"]
+    counts = [level["configs"] for level in effect["levels"]]
+    assert len(counts) == 5 and sum(counts) == len(group["cases"]) > 20 and min(counts) >= 4
+
+
 def test_many_values_of_a_search_are_put_in_bins(tmp_path):
     search = {"draws": 23, "seed": 1, "learning_rate": {"log_uniform": [1e-5, 1e-1]}}
     make_study(tmp_path / "s", {"seeds": 2, "search": search})

@@ -71,15 +71,35 @@ def test_where_configurations_are_judged_differently_what_all_have_is_drawn(tmp_
     assert "no evaluation" in named["ylabel"]
 
 
-def test_a_configuration_without_a_finite_number_is_left_out(tmp_path, drawn):
+def test_what_has_no_number_counts_as_the_worst_and_the_title_says_so(tmp_path, drawn):
     def change(config, seed, run):
-        if config == "lost":
-            run["metrics"]["eval_return"][:] = np.nan
+        values = run["metrics"]["eval_return"]
+        values[:] = np.where(np.isfinite(values), 3 + seed, np.nan)
+        if config == "lost" or seed == 1:
+            values[2:] = np.nan
 
     cases = [{"name": "lost"}, {"name": "kept", "gamma": 0.5}]
     make_study(tmp_path / "s", {"seeds": 2, "case": cases}, change=change)
-    assert draw(tmp_path / "a.png", load(tmp_path / "s")) is True
-    assert list(drawn[0][1][0]) == ["kept"]
+    study = load(tmp_path / "s")
+    assert draw(tmp_path / "a.png", study) is True
+    ((_, (curves,), named),) = drawn
+    assert named["title"].endswith(" (3 seeds without a number: counted as the worst)")
+    for name, rows in zip(study.configs, study.to_arrays("eval_return"), strict=True):
+        there = np.isfinite(rows)
+        np.testing.assert_array_equal(curves[name][1][there], rows[there])
+        assert (curves[name][1][~there] == 3).sum() == (2 if name == "lost" else 1)
+
+
+def test_what_is_not_finished_is_not_counted(tmp_path, drawn):
+    cases = [{"name": "a"}, {"name": "b", "gamma": 0.5}]
+    plan = {"seeds": 6, "base": {"chunk_width": 4}, "case": cases}
+    study = load(make_study(tmp_path / "s", plan, leave_out={1}).folder.path)
+    assert draw(tmp_path / "a.png", study) is True and 0 < study.num_finished < 12
+    ((_, (curves,), named),) = drawn
+    assert named["title"] == "study"
+    finished = {name: study.finished_runs(name).seeds for name in study.configs}
+    for name, (_, rows) in curves.items():
+        assert np.isfinite(rows).any(axis=1).sum() == len(finished[name])
 
 
 def test_without_a_finite_number_there_is_no_picture(tmp_path, drawn):

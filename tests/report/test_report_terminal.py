@@ -158,6 +158,17 @@ def test_several_configurations_are_ranked(tmp_path):
     assert all(line[start - 1] == " " != line[start] for line in lines[:4] for start in starts)
 
 
+def test_of_several_configurations_lost_seeds_count_as_the_worst_too(tmp_path):
+    def change(name, seed, run):
+        run["metrics"]["eval_return"][:] = np.where(name == "b" or seed == 2, np.nan, 5.0 + seed)
+
+    cases = [{"name": "a"}, {"name": "b", "gamma": 0.5}]
+    _, _, lines = summary(tmp_path / "s", {"seeds": 3, "case": cases}, change=change)
+    rows = {line.split()[0]: line.split() for line in lines[1:3]}
+    assert rows["a"][4] == f"{(5 + 6 + 5) / 3:.1f}" and rows["b"][4] == "5.0"
+    assert lines[3] == "4 runs without a finite score count as the worst of any run and step"
+
+
 def test_many_configurations_and_diverged_runs_are_counted(tmp_path):
     def change(name, seed, run):
         run["diverged_at"] = 7 if seed else -1

@@ -168,12 +168,23 @@ def test_the_robust_effect_is_cohens_for_normal_values_and_heeds_no_outlier():
     x[:1000] = 1e6
     assert stats.robust_effect(x, y) == pytest.approx(0.86, abs=0.1)
     # By hand: winsorized 2 2 3 3 and 0 0 1 1, IQMs 2.5 and 0.5, pooled variance (1 + 1) / 6.
-    pooled = np.sqrt(2 / 6) / 0.5466
-    assert stats.robust_effect([1, 2, 3, 9], [-8, 0, 1, 5]) == pytest.approx(2 / pooled, rel=1e-4)
-    winsorized = np.clip(scipy.stats.norm.rvs(size=400_000, random_state=1), -0.6745, 0.6745)
-    assert winsorized.std() == pytest.approx(0.5466, abs=0.001)
+    # Of four normal values the middle two have means of -0.2970 and 0.2970, variances of 0.3605
+    # and a covariance of 0.2359 (Teichroew 1956); the winsorized squares sum to their distance's.
+    left = (2 * (0.3605 - 0.2359) + (2 * 0.2970) ** 2) / 3
+    pooled = np.sqrt(2 / 6 / left)
+    assert stats.robust_effect([1, 2, 3, 9], [-8, 0, 1, 5]) == pytest.approx(2 / pooled, rel=0.01)
     assert stats.robust_effect([5, 5], [5, 5]) == 0 and stats.robust_effect([5, 5], [4, 4]) > 1e300
     assert np.isnan(stats.robust_effect([5], [4]))
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 6, 7, 8, 11, 32, 101])
+def test_of_few_seeds_too_the_effect_is_in_standard_deviations_of_a_normal_seed(seeds):
+    rng = np.random.default_rng(seeds)
+    variances = []
+    for x, y in rng.normal(size=(2000, 2, seeds)):
+        gap = float(stats.iqm(x) - stats.iqm(y))
+        variances.append((gap / stats.robust_effect(x, y)) ** 2)
+    assert np.mean(variances) == pytest.approx(1, abs=0.05)
 
 
 def test_holm_by_hand():

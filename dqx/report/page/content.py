@@ -209,6 +209,8 @@ def _fields(group: Group, study: int) -> dict[str, Any] | None:
             {
                 "field": effect.field,
                 "binned": effect.binned,
+                "leftOut": effect.left_out,
+                "matched": effect.matched,
                 "levels": [
                     {"name": level.name, "configs": level.configs, **center(level.center)}
                     for level in effect.levels
@@ -219,6 +221,8 @@ def _fields(group: Group, study: int) -> dict[str, Any] | None:
         "maps": [
             {
                 "fields": found.fields,
+                "leftOut": found.left_out,
+                "matched": found.matched,
                 "names": found.names,
                 "cells": [[center(cell) for cell in row] for row in found.cells],
             }

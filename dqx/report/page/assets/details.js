@@ -1,6 +1,8 @@
 "use strict";
 // What stands behind the answer: speed of learning, training, seeds, records, methods.
 
+const MOST_ROWS = 5000; // of a table of runs
+
 function thresholds(main) {
   const here = group();
   if (!here.thresholds.length) return;
@@ -64,8 +66,10 @@ function seeds(main) {
   sortingTable(part, { name: "Best, median and worst seed", columns, rows });
   films(part, here);
   const all = here.curves.flatMap((curve) => here.cases[curve.case].seeds.map((seed, i) => ({ place: curve.case, i, seed })));
-  later(part, "every", `Every run (${all.length.toLocaleString("en")})`, (host) => sortingTable(host, {
-    name: "Every run", tall: true, rows: all.slice(0, 5000), columns: [columns[0], columns[2], columns[3],
+  const listed = all.slice(0, MOST_ROWS);
+  const few = listed.length < all.length ? `, of which the first ${MOST_ROWS.toLocaleString("en")} are listed` : "";
+  later(part, "every", `Every run (${all.length.toLocaleString("en")}${few})`, (host) => sortingTable(host, {
+    name: "Every run", tall: true, rows: listed, columns: [columns[0], columns[2], columns[3],
       { name: "Diverged at", number: true, value: (row) => (of(row).divergedAt[row.i] < 0 ? null : of(row).divergedAt[row.i]), show: (row) => (of(row).divergedAt[row.i] < 0 ? "" : of(row).divergedAt[row.i].toLocaleString("en")) }],
   }));
   diverged(main, here);

@@ -15,11 +15,19 @@ function fields(main) {
 function effectChart(host, here, effect) {
   host.append(element("h3", {}, effect.field));
   if (effect.binned) host.append(element("p", { class: "note" }, "Many values: put together in bins of about equal counts."));
+  averaged(host, effect);
   const known = effect.levels.flatMap((level) => [level.iqm, level.low, level.high]).filter((value) => value !== null);
   const rows = effect.levels.map((level) => ({
     label: `${level.name}${level.configs > 1 ? ` (${level.configs} configurations)` : ""}`, color: palette()[0], center: level,
   }));
   rowChart(host, { name: `Effect of ${effect.field}`, rows, label: here.label, ...padded(known) });
+}
+
+// Over what other settings values are averaged, where it is not simply all.
+function averaged(host, found) {
+  const count = `${found.leftOut} ${found.leftOut === 1 ? "configuration is" : "configurations are"}`;
+  if (found.leftOut) host.append(element("p", { class: "note" }, `${count} left out, which no others differ from in this alone.`));
+  if (!found.matched) host.append(element("p", { class: "note" }, "Averaged over whatever other fields are set to, which is not the same for each value."));
 }
 
 function maps(host, part, number) {
@@ -35,6 +43,7 @@ function maps(host, part, number) {
   }
   host.append(place);
   const { fields: pair, names, cells } = part.maps[at];
+  averaged(place, part.maps[at]);
   const known = cells.flat().map((cell) => cell.iqm).filter((value) => value !== null);
   const { low, high } = { low: Math.min(...known), high: Math.max(...known) };
   mapTable(place, {

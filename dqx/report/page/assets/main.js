@@ -38,22 +38,30 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
 const WATCH = document.querySelector("meta[name=dqx-watch]");
 
 async function renew(mark) {
-  let next = mark;
+  setTimeout(renew, 1000 * Number(WATCH.content), (await renewed(mark)) || mark);
+}
+
+// Draws what is new, and gives its mark; nothing where nothing is.
+async function renewed(mark) {
+  let next = null, data = null;
   try {
     const answer = await fetch("data.json", { cache: "no-store", headers: mark ? { "If-None-Match": mark } : {} });
-    if (answer.status === 200) {
-      next = answer.headers.get("ETag");
-      const before = DATA.mark;
-      DATA = await answer.json();
-      if (DATA.mark === before) header();
-      else render();
-    } else if (answer.status !== 304) {
+    if (answer.status === 304) return null;
+    if (answer.status !== 200) {
       said(`The page cannot be renewed: ${await answer.text()}`);
+      return null;
     }
+    next = answer.headers.get("ETag");
+    data = await answer.json();
   } catch {
     said("The page is no longer renewed: dqx watch has ended.");
+    return null;
   }
-  setTimeout(renew, 1000 * Number(WATCH.content), next);
+  const before = DATA.mark;
+  DATA = data;
+  if (DATA.mark === before) header();
+  else render();
+  return next;
 }
 
 function said(text) {

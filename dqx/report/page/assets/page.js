@@ -8,16 +8,18 @@ const chosen = { group: 0, shown: {}, seeds: true, band: "point", threshold: nul
 const group = () => DATA.groups[Math.min(chosen.group, DATA.groups.length - 1)];
 const palette = () => DATA.palette[isDark() ? "dark" : "light"];
 
-// Those shown at first: all, or of many the best five and the worst three.
+// Places of those shown: what was ticked, by label, since places change while a study runs; before
+// that all, or of many the best five and the worst three.
 function shown() {
   const here = group();
-  const key = `${here.env} ${here.metric}`;
   const possible = here.curves.map((curve) => curve.case);
-  if (!chosen.shown[key]) {
-    chosen.shown[key] = possible.length <= MOST_SHOWN ? possible : [...possible.slice(0, 5), ...possible.slice(-3)];
-  }
-  return chosen.shown[key];
+  const ticked = chosen.shown[shownKey()];
+  const kept = ticked ? ticked.map((label) => possible.find((place) => here.cases[place].label === label)).filter((place) => place !== undefined) : [];
+  if (kept.length) return kept;
+  return possible.length <= MOST_SHOWN ? possible : [...possible.slice(0, 5), ...possible.slice(-3)];
 }
+
+const shownKey = () => `${group().env} ${group().metric}`;
 
 function colorOf(place) {
   const slot = shown().indexOf(place);
@@ -136,9 +138,8 @@ function shownBox(place, possible) {
   box.checked = on;
   box.disabled = !possible.includes(place) || (!on && shown().length >= MOST_SHOWN) || (on && shown().length === 1);
   box.addEventListener("change", () => {
-    const kept = shown();
-    if (box.checked) kept.push(place);
-    else kept.splice(kept.indexOf(place), 1);
+    const others = shown().filter((other) => other !== place);
+    chosen.shown[shownKey()] = (box.checked ? [...others, place] : others).map(labelOf);
     render();
   });
   return box;
