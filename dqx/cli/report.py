@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     groups = findings.groups(cases.read(studies))
     shown = page.content(studies, groups)
     for found in searches:
-        shown |= search.part(found)
+        shown |= search.part(found, shown)
     path = page.write_content(shown, out)
     drawings = figures.drawings(studies, groups)
     for number, drawing in enumerate(drawings, start=1):

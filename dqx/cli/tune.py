@@ -70,9 +70,11 @@ def run(options: argparse.Namespace) -> int:
         )
     loading.look_here_for(first)
     asked = read_tune(first)
-    if options.dry_run:
-        return _dry_run(options, asked)
     out = Path("runs") / asked.name if options.out is None else Path(options.out)
+    if options.dry_run:
+        if options.out is not None:
+            _check_place(asked, out, options.overwrite)
+        return _dry_run(options, asked)
     return _search(options, asked, out)
 
 
@@ -97,18 +99,12 @@ def check(path: str) -> bool:
 
 def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
     from dqx.report.tune_table import result_lines
-    from dqx.study.tuning import folder as folders
-    from dqx.study.tuning import records
     from dqx.study.tuning.proposals import check_installed
 
     streams.forgive()
     # Mistakes are told before anything heavy is loaded; looked at again later.
-    target = folders.TuneFolder(out)
-    if folders.is_tune(out) and not options.overwrite:
-        records.check_same(target, records.read_search(target), asked, "")
-    else:
+    if not _check_place(asked, out, options.overwrite):
         check_installed(asked.sampler)
-        folders.replaces(out, options.overwrite)
     if not options.quiet:
         print(f"{asked.name}: starting...", file=sys.stderr, flush=True)
     loading.load(*_MODULES)
@@ -133,6 +129,19 @@ def _search(options: argparse.Namespace, asked: "Tune", out: Path) -> int:
     print("\n".join(result_lines(found)))
     _page(found)
     return 0
+
+
+def _check_place(asked: "Tune", out: Path, overwrite: bool) -> bool:
+    """Whether a folder holds this very search; refuses one that holds anything else."""
+    from dqx.study.tuning import folder as folders
+    from dqx.study.tuning import records
+
+    target = folders.TuneFolder(out)
+    if folders.is_tune(out) and not overwrite:
+        records.check_same(target, records.read_search(target), asked, "")
+        return True
+    folders.replaces(out, overwrite)
+    return False
 
 
 def _page(found: "Tuned") -> None:

@@ -167,17 +167,22 @@ def _general_notes(studies: Sequence[Study]) -> list[str]:
                 f"{name} is not finished: {study.num_finished:,} of {counted(planned, 'run')} are "
                 "there, and only these are compared"
             )
+    return [*notes, *filter(None, [software_note(studies)])]
+
+
+def software_note(studies: Sequence[Study]) -> str | None:
+    """What the studies were trained with that is not the same for all; None if nothing."""
     facts = [study.plan["identity"] for study in studies]
     differ = sorted(
         key for key in {k for fact in facts for k in fact}
         if len({str(fact.get(key)) for fact in facts}) > 1
     )  # fmt: skip
-    if differ:
-        notes.append(
-            f"the studies were trained with different {', '.join(differ)}: scores of equal seeds "
-            "may differ by that alone"
-        )
-    return notes
+    if not differ:
+        return None
+    return (
+        f"the studies were trained with different {', '.join(differ)}: scores of equal seeds may "
+        "differ by that alone"
+    )
 
 
 def _comparison(
@@ -376,8 +381,8 @@ def _verdict(found: Comparison) -> str:
         return f"there is only {found.name(found.order[0])}, and nothing to compare it with"
     if len(found.order) == 2:
         (pair,) = found.pairs
-        turned = f"; {found.name(pair.a)} has the higher IQM" if pair.better < 0 else ""
-        return sentence(found, pair) + turned
+        against = f"; {found.name(pair.a)} has the higher IQM" if pair.better < 0 else ""
+        return sentence(found, pair) + against
     best = found.order[0]
     of_best = [pair for pair in found.pairs if pair.a == best]
     beaten = [found.name(pair.b) for pair in of_best if pair.better > 0]

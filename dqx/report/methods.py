@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dqx.report.cases import titles
 from dqx.report.compare import ALL_PAIRS
 from dqx.report.findings import Group
 from dqx.report.numbers import LEVEL
@@ -23,7 +24,7 @@ def methods(studies: Sequence[Study], groups: Sequence[Group]) -> tuple[str, str
     cited = set(_ALWAYS)
     sentences = [sentence for study in studies for sentence in _training(study, cited)]
     sentences += _statistics(groups, cited)
-    sentences += [_software(studies[0])]
+    sentences += _software(studies)
     return " ".join(sentences), "\n\n".join(REFERENCES[key] for key in sorted(cited))
 
 
@@ -136,7 +137,7 @@ def _agent(of: _Told) -> str:
         parts.append(_TARGETS[of.config.target].format(*map(of.cite, _CITED[of.config.target])))
     if "priorities" in SETTINGS["sampling"].has(of.config.sampling):
         kind = "in proportion to" if of("sampling") == "prioritized" else "by the ranks of"
-        what = {"c51": "divergences", "qr": "losses", "iqn": "losses"}.get(agent, "errors")
+        what = _PRIORITIES.get(agent, "priorities")
         parts.append(f"prioritized replay {kind} {what} {of.cite('schaul2016prioritized')}")
     if of("value_rescaling"):
         epsilon = of.text("value_rescaling")
@@ -148,6 +149,15 @@ _TARGETS = {
     "clipped_double": "the smaller of two heads in its targets {}",
     "expected_sarsa": "Expected Sarsa targets {}",
     "munchausen": "Munchausen targets {}",
+}
+# What priorities are, of agents that are dqx's own.
+_PRIORITIES = {
+    "bootstrapped": "errors",
+    "c51": "divergences",
+    "dqn": "errors",
+    "iqn": "losses",
+    "maxmin": "errors",
+    "qr": "losses",
 }
 _CITED = {
     "clipped_double": ["fujimoto2018addressing"],
@@ -176,8 +186,9 @@ def _network(of: _Told) -> str:
     rate = of.text("learning_rate")
     if of.config.annealed == ("learning_rate",):
         of("annealed")
-        end = show(of("anneal_scale") * of.hyper.learning_rate)
-        rate += f" that falls linearly to {end} over {of('anneal_steps'):,.0f} steps"
+        scale = of("anneal_scale")
+        end = f"{scale * of.hyper.learning_rate:.6g}"
+        rate += f" that {_goes(scale)} linearly to {end} over {of('anneal_steps'):,.0f} steps"
     return (
         f"The Q-network is {of('network')} with hidden layers {layers or 'none'} "
         f"({of('activation')}), optimized by {of('optimizer')} at a learning rate of "
@@ -214,12 +225,18 @@ def _exploration(of: _Told) -> str:
     return words + (epsilon if "epsilon" in SETTINGS["policy"].has(policy) else "") + "."
 
 
+def _goes(share: float) -> str:
+    """How a number goes to such a share of itself."""
+    return "rises" if share > 1 else "falls"
+
+
 def _epsilon(of: _Told) -> str:
     start, end, schedule = of.text("epsilon_start"), of.text("epsilon_end"), of("epsilon_schedule")
     if schedule == "constant":
         words = f", with an epsilon of {start}"
     else:
-        words = f", with an epsilon that falls from {start} to {end}"
+        share = of.hyper.epsilon_end / max(of.hyper.epsilon_start, 1e-9)
+        words = f", with an epsilon that {_goes(share)} from {start} to {end}"
     if schedule == "linear":
         words += f" over {of('epsilon_steps'):,.0f} steps"
     elif schedule == "exponential":
@@ -276,7 +293,7 @@ def _statistics(groups: Sequence[Group], cited: set[str]) -> list[str]:
         found.append(
             "Differences are tested by permuting seeds, corrected over all pairs of an environment "
             "by Holm's procedure [holm1979simple]; one configuration is called better only if the "
-            "interval of the difference says so, too, where the middle seeds of neither side agree."
+            "interval of the difference, where there is one, says so, too."
         )
     if diverged or lost:
         found.append(
@@ -286,7 +303,21 @@ def _statistics(groups: Sequence[Group], cited: set[str]) -> list[str]:
     return found
 
 
-def _software(study: Study) -> str:
+def _software(studies: Sequence[Study]) -> list[str]:
+    """What the studies were trained with: once where it is the same for all."""
+    told = [_trained_with(study) for study in studies]
+    same = len(set(told)) == 1
+    of = (titles(studies), told)
+    found = [f"Training used {told[0]}"] if same else [
+        f"Training of {title} used {words}" for title, words in zip(*of, strict=True)
+    ]  # fmt: skip
+    return [
+        f"{'; '.join(found)} [bradbury2018jax, lange2022gymnax]. Curves of a seed are the same "
+        "bits whichever seeds train beside it."
+    ]
+
+
+def _trained_with(study: Study) -> str:
     identity = study.plan["identity"]
     kind = str(identity.get("device_kind", "unknown")).partition(" (")[0]
     versions = ", ".join(
@@ -295,7 +326,4 @@ def _software(study: Study) -> str:
     dqx = f"dqx {identity.get('dqx', '')}".strip()
     commit = study.plan.get("git_commit")
     code = f" (commit {commit[:10]})" if isinstance(commit, str) else ""
-    return (
-        f"Training used {dqx}{code} with {versions} [bradbury2018jax, lange2022gymnax] on {kind}; "
-        f"curves of a seed are the same bits whichever seeds train beside it."
-    )
+    return f"{dqx}{code} with {versions} on {kind}"

@@ -35,7 +35,7 @@ def replaces(target: Path, given: Mapping[str, Any], overwrite: bool) -> bool:
     if is_free(target):
         return False
     folder = Folder(target)
-    if not _is_ours(folder):
+    if not holds_study(folder):
         raise StudyError(
             f"{target} exists and holds no study of dqx, so it is not replaced: choose another "
             "folder"
@@ -73,7 +73,7 @@ def holds(folder: Folder, given: Mapping[str, Any]) -> bool:
     return not plan_differences(read_plan_record(folder), given)
 
 
-def _is_ours(folder: Folder) -> bool:
+def holds_study(folder: Folder) -> bool:
     """Whether dqx has written a folder, damaged or not: another program's must not be replaced."""
     plan = {"format", "points", "identity"}
     marks = [(path, plan) for path in (folder.plan, folder.plan_copy, folder.manifest)]

@@ -47,7 +47,9 @@ def test_a_page_is_never_in_the_way_of_something_else(study, tmp_path, monkeypat
     other = make_study(tmp_path / "other", PLAN).folder.path
     search = tmp_path / "search"
     (search / "generation-00").mkdir(parents=True)
-    (search / "search.json").write_text("{}")
+    (search / "search.json").write_text('{"search": {}, "search_seal": ""}')
+    for name in ("plan.json", "search.json"):  # of another program
+        (tmp_path / name).write_text("{}")
     inside = (study, study / "metrics", study / "metrics" / "mine", other / "report")
     for place in (*inside, search, search / "report", search / "generation-00"):
         status, out, (line,) = call("report", study, "--out", place, "--no-films")

@@ -58,6 +58,8 @@ def here(tmp_path, monkeypatch):
         (["status", "."], "holds no search"),
         (["resume", "x", "--overwrite"], "`dqx tune resume` takes no --overwrite"),
         (["."], "is a folder: give a tune file"),
+        (["t.toml", "--out", "."], "exists and holds no search of dqx"),
+        (["t.toml", "--dry-run", "--out", "."], "exists and holds no search of dqx"),
     ],
 )
 def test_a_mistake_is_one_line(here, arguments, words):
@@ -76,6 +78,8 @@ def test_without_optuna_one_line_says_how_to_get_it(here, monkeypatch):
 def test_the_example_of_the_documentation_is_a_search():
     tune = read_tune(ROOT / "scripts" / "tune-cartpole.toml")
     assert tune.name == "tune-cartpole" and not set(tune.fresh) & set(tune.seeds)
+    script = (ROOT / "scripts" / "tune-cartpole.toml").read_text()
+    assert f"```toml\n{script}```" in (ROOT / "docs" / "tune.md").read_text()
 
 
 @pytest.mark.slow

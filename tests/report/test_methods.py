@@ -35,7 +35,7 @@ def test_methods_name_every_number_of_a_configuration(tmp_path, name):
             continue
         texts = [show(value), f"{value:,}", f"{float(value):,.0f}" if value >= 1000 else "none"]
         if field == "anneal_scale":
-            texts = [show(value * hyper.learning_rate)]
+            texts = [f"{value * hyper.learning_rate:g}"]
         if isinstance(value, bool):
             texts = [KNOWN_BY.get(field, f"{field} = {show(value)}")]
         if field in ("eval_episodes", "epsilon_end", "epsilon_steps") or value == 1:
@@ -77,6 +77,32 @@ def test_methods_tell_what_else_is_annealed():
     words = " ".join(methods._settings(*pair, set()))
     assert "annealed = learning_rate,gamma, " in words and "anneal_scale = 0.5" in words
     assert "falls linearly" not in words
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"learning_rate": 3e-4, "anneal_scale": 0.1}, "0.0003 that falls linearly to 3e-05 over"),
+        ({"learning_rate": 1e-3, "anneal_scale": 2.0}, "0.001 that rises linearly to 0.002 over"),
+    ],
+)
+def test_methods_give_rounded_ends_and_their_direction(fields, words):
+    pair = override(*preset("cartpole"), annealed=("learning_rate",), **fields)
+    assert words in methods._network(methods._Told(*pair, set()))
+    pair = override(*preset("cartpole"), epsilon_schedule="linear", epsilon_start=0.05,
+                    epsilon_end=0.5)  # fmt: skip
+    assert "rises from 0.05 to 0.5" in methods._exploration(methods._Told(*pair, set()))
+
+
+def test_methods_tell_apart_what_studies_were_trained_with(tmp_path):
+    for name in "ab":
+        make_study(tmp_path / name, {"name": name, "seeds": 2})
+    studies = [load(tmp_path / name) for name in "ab"]
+    (one,) = methods._software(studies)
+    assert one.startswith("Training used dqx ") and one.count(" on ") == 1
+    studies[1].plan["identity"]["jax"] = "0.0.1"
+    (both,) = methods._software(studies)
+    assert "Training of a used dqx" in both and re.search(r"Training of b used .*jax 0\.0\.1", both)
 
 
 def test_methods_say_how_actions_are_chosen():

@@ -9,7 +9,10 @@ from dqx.files import OutputError, whole_file
 from dqx.report import cases, findings
 from dqx.report.page.content import content
 from dqx.report.page.document import document
+from dqx.study.finish import holds_study
+from dqx.study.folder import Folder
 from dqx.study.results import Study
+from dqx.study.tuning.folder import holds_search
 
 NAME = "index.html"
 
@@ -43,7 +46,7 @@ def check_place(folder: Path, own: Sequence[Path] = ()) -> None:
     place = folder.resolve()
     if place not in [path.resolve() for path in own]:
         for outer in (place, *place.parents):
-            if (outer / "plan.json").is_file() or (outer / "search.json").is_file():
+            if holds_study(Folder(outer)) or holds_search(outer):
                 raise OutputError(
                     f"{folder} lies in {outer}, whose folder is for its own files: choose another "
                     "folder with --out"

@@ -40,6 +40,7 @@ def content(studies: Sequence[Study], groups: Sequence[Group]) -> dict[str, Any]
             "sequential": style.SEQUENTIAL,
             "diverging": style.DIVERGING,
         },
+        "software": compare.software_note(studies),
         "studies": [records.study(s, title) for s, title in zip(studies, titles, strict=True)],
         "groups": [_group(group, studies) for group in groups],
         "methods": {"words": words, "bibtex": bibtex},

@@ -1,10 +1,12 @@
 """What the page of a search shows beside the study of its winner on fresh seeds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dqx.report import cases, findings, page
 from dqx.report.page.encode import rounded
+from dqx.report.terminal import counted, listed
 from dqx.report.tune_table import state_words
 from dqx.settings import show
 from dqx.study.tuning.folder import TuneFolder
@@ -22,12 +24,28 @@ def write(tuned: Tuned) -> Path:
     """
     studies = [tuned.study]
     shown = page.content(studies, findings.groups(cases.read(studies)))
-    return page.write_content({**shown, **part(tuned)}, TuneFolder(tuned.path).report)
+    return page.write_content({**shown, **part(tuned, shown)}, TuneFolder(tuned.path).report)
 
 
-def part(tuned: Tuned) -> dict[str, Any]:
-    """What the search adds to the content of the page of its winner's study."""
-    return {"title": f"{tuned.tune.name}: the winner", "search": content(tuned)}
+def part(tuned: Tuned, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search adds to, or changes of, the content of the page of its winner's study."""
+    told = shown["methods"]
+    return {
+        "title": f"{tuned.tune.name}: the winner",
+        "search": content(tuned),
+        "methods": {**told, "words": f"{told['words']} {_chosen_words(tuned)}"},
+    }
+
+
+def _chosen_words(tuned: Tuned) -> str:
+    """How the settings were chosen, for the methods paragraph."""
+    asked = tuned.tune
+    return (
+        f"The settings are those of the best of {counted(len(tuned.candidates), 'candidate')} for "
+        f"{listed([name.replace('_', ' ') for name in asked.space])}, which a search (sampler "
+        f"{asked.sampler}) proposed and judged on up to {counted(len(asked.seeds), 'other seed')}; "
+        "no candidate saw the seeds that are reported."
+    )
 
 
 def content(tuned: Tuned) -> dict[str, Any]:

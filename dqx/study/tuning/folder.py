@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dqx.arguments import PATH, require
-from dqx.study import entries
+from dqx.study import entries, strict
 from dqx.study.entries import check_reach, check_report, refuse_unless
 from dqx.study.folder import StudyError, is_free
 from dqx.study.lock import holder
@@ -68,6 +68,14 @@ class TuneFolder:
 def is_tune(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a search."""
     return TuneFolder(path).search.is_file()
+
+
+def holds_search(path: str | os.PathLike[str]) -> bool:
+    """Whether dqx has written the search's record of a folder."""
+    with contextlib.suppress(OSError, ValueError):
+        content = strict.read(TuneFolder(path).search)
+        return isinstance(content, dict) and {"search", "search_seal"} <= set(content)
+    return False
 
 
 def check_entries(folder: TuneFolder) -> None:

@@ -113,7 +113,7 @@ function warnings(here) {
   if (unequal) found.push("Configurations have different numbers of finished runs.");
   if (here.cases.some((one) => one.n === 1)) found.push("Of a single seed there is no interval: it says nothing about other seeds.");
   if (new Set(here.cases.map((one) => one.total)).size > 1) found.push("Configurations were trained for different numbers of steps; scores are those at the end of each.");
-  if (here.tasks) found.push(`${here.tasks[0].toUpperCase()}${here.tasks.slice(1)}.`);
+  for (const text of [here.tasks, DATA.software]) if (text) found.push(`${text[0].toUpperCase()}${text.slice(1)}.`);
   return found;
 }
 
