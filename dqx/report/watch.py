@@ -68,8 +68,10 @@ class Watched:
                 self._content = {**page.content(studies, groups), "mark": mark}
                 took = time.monotonic() - begun
                 self._rest = time.monotonic() + _PAUSE * took
-            elif mark == known:
+            elif mark == known and time.monotonic() >= self._rest:
+                begun = time.monotonic()
                 self._content["studies"][0]["state"] = records.state(load(self._path))
+                self._rest = time.monotonic() + _PAUSE * (time.monotonic() - begun)
             return dict(self._content)
 
 
