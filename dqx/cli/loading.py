@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import os
 import re
 import signal
@@ -47,9 +48,9 @@ def load(*modules: str, own: Sequence[str] = ()) -> None:
     if usual:
         signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
     try:
-        if own:
-            look_here()
         for module in own:
+            if not _is_installed(module):
+                look_here()
             _import_own(module)
         for module in modules:
             importlib.import_module(module)
@@ -93,6 +94,12 @@ def is_of_module(name: str) -> bool:
     from envs import adapters
 
     return name.partition(":")[0] not in adapters.SUITES
+
+
+def _is_installed(module: str) -> bool:
+    """Whether Python finds a module outside of the current folder."""
+    top = module.partition(".")[0]
+    return not top.isidentifier() or importlib.util.find_spec(top) is not None
 
 
 def _import_own(module: str) -> None:

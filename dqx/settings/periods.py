@@ -48,6 +48,8 @@ def rounded(config: Config) -> tuple[Config, tuple[str, ...]]:
 
 # By what other field a setting is read, and by which of its choices.
 _READERS = {
+    "epsilon_steps": ("epsilon_schedule", ("linear", "exponential")),
+    "optimizer_epsilon": ("optimizer", ("adam", "radam", "rmsprop")),
     "huber_delta": ("loss", ("huber",)),
     "momentum": ("optimizer", ("sgd", "rmsprop")),
     "rmsprop_decay": ("optimizer", ("rmsprop",)),

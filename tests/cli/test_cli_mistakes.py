@@ -1,5 +1,6 @@
 """Every wrong command line: status 2, one line that says what to do, and nothing else happens."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from dqx.cli import loading, main
 from dqx.cli.arguments import make_parser
-from tests.cli.kit import environment, run
+from tests.cli.kit import ROOT, environment, run
 from tests.report.kit import Terminal, shown
 from tests.study.kit import BASE, call, make_study, toml
 
@@ -329,6 +330,14 @@ def test_a_folder_that_somebody_stands_in_makes_no_code_run(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert not list(study.glob("*-ran"))
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "installed.py").write_text("")
+    paths = os.pathsep.join([str(ROOT), str(tmp_path / "lib")])
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dqx", "compare", ".", "--import", "installed"],
+        cwd=study, env=environment(PYTHONPATH=paths), capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0 and not list(study.glob("*-ran")), done.stderr
     for name in ("numexpr", "bottleneck", "wandb"):
         (study / f"{name}.py").unlink()
     done = subprocess.run(

@@ -207,8 +207,19 @@ def test_a_budget_without_learning_is_noted():
             ],
         ),
         ({"ladder_power": 2.0, "epsilon_ladder": True, "num_envs": 2}, []),
+        (
+            {"optimizer_epsilon": 0.1, "optimizer": "sgd", "epsilon_steps": 9.0,
+             "epsilon_schedule": "constant"},
+            [
+                "epsilon_steps = 9 has no effect: epsilon_schedule is constant, and it is read "
+                "with linear or exponential",
+                "optimizer_epsilon = 0.1 has no effect: optimizer is sgd, and it is read with "
+                "adam or radam or rmsprop",
+            ],
+        ),
+        ({"optimizer_epsilon": 0.1, "epsilon_steps": 9.0}, []),
     ],
-)
+)  # fmt: skip
 def test_settings_that_nothing_reads_are_noted(fields, lines):
     pair = override(Config(), Hyper(), **fields)
     validate(*pair)
