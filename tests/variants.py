@@ -103,7 +103,8 @@ def _grown(wanted, size):
     """Rows that use everything wanted: ``wanted`` holds sets of ``size`` items of axes."""
     wanted, rows = dict.fromkeys(wanted), []
     while wanted:
-        row = dict(next(iter(wanted)))
+        first = dict(next(iter(wanted)))
+        row = {axis: first[axis] for axis in axes() if axis in first}  # whatever a set's order is
         for axis, values in axes().items():
             if axis in row:
                 continue

@@ -97,6 +97,29 @@ def test_pairs_that_are_allowed_are_all_in_some_row():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("name", variants.pairwise())
+def test_every_pair_of_settings_has_programs(name):
+    """Traced over two lanes and never compiled: shapes and types fit, and a lane keeps its own."""
+    config, hyper = variants.settled(variants.pairwise()[name])
+    config, _ = rounded(config)
+    trainer = dqx.make_trainer(config, dqx.environment_of(config))
+    hyper = complete(config, hyper)
+
+    def run(keys):
+        clock, lanes = trainer.start(), jax.vmap(lambda key: trainer.init(key, hyper=hyper))(keys)
+        learn = functools.partial(trainer.segment, steps=config.train_period * 2)
+        _, after, _, metrics = jax.vmap(learn, (None, 0, None), (None, 0, 0, 0))(
+            clock, lanes, hyper
+        )
+        return lanes, after, metrics
+
+    before, after, metrics = jax.eval_shape(run, seed_keys(2))
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one) for one in (before, after)]
+    assert shapes[0] == shapes[1]
+    assert all(np.issubdtype(value.dtype, np.floating) for value in metrics.values())
+
+
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a program each, which a machine that is busy compiles slowly
 @pytest.mark.parametrize("name", variants.covering())
 def test_rows_that_use_every_value_train_in_a_grid(name):
