@@ -37,7 +37,8 @@ Method = Literal["scaled", "percentile"]
 # The highest mean return over all starts that any policy can reach, where that is known exactly:
 # by the rules (CartPole), or by `envs.exact` on all states (tests hold it to them).
 OPTIMUM = {"CartPole-v0": 200.0, "CartPole-v1": 500.0, "Taxi-v3": 7.93, "Taxi-v4": 7.93,
-           "WallDodge-v0": 50.0, "WallDodge-v1": 41.94}  # fmt: skip
+           "WallDodge-v0": 50.0, "WallDodge-v1": 41.94, "FrozenLake-misc": 0.74,
+           "FourRooms-misc": 1.0}  # fmt: skip
 
 
 class IntervalEstimates(NamedTuple):

@@ -10,8 +10,9 @@ from envs.tabular import build_model
 
 @pytest.mark.parametrize(
     "name",
-    ["Taxi-v3", "Taxi-v4", "WallDodge-v0", pytest.param("WallDodge-v1", marks=pytest.mark.long)],
-)
+    ["Taxi-v3", "Taxi-v4", "WallDodge-v0", pytest.param("WallDodge-v1", marks=pytest.mark.long),
+     "FrozenLake-misc", "FourRooms-misc"],
+)  # fmt: skip
 def test_optima_are_those_of_exact_solutions(name):
     env, params = envs.make(name)
     found = exact.optimal_return(build_model(env, params))
@@ -25,5 +26,6 @@ def test_a_cart_that_never_falls_gets_one_a_step(name):
 
 
 def test_no_optimum_is_without_its_test():
-    tested = {"Taxi-v3", "Taxi-v4", "WallDodge-v0", "WallDodge-v1", "CartPole-v0", "CartPole-v1"}
+    tested = {"Taxi-v3", "Taxi-v4", "WallDodge-v0", "WallDodge-v1", "CartPole-v0", "CartPole-v1",
+              "FrozenLake-misc", "FourRooms-misc"}  # fmt: skip
     assert set(stats.OPTIMUM) == tested
