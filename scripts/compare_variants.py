@@ -8,8 +8,8 @@
 
 A variant is the game's preset with one method changed: the preset GAME/VARIANT where that is built
 on the game's, with the settings that it gives the method, else the method of cartpole/VARIANT
-alone; ``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a new
-variant trains itself alone. When it is finished its scores and thinned curves go to --keep as
+alone; ``plain`` changes nothing. Each game and variant is a study in a folder of --out, so that a
+new variant trains itself alone. When it is finished its scores and thinned curves go to --keep as
 Parquet, and it is done: the same command passes over it, also where its study is gone. Then the
 tables, of each game and over all games whose returns have known ends, go to comparison.md, their
 picture to comparison.png, and one page of the studies in --out to report/.

@@ -32,6 +32,7 @@ import dqx.study
 import envs
 from dqx.compute.score import score_metric
 from dqx.files import OutputError, check_file, whole_file, write_json
+from dqx.report import style
 from dqx.report.terminal import markdown
 from dqx.report.view import view
 from dqx.settings import preset_about
@@ -254,12 +255,12 @@ def draw_solved(path: Path, solved: Mapping[str, np.ndarray]) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     ends = 1.05 * np.nanmax(np.concatenate([*solved.values(), [[1, 1]]]), axis=0)
     for column, axis in enumerate(axes):
-        for name, found in solved.items():
+        for (name, found), color in zip(solved.items(), style.LIGHT, strict=False):
             values = np.sort(found[np.isfinite(found[:, column]), column])
             share = np.arange(len(values) + 1) / len(found)
             # To the end: seeds that never get there leave a gap to 1.
             places = np.concatenate([[0], values, [ends[column]]])
-            axis.step(places, np.append(share, share[-1]), where="post", label=name)
+            axis.step(places, np.append(share, share[-1]), where="post", color=color, label=name)
         axis.set(ylim=(0, 1.02), xlim=(0, ends[column]))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].axvline(
@@ -267,8 +268,8 @@ def draw_solved(path: Path, solved: Mapping[str, np.ndarray]) -> None:
     )
     axes[0].set(xlabel=f"episodes before the {WINDOW} with a mean return of {SOLVED:g}")
     axes[0].set(ylabel="share of seeds")
-    axes[1].set(xlabel="environment steps up to the end of these episodes, thousands")
-    axes[1].xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
+    axes[1].set(xlabel="environment steps up to the end of these episodes")
+    axes[1].xaxis.set_major_formatter(lambda value, _: style.steps(value))
     axes[0].legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=120)
 
@@ -297,11 +298,15 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
     figure = Figure(figsize=(5 * columns, 3.6 * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).reshape(-1)
     for axis, (env, names) in zip(axes, panels.items(), strict=False):
-        for name in names:
-            _draw_curve(axis, name, curves[name])
-        axis.set(title=env, xlabel="environment steps of a seed, thousands", xscale="log")
+        for place, name in enumerate(names):
+            dashes = (
+                "-" if place < len(style.LIGHT) else (0, (4, 2))
+            )  # told apart beyond the palette
+            color = style.LIGHT[place % len(style.LIGHT)]
+            _draw_curve(axis, name, curves[name], color, dashes)
+        axis.set(title=env, xlabel="environment steps of a seed", xscale="log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_major_formatter(lambda value, _: style.steps(value))
         axis.xaxis.set_minor_formatter(lambda value, _: "")
         axis.set(ylabel="greedy return")
         if env.startswith("Taxi"):
@@ -313,15 +318,15 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw_curve(axis: Axes, name: str, found: Mapping[str, Any]) -> None:
-    steps = np.array(found["steps"]) / 1000
+def _draw_curve(axis: Axes, name: str, found: Mapping[str, Any], color: str, dashes: Any) -> None:
+    steps = np.array(found["steps"])
     center, low, high = (np.array(found[k], np.float64) for k in ("center", "low", "high"))
-    (line,) = axis.plot(steps, center, marker=".", label=name)
+    axis.plot(steps, center, marker=".", linestyle=dashes, color=color, label=name)
     if len(steps) == 1:
         around = [center - low, high - center]
-        axis.errorbar(steps, center, yerr=around, color=line.get_color(), capsize=3)
+        axis.errorbar(steps, center, yerr=around, color=color, capsize=3)
     else:
-        axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 if __name__ == "__main__":
