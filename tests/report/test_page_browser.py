@@ -1,12 +1,14 @@
 """The page in a browser: what it draws, says and asks for, by pointer, keyboard and reader."""
 
+import json
 import re
 import time
 
 import numpy as np
 import pytest
 
-from dqx.report import page
+from dqx.report import cases, findings, page
+from dqx.report.page.document import document
 from dqx.study import load
 from tests.report.browser import launched, tab
 from tests.study.kit import make_study
@@ -277,7 +279,10 @@ def test_choosing_configurations_and_what_is_shown(made, browser):
         assert shown.locator("#every tbody tr").count() == 63
         assert shown.locator("#diverged tbody tr").count() == 2
         assert "2 runs diverged and are counted" in shown.locator("#answer").inner_text()
-        assert "Verdict: cannot tell the best, " in shown.locator("#answer").inner_text()
+        assert (
+            "Verdict: learning_rate=0.0001, double=true is better than "
+            in shown.locator("#answer").inner_text()
+        )
 
 
 def test_matrix_heat_map_and_records_hold_their_numbers(made, browser):
@@ -325,3 +330,28 @@ def test_two_thousand_seeds_are_small_and_open_fast(tmp_path, browser):
         assert canvas_of(shown, "Learning curves").evaluate(PAINTED) > 50_000
         print(f"{path.stat().st_size / 1e6:.2f} MB, open in {seconds:.2f} s")
         assert seconds < 3
+
+
+def test_configurations_that_finish_later_come_into_the_figures(browser, tmp_path):
+    """As `dqx watch` renews them: their places change, and what was ticked stays ticked."""
+    plan = {"seeds": 4, "base": {"chunk_width": 4}, "case": [
+        {"name": name, "gamma": gamma} for name, gamma in (("a", 0.8), ("b", 0.9), ("c", 0.95))
+    ]}  # fmt: skip
+    make_study(tmp_path / "all", plan)
+    make_study(tmp_path / "first", plan, leave_out={0, 2})
+    first, later = (
+        page.content([study], findings.groups(cases.read([study])))
+        for study in (load(tmp_path / "first"), load(tmp_path / "all"))
+    )
+    (tmp_path / "page.html").write_text(document(first))
+    with tab(browser) as opened:
+        shown = opened.open((tmp_path / "page.html").as_uri())
+        renew = "(next) => { DATA = next; render(); }"
+        legend = "[...document.querySelectorAll('#curves .legend li')].map((li) => li.textContent)"
+        shown.evaluate(renew, json.loads(json.dumps(later)))
+        assert sorted(shown.evaluate(legend)) == ["a", "b", "c"]
+        shown.get_by_label("show a in the figures").uncheck()
+        assert sorted(shown.evaluate(legend)) == ["b", "c"]
+        shown.evaluate(renew, json.loads(json.dumps(first)))
+        shown.evaluate(renew, json.loads(json.dumps(later)))
+        assert sorted(shown.evaluate(legend)) == ["b", "c"]
