@@ -1,5 +1,7 @@
 """Updates of C51, QR-DQN and IQN against float64 NumPy twins, and what their settings refuse."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,10 @@ from tests.agents.dqn_kit import (
     now,
     random_batch,
     random_state,
+    several_steps,
 )
+from tests.agents.test_targets import MUTANTS
+from tests.agents.test_targets import RULES as ALL_RULES
 from tests.oracles import distributional as oracle
 from tests.oracles import dqn
 from tests.oracles.networks import embedding
@@ -36,9 +41,12 @@ SIZES = {
 ATOMS = np.linspace(-2.0, 3.0, N)
 
 
+RULES = {name: rule for name, rule in ALL_RULES.items() if "value_rescaling" not in rule}
+
+
 def c51_loss(following, prediction, reward, discount, draws, i):
     """Loss of transition i, its slope by the prediction, the error of the means, and priority."""
-    target = oracle.project(oracle.softmax(following), reward + discount * ATOMS, ATOMS)
+    target = oracle.project(following, reward + discount * ATOMS, ATOMS)
     value, slope = oracle.cross_entropy(prediction, target)
     error = np.sum((target - oracle.softmax(prediction)) * ATOMS)
     return value, slope, error, scipy.stats.entropy(target, oracle.softmax(prediction))
@@ -62,6 +70,8 @@ VALUES = {
     "iqn": lambda outputs: outputs[..., -5:].mean(axis=-1),
 }
 LOSSES = {"c51": c51_loss, "qr": qr_loss, "iqn": iqn_loss}
+# What is mixed where several next actions count.
+MIXED = {"c51": oracle.softmax, "qr": lambda x: x, "iqn": lambda x: x}
 
 
 class Network:
@@ -99,26 +109,64 @@ class Network:
         return [*dqn.backward(hidden, self.tape, to_features * self.slope), last, embed]
 
 
-def twin(name, double, state, batch, draws):
-    """Losses, errors and priorities, Q-values, and the gradients of the mean loss."""
-    size = len(batch["action"])
+def weights_of(q_next, q_select, q_now, action, discount, s):
+    """How much each next action counts, and what the rule adds to the reward."""
+    weights = np.zeros(ACTIONS)
+    weights[np.argmax(q_select)] = 1
+    if s.target == "expected_sarsa":  # van Seijen et al. 2009, equation 5
+        return s.epsilon_start / ACTIONS + (1 - s.epsilon_start) * weights, 0.0
+    if s.target == "munchausen":  # Vieillard et al. 2020, equation 2
+        warm = s.munchausen_temperature
+        logs, own = (q / warm - np.log(np.sum(np.exp(q / warm))) for q in (q_next, q_now))
+        log = max(-(s.munchausen_clip or np.inf), warm * own[action])
+        entropy = -warm * np.sum(np.exp(logs) * logs)
+        return np.exp(logs), s.munchausen_scale * log + discount * entropy
+    return weights, 0.0
+
+
+def twin(name, s, state, batch, draws, times=None):
+    """Losses, errors and priorities, Q-values, and the gradients of the mean loss.
+
+    Outputs are ``[B, A, H, N]``, of H heads; ``times`` is how often each transition counts.
+    """
+    size, heads = len(batch["action"]), 2 if s.target == "clipped_double" else 1
     even = np.broadcast_to((np.arange(5) + 0.5) / 5, (size, 5))
     levels = dict.fromkeys(("now", "following"))
     if name == "iqn":
         levels = {k: np.concatenate([getattr(draws, k), even], axis=1) for k in levels}
-    online, target = Network(state.params), Network(state.target_params)
-    following = target.forward(batch["next_obs"], levels["following"])
-    selecting = Network(state.params) if double else target
-    chosen = VALUES[name](selecting.forward(batch["next_obs"], levels["following"])).argmax(axis=1)
-    outputs = online.forward(batch["obs"], levels["now"])
-    (values, errors, priorities), slopes = np.empty((3, size)), np.zeros_like(outputs)
+
+    def outputs_of(network, obs, which):
+        found = network.forward(batch[obs], levels[which])
+        return found.reshape(size, ACTIONS, heads, -1)
+
+    online = Network(state.params)
+    following = outputs_of(Network(state.target_params), "next_obs", "following")
+    selecting = outputs_of(Network(state.params), "next_obs", "following")
+    # Of levels only those of the means are read of what stands before the action.
+    before = outputs_of(Network(state.target_params), "obs", "following")
+    q_next, q_now = VALUES[name](following), VALUES[name](before)
+    q_select = VALUES[name](selecting) if s.double else q_next
+    outputs = outputs_of(online, "obs", "now")
+    (values, errors, priorities), slopes = np.zeros((3, size)), np.zeros_like(outputs)
     for i, action in enumerate(batch["action"]):
-        values[i], slope, errors[i], priorities[i] = LOSSES[name](
-            following[i, chosen[i]], outputs[i, action], float(batch["reward"][i]),
-            GAMMA * float(batch["discount"][i]), draws, i,
-        )  # fmt: skip
-        slopes[i, action] = slope / size
-    return values, errors, priorities, VALUES[name](outputs), online.gradients(slopes)
+        reward, discount = dqn.rewards_of(batch, i, s)
+        weights, bonus = weights_of(
+            q_next[i, :, 0], q_select[i, :, 0], q_now[i, :, 0], action, discount, s
+        )
+        head = np.argmin(weights @ q_next[i])
+        mixed = weights @ MIXED[name](following[i, :, head])
+        for h in range(heads):
+            value, slope, error, priority = LOSSES[name](
+                mixed, outputs[i, action, h], reward + bonus, discount, draws, i
+            )
+            count = 1.0 if times is None else float(times[i])
+            values[i] += count * value
+            errors[i] += abs(error) / heads
+            priorities[i] += priority / heads
+            slopes[i, action, h] = count * slope / size
+    # A network of levels gives a number an action and head, and a level.
+    flat = slopes.reshape(size, ACTIONS * heads, -1)
+    return values, errors, priorities, VALUES[name](outputs)[..., 0], online.gradients(flat)
 
 
 def made(name, **fields):
@@ -126,21 +174,54 @@ def made(name, **fields):
     validate(config, hyper)
     agent = make_agent(config, SPEC)
     state = random_state(agent)
-    return agent, state if agent.begin is None else agent.begin(state, hyper), hyper
+    if agent.begin is not None:  # which begins with a target network that is the online one
+        begun = agent.begin(state, hyper)
+        target = {**begun.target_params, "params": state.target_params["params"]}
+        state = begun.replace(target_params=target)
+    return agent, state, hyper
+
+
+SHORT = [("c51", "max", 1), ("qr", "double", 3), ("iqn", "double", 1)]
+ALL = [
+    case
+    for case in itertools.product(SIZES, RULES, (1, 3))
+    if case not in SHORT and not (case[1].startswith("munchausen") and case[2] > 1)
+]
 
 
 @pytest.mark.parametrize(
-    ("name", "double"),
-    [("c51", False), ("qr", True), ("iqn", True),
-     *(pytest.param(*case, marks=pytest.mark.long)
-       for case in (("c51", True), ("qr", False), ("iqn", False)))],
-)  # fmt: skip
-def test_updates_equal_the_twins(name, double):
-    agent, state, hyper = made(name, double=double, optimizer="sgd", learning_rate=0.1)
+    ("name", "rule", "n_step"),
+    [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in ALL)],
+)
+def test_updates_equal_the_twins(name, rule, n_step):
+    check(name, rule, n_step)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("mutant", [*MUTANTS, "the online network for the target"])
+def test_a_mutant_would_be_noticed(name, mutant, monkeypatch):
+    rule, module, attribute, wrong = MUTANTS.get(mutant, ("double", None, "", None))
+    if module is not None:
+        monkeypatch.setattr(module, attribute, wrong(getattr(module, attribute)))
+    with pytest.raises(AssertionError, match="Not equal to tolerance|Arrays are not equal"):
+        check(name, rule, 1 if rule == "munchausen" else 3, wrong_target=module is None)
+
+
+def check(name, rule, n_step, wrong_target=False):
+    """One update, and what evaluation sees, against the twin's."""
+    s = dqn.Settings(**RULES[rule], n_step=n_step, gamma=GAMMA)
+    fields = {k: np.inf if v is None else v for k, v in RULES[rule].items()}
+    agent, state, hyper = made(name, **fields, n_step=n_step, optimizer="sgd", learning_rate=0.1)
     batch, draws = random_batch(), agent.learn_draws(jax.random.key(5))
+    if n_step > 1:
+        batch = several_steps(batch, n_step)
+    times = None if rule == "max" else np.random.default_rng(3).random(len(batch["action"]))
+    weight = None if times is None else jnp.asarray(times, jnp.float32)
     learn = quickly(agent.learn)
-    new, learned = learn(state, batch_of(batch), draws, now(hyper), jnp.bool_(True))
-    values, errors, priorities, q, gradients = twin(name, double, state, batch, draws)
+    given = state.replace(target_params=state.params) if wrong_target else state
+    new, learned = learn(given, batch_of(batch, weight), draws, now(hyper), jnp.bool_(True))
+    values, errors, priorities, q, gradients = twin(name, s, state, batch, draws, times)
     np.testing.assert_allclose(learned.metrics["loss"], values.mean(), rtol=1e-4)
     np.testing.assert_allclose(learned.priority, priorities, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(learned.metrics["td_error_abs"], np.abs(errors).mean(), rtol=1e-4)
@@ -163,21 +244,25 @@ def test_updates_equal_the_twins(name, double):
     else:
         even = np.broadcast_to((np.arange(5) + 0.5) / 5, (len(q), 5))
         expected = Network(state.params).forward(batch["obs"], even).mean(axis=-1)
+        expected = expected.reshape(len(q), ACTIONS, -1)[..., 0]
         np.testing.assert_allclose(agent.q_values(state.params, batch["obs"]), expected, atol=1e-4)
+
+
+PLAIN = dqn.Settings(gamma=GAMMA)
 
 
 def test_the_twins_gradients_equal_finite_differences():
     for name in SIZES:
         agent, state, _ = made(name)
         batch, draws = random_batch(), agent.learn_draws(jax.random.key(5))
-        *_, gradients = twin(name, False, state, batch, draws)
+        *_, gradients = twin(name, PLAIN, state, batch, draws)
         names = sorted(state.params["params"])
         for layer, gradient in zip(names, gradients, strict=True):
             losses = []
             for shift in (1e-4, -1e-4):
                 params = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params)
                 params["params"][layer]["kernel"][1, 2] += shift
-                losses.append(twin(name, False, state.replace(params=params), batch, draws)[0])
+                losses.append(twin(name, PLAIN, state.replace(params=params), batch, draws)[0])
             slope = (losses[0].mean() - losses[1].mean()) / 2e-4
             np.testing.assert_allclose(gradient[0][1, 2], slope, rtol=1e-3, atol=1e-6)
 
