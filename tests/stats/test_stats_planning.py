@@ -1,6 +1,8 @@
 """Wrong winners and seeds needed against other ways of counting; stopping early keeps its word."""
 
 import math
+import re
+import types
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pyarrow.parquet
 import pytest
 import scipy.stats
 
+import dqx
 from dqx import stats
 from dqx.stats.reference import reference_seeds
 
@@ -199,3 +202,22 @@ def test_reference_scores_plan_a_study():
         ValueError, match="'Pong' has no reference scores: choose one of .*cartpole"
     ):
         stats.reference_scores("Pong")
+
+
+def test_the_study_of_the_documents_that_stops_by_itself(monkeypatch, capsys):
+    """As printed, with scores that are made up: one side is at 180, the other at 40."""
+    asked = []
+
+    def train(config, hyper, seeds):
+        asked.append((config.double, list(seeds)))
+        scores = np.random.default_rng(seeds.start).uniform(-20, 20, len(seeds))
+        return types.SimpleNamespace(scores=scores + (180 if config.double else 40))
+
+    monkeypatch.setattr(dqx, "train", train)
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "stats.decide" in b]
+    exec(block, {})
+    after = re.fullmatch(r"the preset is better, after (\d+) seeds\n", capsys.readouterr().out)
+    assert 1 < int(after[1]) <= len(asked) * 8 / 2 < 40
+    assert [double for double, _ in asked] == [True, False] * (len(asked) // 2)
+    assert [seed for _, seeds in asked[::2] for seed in seeds] == list(range(4 * len(asked)))
