@@ -29,7 +29,7 @@ from dqx.stats.bootstrap import bootstrap_interval
 from dqx.stats.comparisons import difference, performance_profile, probability_of_improvement
 from dqx.stats.curves import Band, area_under_curve, simultaneous_band
 from dqx.stats.intervals import AGREE, ONE_SEED, Summary, interval, summarize, why_none
-from dqx.stats.planning import seeds_needed, wrong_winner
+from dqx.stats.planning import lowered, seeds_needed, wrong_winner
 from dqx.stats.reference import reference_presets, reference_scores
 from dqx.stats.samples import Estimate, Interval, NanPolicy, iqm
 from dqx.stats.seeds import cvar, median, optimality_gap, quantile, share_reaching
@@ -89,6 +89,7 @@ __all__ = [
     "improvement_over_tasks",
     "interval",
     "iqm",
+    "lowered",
     "median",
     "median_steps",
     "min_max_normalize",

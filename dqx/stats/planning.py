@@ -27,6 +27,9 @@ from dqx.stats.samples import (
     vector,
 )
 
+_MIXED = 1000  # scores of a weaker agent where more of its seeds fall short
+_FEWEST_SHORT = 10  # scores that say how they do
+
 
 @public
 def wrong_winner(
@@ -148,6 +151,58 @@ def seeds_needed(
     if fewest > most or guess > 3 * most:
         return None
     return _least(enough, fewest, min(max(fewest, math.ceil(guess)), most), most)
+
+
+@public
+def lowered(scores: npt.ArrayLike, difference: float, *, nan: NanPolicy = "raise") -> FloatArray:
+    """Scores of an agent whose IQM is lower by a difference, to plan with beside those at hand.
+
+    Where the middle seeds spread, every score is lower by it. Where they all end at the best score,
+    as on CartPole, that would be an agent whose seeds hardly spread; there more seeds fall short,
+    with scores like those that fall short here, until the IQM is as low as asked.
+
+    Args:
+        scores: real numbers [S].
+        difference: above 0.
+        nan: see the package.
+
+    Returns:
+        float64 [S], or, where the middle seeds agree, [1000].
+
+    Raises:
+        ValueError: as `iqm`; where the middle seeds agree and fewer than 10 of those at hand fall
+            short, or all that do would not lower the IQM so far; for a difference that is not
+            above 0.
+    """
+    given = finite_of(vector(scores, nan, "scores"), "scores")
+    if not 0 < difference < math.inf:
+        raise ValueError(f"difference is {difference}: give a number above 0")
+    rising, center = np.sort(given), float(iqm(given))
+    cut = rising.size // 4
+    if rising[cut] < rising[rising.size - cut - 1]:
+        lower: FloatArray = given - difference
+        return lower
+    short = rising[rising < center]
+    if short.size < _FEWEST_SHORT:
+        raise ValueError(
+            f"all middle seeds end at {center:g}, and {short.size} of {rising.size} below, too few "
+            "to say how those of a weaker agent would spread"
+        )
+
+    def mixed(count: int) -> FloatArray:
+        places = (np.arange(count) + 0.5) * short.size / max(count, 1)
+        return np.concatenate([short[places.astype(int)], np.full(_MIXED - count, center)])
+
+    def low_enough(count: int) -> bool:
+        return center - float(iqm(mixed(count))) >= difference
+
+    if not low_enough(_MIXED):
+        most = center - float(iqm(short))
+        raise ValueError(
+            f"all middle seeds end at {center:g}; if all fell short as {short.size} of "
+            f"{rising.size} do, the IQM would be lower by {most:.2f}, not by {difference:g}"
+        )
+    return mixed(_least(low_enough, 1, _MIXED // 2, _MIXED) or _MIXED)
 
 
 def _least(enough: Callable[[int], bool], fewest: int, guess: int, most: int) -> int | None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
+import numpy as np
 import pytest
 
 from dqx.report import figures, page
@@ -65,6 +67,30 @@ def test_a_page_is_never_in_the_way_of_something_else(study, tmp_path, monkeypat
     page.write([load(study)], tmp_path / "report")
     page.check_place(tmp_path / "report")  # its own it replaces
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
+
+
+@pytest.mark.long
+def test_six_configurations_of_64_seeds_are_soon_reported(tmp_path):
+    """Page and every figure, of 100 evaluations and 2,000 episodes a run."""
+
+    def change(config, seed, run):
+        rng = np.random.default_rng(seed)
+        ends = np.sort(rng.choice(100_000, 2000, replace=False)) + 1
+        run["episodes"] = (
+            ends,
+            rng.normal(size=2000).astype(np.float32),
+            rng.integers(1, 99, 2000),
+        )
+
+    base = {"total_steps": 100_000, "log_period": 1000, "eval_period": 1000, "chunk_width": 64}
+    grid = {"learning_rate": [1e-4, 1e-3, 1e-2], "double": [False, True]}
+    make_study(tmp_path / "s", {"seeds": 64, "base": base, "grid": grid}, change=change)
+    begun = time.process_time()
+    status, out, err = call("report", tmp_path / "s", "--no-films", "--quiet")
+    seconds = time.process_time() - begun
+    assert status == 0 and len(list((tmp_path / "s" / "report").glob("*.pdf"))) >= 9, err
+    print(f"{seconds:.1f} s")
+    assert seconds < 15
 
 
 def test_mistakes_are_told_in_a_line(study, tmp_path):

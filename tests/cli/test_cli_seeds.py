@@ -1,5 +1,8 @@
 """`dqx seeds`: how many seeds to plan with."""
 
+import re
+
+import numpy as np
 import pytest
 
 from dqx import stats
@@ -22,11 +25,35 @@ def test_a_preset_and_an_environment():
     assert more > needed and f"plan with {more} seeds" in line
 
 
-def test_where_most_seeds_end_at_the_best_score_there_is_no_plan():
-    """An agent whose IQM is lower by 20 spreads, and 4 seeds would find it in 8 % of studies."""
-    status, (line,), err = call("seeds", "cartpole", "--difference", "20")
-    assert (status, err) == (0, [])
-    assert line.startswith("cartpole (CartPole-v1): no plan, since all middle seeds end at 500.00 ")
+def test_where_most_seeds_end_at_the_best_score_more_of_them_fall_short():
+    status, (line,), err = call("seeds", "cartpole/cleanrl", "--difference", "20")
+    scores = stats.reference_scores("cartpole/cleanrl")
+    needed = stats.seeds_needed(scores, stats.lowered(scores, 20))
+    assert (status, err) == (0, []) and 20 < needed < 200
+    assert f"plan with {needed} seeds a side to tell a difference of 20 with power 0.8" in line
+    found = re.search(r"of which (\d+) % of seeds end below 500 where (\d+) % do here", line)
+    assert 25 < int(found[1]) < 90 and int(found[2]) == round(100 * np.mean(scores < 500))
+
+
+@pytest.mark.parametrize(
+    ("preset", "difference", "words"),
+    [
+        (
+            "cartpole",
+            "20",
+            r"no plan: all middle seeds end at 500, and \d of 200 below, too few",
+        ),
+        ("taxi", "1", "no plan: all middle seeds end at 7.93"),
+        (
+            "cartpole/cleanrl",
+            "300",
+            r"no plan: .* the IQM would be lower by \d\d\.\d\d, not by ",
+        ),
+    ],
+)
+def test_where_too_few_fall_short_there_is_no_plan(preset, difference, words):
+    status, (line,), err = call("seeds", preset, "--difference", difference)
+    assert (status, err) == (0, []) and re.search(words, line), line
 
 
 def test_a_preset_that_has_changed_since_is_told(monkeypatch):

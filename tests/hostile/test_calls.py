@@ -45,6 +45,7 @@ OWN = {
     "simultaneous_band": {"values": DICE.normal(size=(8, 5))},
     "aggregate_iqm": {"scores": TABLE["dqn"]},
     "min_max_normalize": {"scores": TABLE},
+    "lowered": {"difference": 1.0},
     "improvement_over_tasks": {"x": TABLE["dqn"], "y": TABLE["other"]},
 }
 # What is wrong for every parameter of a name, whatever the function.
@@ -56,6 +57,7 @@ WRONG = {
          "reached"), ARRAYS,
     ),
     **dict.fromkeys(("share", "until", "threshold", "bar", "gamma", "target", "power"), NUMBERS),
+    "difference": [*NUMBERS, 0, -1.0, float("inf"), float("nan")],
     "level": [*NUMBERS, 0, 1.5, float("nan")],
     "resamples": [*WHOLE, 0, -3],
     "permutations": [*WHOLE, 0],

@@ -204,6 +204,39 @@ def test_reference_scores_plan_a_study():
         stats.reference_scores("Pong")
 
 
+def test_an_agent_whose_middle_seeds_spread_is_lower_seed_by_seed():
+    scores = np.array([1.0, 5.0, 7.0, 9.0])
+    assert stats.lowered(scores, 2.5).tolist() == [-1.5, 2.5, 4.5, 6.5]
+
+
+def test_where_seeds_tie_at_the_best_more_of_them_fall_short():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([np.full(80, 500.0), rng.uniform(300, 499, 20)])
+    for difference in (1.0, 20.0, 60.0):
+        weaker = stats.lowered(scores, difference)
+        assert stats.iqm(weaker) == pytest.approx(500 - difference, abs=0.5)
+        assert set(weaker) <= set(scores) and len(weaker) == 1000
+        # Of those that fall short each is there as often as any other.
+        _, counts = np.unique(weaker[weaker < 500], return_counts=True)
+        assert len(counts) == 20 and counts.max() - counts.min() <= 1
+    with pytest.raises(ValueError, match="if all fell short as 20 of 100 do, the IQM would be lo"):
+        stats.lowered(scores, 300)
+    with pytest.raises(ValueError, match="all middle seeds end at 500, and 9 of 89 below, too few"):
+        stats.lowered(scores[:89], 20)
+    with pytest.raises(ValueError, match="difference is 0: give a number above 0"):
+        stats.lowered(scores, 0)
+
+
+def test_planned_seeds_find_what_they_were_planned_for_where_seeds_tie():
+    rng = np.random.default_rng(0)
+    scores = stats.reference_scores("cartpole/cleanrl")
+    weaker = stats.lowered(scores, 50)
+    n = stats.seeds_needed(scores, weaker, 0.8)
+    studies = ((rng.choice(scores, n), rng.choice(weaker, n)) for _ in range(200))
+    found = [stats.permutation_test(x, y, permutations=1000).p <= 0.05 for x, y in studies]
+    assert np.mean(found) > 0.75
+
+
 def test_the_study_of_the_documents_that_stops_by_itself(monkeypatch, capsys):
     """As printed, with scores that are made up: one side is at 180, the other at 40."""
     asked = []
