@@ -11,6 +11,7 @@ from dqx.report.findings import Group
 from dqx.report.numbers import Center
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_ROWS = 40  # of effects
@@ -72,7 +73,24 @@ def _rows(
     axes.set_ylim(-len(rows) + 0.45, 0.62)
     axes.set_yticks([])
     axes.grid(False, axis="y")
+    _limit_x(axes, rows)
     return figure
+
+
+def _limit_x(axes: "Axes", rows: Sequence[tuple[str, Center, np.ndarray | None]]) -> None:
+    """Leaves out ends of intervals that lie far from all scores, as those of two seeds do."""
+    centers = [center for _, center, _ in rows]
+    values = np.concatenate(
+        [[c.iqm for c in centers], *(scores for _, _, scores in rows if scores is not None)]
+    )
+    low, high = float(values.min()), float(values.max())
+    far = 0.3 * (high - low)
+    ends = np.array([end for c in centers for end in (c.low, c.high) if np.isfinite(end)])
+    if far > 0 and ends.size and (ends.min() < low - far or ends.max() > high + far):
+        pad = 0.03 * (high - low)
+        axes.set_xlim(
+            max(low - far, min(low, ends.min())) - pad, min(high + far, max(high, ends.max())) + pad
+        )
 
 
 def improvement(group: Group, title: str) -> "Figure":

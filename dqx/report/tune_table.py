@@ -50,9 +50,18 @@ def result_lines(tuned: "Tuned") -> list[str]:
         f"on the {chosen.seeds} seeds that chose it: {_words(chosen, level)}",
         f"score, on {len(tuned.tune.fresh)} fresh seeds: {_words(search.fresh.score, level)}",
         f"optimism of the search: {gap.value:+.1f}, {level} interval "
-        + (f"{gap.low:.1f} to {gap.high:.1f}" if math.isfinite(gap.low) else "n/a"),
+        + (f"{gap.low:.1f} to {gap.high:.1f}" if math.isfinite(gap.low) else no_interval(tuned)),
         f"folder: {tuned.path}",
     ]
+
+
+def no_interval(tuned: "Tuned") -> str:
+    """Why the optimism of a search has no interval."""
+    fresh, chosen = tuned.search.fresh, tuned.winner.judged
+    assert fresh is not None and chosen is not None
+    if min(chosen.seeds, len(tuned.tune.fresh)) < 2:
+        return "none, since one seed tells nothing of others"
+    return "none, since all middle seeds of a side agree"
 
 
 def _words(judged: Judged, level: str) -> str:

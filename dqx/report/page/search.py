@@ -7,7 +7,7 @@ from typing import Any
 from dqx.report import cases, findings, page
 from dqx.report.page.encode import rounded
 from dqx.report.terminal import counted, listed
-from dqx.report.tune_table import state_words
+from dqx.report.tune_table import no_interval, state_words
 from dqx.settings import show
 from dqx.study.tuning.folder import TuneFolder
 from dqx.study.tuning.race import Judged
@@ -62,7 +62,7 @@ def content(tuned: Tuned) -> dict[str, Any]:
         "chosenScores": _scores(tuned.tune.seeds, tuned.winner.scores),
         "score": _center(fresh.score),
         "freshScores": _scores(tuned.tune.fresh, fresh.scores),
-        "optimism": {"iqm": gap[0], "low": gap[1], "high": gap[2], "note": ""},
+        "optimism": {"iqm": gap[0], "low": gap[1], "high": gap[2], "note": no_interval(tuned)},
         "candidates": [_candidate(one, tuned) for one in tuned.candidates],
     }
 
