@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dqx
+import envs
 from dqx.cli.arguments import make_parser
 from dqx.cli.shared import UsageError
 
@@ -79,3 +80,33 @@ def test_what_is_looked_at_is_found():
     text = blocks + "`dqx.stats.iqm(x)` `dqx [x]`"
     assert commands(text) == ["dqx verify DIR", "dqx train cartpole"]
     assert names(text) == ["dqx.stats.iqm"]
+
+
+def test_every_environment_of_our_own_has_a_film():
+    text = (ROOT / "docs" / "play.md").read_text()
+    for name in envs.own_names():
+        (film,) = re.findall(rf"!\[{name}\]\((films/[a-z0-9-]+\.gif)\)", text)
+        assert (ROOT / "docs" / film).read_bytes().startswith(b"GIF89a")
+
+
+def test_the_tracker_of_the_documents_tracks(tmp_path, monkeypatch):
+    (block,) = re.findall(
+        r"```python\n(# mine.py.*?)```", (ROOT / "docs/trackers.md").read_text(), re.S
+    )
+    assert len(block.splitlines()) <= 15
+    names = {}
+    exec(block, names)
+    monkeypatch.chdir(tmp_path)
+    fields = {"env": "CartPole-v1", "total_steps": 64, "learning_starts": 32, "log_period": 16}
+    sizes = {
+        "train_period": 8,
+        "hidden_sizes": [4],
+        "batch_size": 4,
+        "replay_capacity": 64,
+        "eval_period": 0,
+    }
+    dqx.train({**fields, **sizes}, None, 2, devices="cpu:1", sinks=[names["Tell"]()])
+    rows = [line.split(",") for line in Path("returns.csv").read_text().splitlines()]
+    assert {(int(step), int(seed)) for step, seed, _ in rows} == {
+        (step, seed) for step in (16, 32, 48, 64) for seed in (0, 1)
+    }

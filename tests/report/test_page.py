@@ -284,6 +284,24 @@ def test_bins_of_values_that_are_close_are_told_apart(tmp_path):
     assert len(counts) == 5 and sum(counts) == len(group["cases"]) > 20 and min(counts) >= 4
 
 
+def test_panels_and_parallel_axes_have_their_numbers(tmp_path):
+    made = make_study(tmp_path / "s", {"seeds": 4, "grid": {"gamma": [0.9, 0.99], "tau": [0.5, 1]}})
+    (group,) = shown(tmp_path / "s")["groups"]
+    panels = {panel["metric"]: panel for panel in group["panels"]}
+    wanted = {"loss", "q_mean", "q_max", "td_error_abs", "grad_norm", "weight_norm", "epsilon"}
+    assert wanted <= panels.keys()
+    for name in wanted:
+        assert len(panels[name]["lines"]) == 4
+        for line in panels[name]["lines"]:
+            label = group["cases"][line["case"]]["label"]
+            rows = [made.runs[label, seed]["metrics"][name] for seed in range(4)]
+            expected = scipy.stats.trim_mean(np.array(rows, float), 0.25, axis=0)
+            np.testing.assert_allclose(line["center"][0], expected, rtol=1e-3)
+    (part,) = group["fields"]
+    values = {tuple(point["values"]) for point in part["points"]}
+    assert values == {(gamma, tau) for gamma in (0.9, 0.99) for tau in (0.5, 1)}
+
+
 def test_many_values_of_a_search_are_put_in_bins(tmp_path):
     search = {"draws": 23, "seed": 1, "learning_rate": {"log_uniform": [1e-5, 1e-1]}}
     make_study(tmp_path / "s", {"seeds": 2, "search": search})
