@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dqx
-from dqx import stats
 from dqx.report import numbers
 from dqx.report.compare import (
     MOST_SEEDS,
@@ -249,7 +248,7 @@ def record(found: Comparison, place: int) -> dict[str, Any]:
     if found.bar is not None:
         scores = found.group.scores[place]
         names = ("share", "share_low", "share_high")
-        shares = map(float, stats.share_reaching(scores, found.bar, level=numbers.LEVEL))
+        shares = map(float, numbers.share_at(scores, found.bar))
         reached = {"bar": found.bar, **dict(zip(names, shares, strict=True))}
     return {
         "configuration": case.label,

@@ -101,6 +101,19 @@ def test_the_share_of_seeds_at_a_bar_is_a_note(tmp_path):
     assert "bar" not in formats.csv_text(compare([study])).partition("\n")[0]
 
 
+def test_a_score_in_single_precision_reaches_its_bar(tmp_path):
+    def change(name, seed, run):
+        run["metrics"]["eval_return"][-1] = np.float32(7.93) if seed else np.float32(7.92)
+
+    study = load(make_study(tmp_path / "s", {"seeds": 4}, change=change).folder.path)
+    (found,) = compare([study], bar=7.93)
+    assert found.notes[-1].startswith("of default 3 of 4 seeds end at 7.93 or better: 75.00 %")
+    assert (
+        json.loads(formats.json_text([found]))["comparisons"][0]["configurations"][0]["share"]
+        == 0.75
+    )
+
+
 def test_environments_that_are_played_otherwise_are_told(tmp_path):
     default = {"env.length": 0.5}  # says nothing
     cases = [{"name": "a"}, {"name": "b", "time_limit": 30, "env.gravity": 12.0, **default}]
