@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ def main() -> int:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: one has no interval")
     try:
         names = chosen(args.presets)
+        if not args.page:
+            refuse_stale(names, args)
         for name in [] if args.page else names:
             if not train(name, args):
                 return 1
@@ -95,6 +98,18 @@ def chosen(names: str | None) -> list[str]:
     return found
 
 
+def refuse_stale(names: Sequence[str], args: argparse.Namespace) -> None:
+    """Refuses to replace what is kept with other settings or seeds, before anything is trained."""
+    for one in kept_in(args.results):
+        count = args.seeds or SEEDS.get(one.name, 0)
+        same = one.seeds.tolist() == list(range(FIRST_SEED, FIRST_SEED + count))
+        if one.name in names and not (same and is_current(one)) and not args.overwrite:
+            raise dqx.ConfigError(
+                f"{args.results} holds {one.name} with other settings or seeds: give --overwrite "
+                "to train it anew, or another folder with --results"
+            )
+
+
 def train(name: str, args: argparse.Namespace) -> bool:
     """Trains, verifies and keeps a preset, unless that is done; whether its bits were the same."""
     count = args.seeds or SEEDS[name]
@@ -104,11 +119,6 @@ def train(name: str, args: argparse.Namespace) -> bool:
     if any(one.seeds.tolist() == seeds and is_current(one) for one in kept):
         say(args, f"{name}: {count:,} seeds are kept already")
         return True
-    if kept and not args.overwrite:
-        raise dqx.ConfigError(
-            f"{args.results} holds {name} with other settings or seeds: give --overwrite to train "
-            "it anew, or another folder with --results"
-        )
     study = dqx.study.run(
         {"name": f"atlas-{label}", "seeds": seeds, "base": {"preset": name}},
         args.out / f"{label}-{count}",

@@ -177,7 +177,7 @@ def train(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> None
     stale = [name for name in plans if name in kept and not is_current(kept[name], plans[name])]
     if stale and not args.overwrite:
         raise dqx.ConfigError(
-            f"{args.keep} holds {stale[0]} and {len(stale) - 1} more with other settings or seeds: "
+            f"{args.keep} holds {listed(stale)} with other settings or seeds than now: "
             "give --overwrite to train them anew, or another folder with --keep"
         )
     for number, (name, plan) in enumerate(plans.items(), start=1):

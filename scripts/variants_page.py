@@ -23,7 +23,7 @@ from dqx.compute.score import score_metric
 from dqx.files import whole_file
 from dqx.report import findings, numbers, style
 from dqx.report.cases import Case
-from dqx.report.compare import p_words
+from dqx.report.compare import p_words, pairs_can_tell
 from dqx.report.findings import Group
 from dqx.report.terminal import markdown
 from dqx.settings import ConfigError, evaluates_at, not_defaults, show
@@ -172,7 +172,7 @@ def page(kept: Sequence[Kept], ends: Ends) -> list[str]:
 def changes(kept: Sequence[Kept]) -> list[str]:
     """What each variant of a game has set otherwise than plain; nothing where plain is missing."""
     of = {_variant(one.name): one.facts["settings"] for one in kept}
-    if PLAIN not in of:
+    if PLAIN not in of or len(of) == 1:
         return []
     lines = [f"Set otherwise than in `{PLAIN}`:", ""]
     for name, settings in of.items():
@@ -240,9 +240,10 @@ class _Against(NamedTuple):
 
 
 def _against(group: Group, i: int, plain: int) -> _Against:
-    """Paired by seed, as `dqx compare` does, if both have the same."""
+    """Paired by seed, as `dqx compare` does, if both have the same and these can tell."""
     x, y = group.scores[i], group.scores[plain]
-    paired = np.array_equal(group.cases[i].seeds, group.cases[plain].seeds)
+    same = np.array_equal(group.cases[i].seeds, group.cases[plain].seeds)
+    paired = same and pairs_can_tell(x.size, len(group.cases) - 1)
     test = stats.permutation_test(x, y, paired=paired)
     return _Against(stats.difference(x, y, paired=paired, level=1 - LEVEL), float(test.p))
 

@@ -172,15 +172,19 @@ def test_what_is_kept_is_not_trained_again(atlas, study, tmp_path, monkeypatch):
     args = argparse.Namespace(
         seeds=10, results=tmp_path, quiet=True, out=tmp_path, devices=None, overwrite=False
     )
-    with pytest.raises(ConfigError, match="holds cartpole with other settings or seeds: give --ov"):
-        atlas.train("cartpole", args)
+    refused = "holds cartpole with other settings or seeds: give --overwrite"
+    with pytest.raises(ConfigError, match=refused):
+        atlas.refuse_stale(["taxi", "cartpole"], args)
+    atlas.refuse_stale(["taxi"], args)
     monkeypatch.setattr(atlas, "not_defaults", lambda *_: not_defaults(*study_settings(study)))
+    atlas.refuse_stale(["cartpole"], args)
     assert atlas.train("cartpole", args)
     args.seeds = 11
-    with pytest.raises(ConfigError, match="holds cartpole with other settings or seeds"):
-        atlas.train("cartpole", args)
+    with pytest.raises(ConfigError, match=refused):
+        atlas.refuse_stale(["cartpole"], args)
     args.overwrite = True
-    with pytest.raises((AttributeError, TypeError)):  # it would be trained
+    atlas.refuse_stale(["cartpole"], args)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):  # it is trained
         atlas.train("cartpole", args)
 
 

@@ -98,9 +98,8 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     line[line.index("--seeds") + 1] = 4
     with pytest.raises(SystemExit):
         called(script, monkeypatch, *line)
-    assert "cartpole/plain and 3 more with other settings or seeds: give --overw" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "holds cartpole/plain, cartpole/dueling, catch/plain and catch/dueling with oth" in said
     assert called(script, monkeypatch, *line, "--page", "--variants", "dueling,noisy") == 0
     text = (tmp_path / "comparison.md").read_text()
     assert "- `dueling`: head=dueling_avg\n" in text

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import jax
 import pytest
 
 import dqx
@@ -110,3 +111,20 @@ def test_the_tracker_of_the_documents_tracks(tmp_path, monkeypatch):
     assert {(int(step), int(seed)) for step, seed, _ in rows} == {
         (step, seed) for step in (16, 32, 48, 64) for seed in (0, 1)
     }
+
+
+def test_the_environment_of_the_readme_keeps_the_contract(tmp_path, monkeypatch):
+    (block,) = re.findall(r"```python\n(# games.py.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "games.py").write_text(block)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env, params = envs.make("games:Corridor")
+    envs.check_environment(env, params, deterministic_reset=True)
+    assert "slip" in {one.name for one in envs.describe("games:Corridor").parameters if one.traced}
+    # Without slips nine steps to the right are the way.
+    key, total = jax.random.key(0), 0.0
+    _, state = env.reset(key, params)
+    for step in range(9):
+        _, state, reward, done, *_ = env.step(key, state, 1, params.replace(slip=0.0))
+        total += float(reward)
+        assert bool(done) == (step == 8)
+    assert total == -9

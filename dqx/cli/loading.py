@@ -49,8 +49,6 @@ def load(*modules: str, own: Sequence[str] = ()) -> None:
         signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
     try:
         for module in own:
-            if not _is_installed(module):
-                look_here()
             _import_own(module)
         for module in modules:
             importlib.import_module(module)
@@ -82,7 +80,9 @@ def look_here_for(path: str) -> None:
             text = file.read(_MOST_CHARACTERS)
     except (OSError, ValueError):
         return  # which is told where it is read
-    if any(is_of_module(name) for name in re.findall(r"""["']([\w.]+:\w+)["']""", text)):
+    if any(
+        is_of_module(name) for name in re.findall(r"""["']([^\W\d][\w.]*:[^\W\d]\w*)["']""", text)
+    ):
         look_here()
 
 
@@ -96,16 +96,12 @@ def is_of_module(name: str) -> bool:
     return name.partition(":")[0] not in adapters.SUITES
 
 
-def _is_installed(module: str) -> bool:
-    """Whether Python finds a module outside of the current folder."""
-    top = module.partition(".")[0]
-    return not top.isidentifier() or importlib.util.find_spec(top) is not None
-
-
 def _import_own(module: str) -> None:
     try:
         if not all(part.isidentifier() for part in module.split(".")):
             raise ModuleNotFoundError(name=module)
+        if not _is_installed(module):
+            look_here()
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
@@ -116,3 +112,11 @@ def _import_own(module: str) -> None:
         raise ModuleFails(module, error) from error
     except (Exception, SystemExit) as error:
         raise ModuleFails(module, error) from error
+
+
+def _is_installed(module: str) -> bool:
+    """Whether Python finds a module outside of the current folder."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # of a parent; of what is no module of a file
+        return False

@@ -83,7 +83,7 @@ def _plan(scores: "np.ndarray", difference: float, power: float) -> str:
     )
     if weaker.size == scores.size:
         return text
-    best = stats.iqm(scores)
+    best = float(stats.median(scores))
     now, then = (100 * (side < best).mean() for side in (scores, weaker))
     return (
         f"{text}, from an agent of which {then:.0f} % of seeds end below {best:g} where "

@@ -73,7 +73,8 @@ def _rows(
     axes.set_ylim(-len(rows) + 0.45, 0.62)
     axes.set_yticks([])
     axes.grid(False, axis="y")
-    _limit_x(axes, rows)
+    if rows[0][2] is not None:
+        _limit_x(axes, rows)
     return figure
 
 
@@ -145,6 +146,8 @@ def heat_map(group: Group, found: findings.Cells, title: str) -> "Figure":
     )
     limits = (float(known.min()), float(known.max()))
     name = f"{title}: IQM of {group.label}"
+    if found.left_out or not found.matched:
+        name += f", {_averaged(found.left_out, found.matched)}"
     return _matrix(name, down, across, values, texts, style.SEQUENTIAL, limits)
 
 
@@ -198,7 +201,15 @@ def effects(group: Group, effects: Sequence[findings.Effect], title: str) -> "Fi
         if np.isfinite(level.center.iqm)
     ]
     few = f" ({_MOST_ROWS} of {len(rows)} values)" if len(rows) > _MOST_ROWS else ""
-    return _rows(f"{title}, others averaged over{few}", group.label, rows[:_MOST_ROWS])
+    left_out, matched = max(e.left_out for e in effects), all(e.matched for e in effects)
+    title = f"{title}, {_averaged(left_out, matched)}{few}"
+    return _rows(title, group.label, rows[:_MOST_ROWS])
+
+
+def _averaged(left_out: int, matched: bool) -> str:
+    """Over what other settings values are averaged."""
+    words = "others averaged over" if matched else "averaged over what others are set to"
+    return words + (f", up to {left_out} configurations left out" if left_out else "")
 
 
 def parallel(group: Group, effects: Sequence[findings.Effect], study: int, title: str) -> "Figure":

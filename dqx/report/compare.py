@@ -29,6 +29,8 @@ MOST_SEEDS = 1000  # that a plan looks for
 # Configurations that are all compared with each other; of more, the best with each.
 ALL_PAIRS = 8
 _RESAMPLES = 1000  # of a plan
+_PERMUTATIONS = 10_000  # of a test at least
+_MOST_WORK = 1_000_000_000  # seeds that are rearranged for all pairs, beyond that
 
 
 class Pair(NamedTuple):
@@ -196,9 +198,11 @@ def _comparison(
     every = list(itertools.combinations(order, 2))
     wanted = every if len(order) <= ALL_PAIRS else [(order[0], other) for other in order[1:]]
     pairs = []
+    seeds = 2 * max((case.seeds.size for case in group.cases), default=0)
+    permutations = _permutations(len(every), len(wanted), seeds)
     for number, (a, b) in enumerate(wanted, start=1):
         tell(f"{group.env}: pair {number} of {len(wanted)}")
-        pairs.append(_pair(group, studies, a, b, len(every)))
+        pairs.append(_pair(group, studies, a, b, len(every), permutations))
     # Pairs that nobody looked at were still there to choose from.
     p = [pair.p for pair in pairs] + [1.0] * (len(every) - len(pairs))
     adjusted = stats.holm(p)
@@ -230,7 +234,15 @@ def verdict(group: Group, studies: Sequence[Study]) -> str | None:
     return _comparison(group, studies, (), lambda text: None, None).verdict
 
 
-def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) -> Pair:
+def _permutations(pairs: int, looked_at: int, seeds: int) -> int:
+    """So many that the least p can tell after the correction, as far as that takes moments."""
+    most = max(_PERMUTATIONS, _MOST_WORK // max(looked_at * seeds, 1))
+    return int(np.clip(2 * pairs / ERROR, _PERMUTATIONS, most))
+
+
+def _pair(
+    group: Group, studies: Sequence[Study], a: int, b: int, pairs: int, permutations: int
+) -> Pair:
     x, y = group.scores[a], group.scores[b]
     shared = _shared(group, studies, a, b, pairs)
     if len(shared):
@@ -238,7 +250,7 @@ def _pair(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) ->
     else:
         left, right = x, y
     paired = bool(len(shared))
-    test = stats.permutation_test(left, right, paired=paired)
+    test = stats.permutation_test(left, right, paired=paired, permutations=permutations)
     needed = None
     if min(left.size, right.size) >= 2:
         needed = stats.seeds_needed(
@@ -271,8 +283,13 @@ def _shared(group: Group, studies: Sequence[Study], a: int, b: int, pairs: int) 
     roots = {studies[case.study].plan["root_seed"] for case in (one, two)}
     both = np.intersect1d(one.seeds, two.seeds)
     fewest = min(one.seeds.size, two.seeds.size)
-    can_tell = 2.0 ** (1 - both.size) * pairs <= ERROR
-    return both if len(roots) == 1 and both.size >= fewest / 2 and can_tell else both[:0]
+    enough = both.size >= fewest / 2 and pairs_can_tell(both.size, pairs)
+    return both if len(roots) == 1 and enough else both[:0]
+
+
+def pairs_can_tell(seeds: int, pairs: int) -> bool:
+    """Whether signs of so many shared seeds can tell, corrected for all pairs of configurations."""
+    return 2.0 ** (1 - seeds) * pairs <= ERROR
 
 
 def _of_seeds(group: Group, place: int, seeds: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a report shows, as arrays: comparable configurations, and what follows from them."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ _MAX_VALUES = 10
 _BINS = 5
 # Fields whose pairs make a heat map.
 _MAX_FIELDS = 6
+_MOST_SETS = 100  # of values that meet, which are tried
 _THRESHOLDS = (0.5, 0.75, 0.9, 1.0)
 _PROFILE_POINTS = 100
 
@@ -239,8 +241,8 @@ class Effect(NamedTuple):
         field: its name.
         binned: whether its values are put together in bins.
         levels: its values or bins.
-        left_out: configurations that are not averaged, since no others differ from them in this
-            field alone.
+        left_out: configurations that are not averaged, since not every value is there with their
+            settings of the other fields.
         matched: whether each value is averaged over the same settings of the others; else over
             whatever they were set to or drawn.
     """
@@ -273,15 +275,19 @@ class Cells(NamedTuple):
 def effects(group: Group, study: int) -> list[Effect]:
     """The marginal effect of each varied field of a study."""
     places = [i for i, case in enumerate(group.cases) if case.study == study]
-    found = []
-    for field in _fields(group, places):
+    found, fields = [], _fields(group, places)
+    for field in fields:
         parts, binned = _levels([group.cases[i].varied[field] for i in places])
         level_of = {places[k]: name for name, members in parts.items() for k in members}
-        kept, matched = _matched(group, level_of, (field,))
+        # Bins are of values that were drawn, which meet others' by chance.
+        kept, matched = (
+            (places, len(fields) == 1) if binned else _matched(group, level_of, (field,))
+        )
         levels = [
             Level(name, _pooled(group, members), len(members))
             for name in parts
             for members in [[i for i in kept if level_of[i] == name]]
+            if members
         ]
         if len(levels) > 1:
             found.append(Effect(field, binned, levels, len(places) - len(kept), matched))
@@ -316,19 +322,31 @@ def heat_maps(group: Group, study: int) -> list[Cells]:
 def _matched(group: Group, levels: dict[int, Any], fields: Sequence[str]) -> tuple[list[int], bool]:
     """The places that are averaged, and whether each level meets the same settings of the others.
 
-    A case beside a grid differs from its points in several fields at once. So only settings of the
-    other fields count in which every level is there; where there are none, as of values that are
-    drawn, all places do.
+    A case beside a grid differs from its points in several fields at once. So levels are averaged
+    over settings of the other fields in which all of them are there: those levels and settings that
+    hold most places. Where there are none, as of values that are drawn, all places count.
     """
+    varied = {place: group.cases[place].varied for place in levels}
+    # What is set in some only has no meaning for the rest.
+    others = [
+        name
+        for name in dict.fromkeys(name for one in varied.values() for name in one)
+        if name not in fields and all(one.get(name) is not None for one in varied.values())
+    ]
+    around = {p: tuple(show(one[name]) for name in others) for p, one in varied.items()}
     settings: dict[tuple[str, ...], set[Any]] = {}
-    around = {}
     for place, level in levels.items():
-        varied = group.cases[place].varied
-        around[place] = tuple(f"{n}={show(v)}" for n, v in varied.items() if n not in fields)
         settings.setdefault(around[place], set()).add(level)
-    every = set(levels.values())
-    kept = [place for place in levels if settings[around[place]] == every]
-    return (sorted(kept), True) if kept else (sorted(levels), False)
+    met = collections.Counter(frozenset(found) for found in settings.values() if len(found) > 1)
+    if not met:
+        return sorted(levels), False
+
+    def held(some: frozenset[Any]) -> int:
+        return len(some) * sum(count for found, count in met.items() if some <= found)
+
+    best = max((found for found, _ in met.most_common(_MOST_SETS)), key=lambda f: (held(f), len(f)))
+    kept = [p for p, level in levels.items() if level in best and best <= settings[around[p]]]
+    return sorted(kept), True
 
 
 def _fields(group: Group, places: Sequence[int]) -> list[str]:
@@ -351,15 +369,23 @@ def _levels(values: Sequence[Any]) -> tuple[dict[str, list[int]], bool]:
     if not is_number or len(different) <= _MAX_VALUES:
         texts = [show(value) for value in values]
         return {name: [i for i, t in enumerate(texts) if t == name] for name in different}, False
-    ranked = np.argsort(np.array(values, float), kind="stable")
-    parts = [part.tolist() for part in np.array_split(ranked, _BINS)]
+    numbers_of = np.array(values, float)
+    rising = np.sort(numbers_of)
+    # Equal values stay together, in the bin of the first of them.
+    first = np.searchsorted(rising, numbers_of)
+    ends = np.cumsum([part.size for part in np.array_split(rising, _BINS)])
+    of = np.searchsorted(ends, first, side="right")
+    parts = [np.flatnonzero(of == i).tolist() for i in range(_BINS) if (of == i).any()]
     for digits in range(3, 18):  # as many as tell the bins apart
-        named = {
-            f"{values[p[0]]:.{digits}g} to {values[p[-1]]:.{digits}g}": sorted(p) for p in parts
-        }
+        named = {_span(numbers_of[part], digits): part for part in parts}
         if len(named) == len(parts):
             break
     return named, True
+
+
+def _span(values: np.ndarray, digits: int) -> str:
+    low, high = f"{values.min():.{digits}g}", f"{values.max():.{digits}g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _pooled(group: Group, places: Sequence[int]) -> Center:

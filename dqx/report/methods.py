@@ -227,7 +227,7 @@ def _exploration(of: _Told) -> str:
 
 def _goes(share: float) -> str:
     """How a number goes to such a share of itself."""
-    return "rises" if share > 1 else "falls"
+    return "rises" if share > 1 else "falls" if share < 1 else "goes"
 
 
 def _epsilon(of: _Told) -> str:

@@ -65,25 +65,31 @@ def draw(path: Path, study: Study) -> bool:
     curves = {n: (study.steps, rows) for n, rows in arrays.items() if np.isfinite(rows).any()}
     title = study.plan["name"]
     if lost:
-        title += f" ({counted(lost, 'seed')} without a number: counted as the worst)"
+        title += f" ({counted(lost, 'run')} without a number: counted as the worst)"
     plots.comparison(curves, path=path, title=title, ylabel=_YLABELS[metric])
     return True
 
 
 def _count_lost(study: Study, metric: str, arrays: Mapping[str, np.ndarray]) -> int:
-    """Puts the worst of any run and step where a finished run has no number; how many lack one."""
-    worst = min(np.nanmin(rows) for rows in arrays.values() if np.isfinite(rows).any())
+    """Puts the worst of its environment where a finished run has no number; how many lack one."""
     place = {seed: i for i, seed in enumerate(study.seeds)}
+    configs = {name: study.point(name)[0] for name in arrays}
+    known: dict[str, list[np.ndarray]] = {}
+    for name, rows in arrays.items():
+        known.setdefault(configs[name].env, []).append(rows[np.isfinite(rows)])
     total = 0
     for name, rows in arrays.items():
-        runs = study.finished_runs(name)
+        config, runs = configs[name], study.finished_runs(name)
+        worst = np.concatenate(known[config.env]).min(initial=np.inf)
+        if worst == np.inf:
+            continue  # nothing of its environment is drawn
         finished = [place[seed] for seed in runs.seeds.tolist()]
         if metric == "episode_return":  # no episode may have ended before
             at = runs.diverged_at[:, None]
             due = (at >= 0) & (study.steps >= at)
         else:
-            config = study.point(name)[0]
             due = np.array([evaluates_at(config, int(step)) for step in study.steps])[None]
+        due = due & (study.steps <= config.total_steps)
         missing = due & ~np.isfinite(rows[finished])
         rows[finished] = np.where(missing, worst, rows[finished])
         total += int(missing.any(axis=1).sum())

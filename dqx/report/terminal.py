@@ -135,7 +135,7 @@ def _standings(study: "Study") -> list[str]:
     more = len(standings) - MAX_ROWS
     lines = [*aligned(rows), *([f"... and {more} more configurations"] if more > 0 else [])]
     lacking = sum(int((~np.isfinite(study.scores(name))).sum()) for name in study.configs)
-    if lacking:
+    if lacking and any(np.isfinite(values).any() for values in scores.values()):
         count = "counts" if lacking == 1 else "count"
         seeds = f"{counted(lacking, 'run')} without a finite score"
         lines.append(f"{seeds} {count} as the worst of any run and step")

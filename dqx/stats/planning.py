@@ -177,8 +177,9 @@ def lowered(scores: npt.ArrayLike, difference: float, *, nan: NanPolicy = "raise
     given = finite_of(vector(scores, nan, "scores"), "scores")
     if not 0 < difference < math.inf:
         raise ValueError(f"difference is {difference}: give a number above 0")
-    rising, center = np.sort(given), float(iqm(given))
+    rising = np.sort(given)
     cut = rising.size // 4
+    center = float(rising[cut])  # the IQM where the middle seeds agree; a mean of them may round
     if rising[cut] < rising[rising.size - cut - 1]:
         lower: FloatArray = given - difference
         return lower

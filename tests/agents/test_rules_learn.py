@@ -44,7 +44,7 @@ AXES = ("agent", "head", "dense", "layer_norm", "n_step", "target", "double", "v
 VARIANTS = {
     name: variants.fields_of(row)
     for name, row in variants.singles().items()
-    if set(row) <= set(AXES) and row.get("agent") not in ("tabular",)
+    if set(row) <= set(AXES) and row.get("agent") != "tabular"
 } | {rule: RULES[rule] for rule in ("three steps, clipped double", "rescaled")}
 
 

@@ -304,7 +304,8 @@ def test_modules_are_imported_before_a_search_is_read(tmp_path, command):
     ("text", "looks"),
     [
         ('[base]\nenv = "games:Maze"\n', True),
-        ('[base]\npreset = "cartpole"\n', False),
+        ('seeds = "0:64"\n[base]\npreset = "cartpole"\n', False),
+        ('[base]\nenv = "navix:Navix-Empty-5x5-v0"\n', False),
         (None, False),
     ],
 )

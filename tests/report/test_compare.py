@@ -232,6 +232,13 @@ def test_few_shared_seeds_are_paired_only_where_pairs_can_tell(tmp_path):
     assert found.pairs[0].shared == 8 and found.pairs[0].better == 1
 
 
+def test_many_configurations_are_told_apart_too(tmp_path):
+    """Of 40 there are 780 pairs, which 10,000 rearrangements could never tell after Holm."""
+    means = {f"c{i}": 10_000.0 * (i == 7) for i in range(40)}
+    (found,) = compare([made(tmp_path / "s", means, seeds=20)])
+    assert found.pairs and all(pair.better == 1 for pair in found.pairs)
+
+
 def test_scores_that_are_all_lost_are_not_called_unfinished(tmp_path):
     def change(name, seed, run):
         run["metrics"]["eval_return"][:] = np.nan

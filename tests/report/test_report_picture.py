@@ -83,11 +83,33 @@ def test_what_has_no_number_counts_as_the_worst_and_the_title_says_so(tmp_path, 
     study = load(tmp_path / "s")
     assert draw(tmp_path / "a.png", study) is True
     ((_, (curves,), named),) = drawn
-    assert named["title"].endswith(" (3 seeds without a number: counted as the worst)")
+    assert named["title"].endswith(" (3 runs without a number: counted as the worst)")
     for name, rows in zip(study.configs, study.to_arrays("eval_return"), strict=True):
         there = np.isfinite(rows)
         np.testing.assert_array_equal(curves[name][1][there], rows[there])
         assert (curves[name][1][~there] == 3).sum() == (2 if name == "lost" else 1)
+
+
+def test_a_shorter_budget_and_another_game_lack_nothing(tmp_path, drawn):
+    def change(config, seed, run):
+        values = run["metrics"]["eval_return"]
+        level = {"short": 50.0, "long": 80.0, "other": -200.0}[config]
+        values[:] = np.where(np.isfinite(values), level, np.nan)
+        if (config, seed) == ("long", 1):
+            values[-1] = np.nan
+
+    cases = [
+        {"name": "short", "total_steps": 200}, {"name": "long"},
+        {"name": "other", "env": "MountainCar-v0"},
+    ]  # fmt: skip
+    study = load(make_study(tmp_path / "s", {"seeds": 2, "case": cases}, change=change).folder.path)
+    assert draw(tmp_path / "a.png", study) is True
+    ((_, (curves,), named),) = drawn
+    assert named["title"] == "study (1 run without a number: counted as the worst)"
+    found = {name: rows[:, 1::2].tolist() for name, (_, rows) in curves.items()}
+    # The worst of CartPole, not of MountainCar.
+    assert found["long"] == [[80, 80], [80, 50]] and found["other"] == [[-200, -200]] * 2
+    assert np.isnan(curves["short"][1][:, 2:]).all()
 
 
 def test_what_is_not_finished_is_not_counted(tmp_path, drawn):

@@ -227,6 +227,12 @@ def test_where_seeds_tie_at_the_best_more_of_them_fall_short():
         stats.lowered(scores, 0)
 
 
+def test_the_best_score_is_the_one_that_seeds_have_not_a_rounded_mean_of_it():
+    scores = np.concatenate([np.full(168, 7.93), np.linspace(-5, 7, 12)])
+    weaker = stats.lowered(scores, 1.0)
+    assert stats.iqm(weaker) == pytest.approx(6.93, abs=0.1) and np.mean(weaker < 7.93) < 1
+
+
 def test_planned_seeds_find_what_they_were_planned_for_where_seeds_tie():
     rng = np.random.default_rng(0)
     scores = stats.reference_scores("cartpole/cleanrl")

@@ -6,7 +6,7 @@ from typing import Any
 
 from dqx.report import cases, findings, page
 from dqx.report.page.encode import rounded
-from dqx.report.terminal import counted, listed
+from dqx.report.terminal import counted
 from dqx.report.tune_table import no_interval, state_words
 from dqx.settings import show
 from dqx.study.tuning.folder import TuneFolder
@@ -42,7 +42,7 @@ def _chosen_words(tuned: Tuned) -> str:
     asked = tuned.tune
     return (
         f"The settings are those of the best of {counted(len(tuned.candidates), 'candidate')} for "
-        f"{listed([name.replace('_', ' ') for name in asked.space])}, which a search (sampler "
+        f"{', '.join(name.replace('_', ' ') for name in asked.space)}, which a search (sampler "
         f"{asked.sampler}) proposed and judged on up to {counted(len(asked.seeds), 'other seed')}; "
         "no candidate saw the seeds that are reported."
     )

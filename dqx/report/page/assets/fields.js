@@ -26,7 +26,7 @@ function effectChart(host, here, effect) {
 // Over what other settings values are averaged, where it is not simply all.
 function averaged(host, found) {
   const count = `${found.leftOut} ${found.leftOut === 1 ? "configuration is" : "configurations are"}`;
-  if (found.leftOut) host.append(element("p", { class: "note" }, `${count} left out, which no others differ from in this alone.`));
+  if (found.leftOut) host.append(element("p", { class: "note" }, `${count} left out, since not every value is there with the same settings of the other fields.`));
   if (!found.matched) host.append(element("p", { class: "note" }, "Averaged over whatever other fields are set to, which is not the same for each value."));
 }
 

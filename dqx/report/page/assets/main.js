@@ -38,7 +38,12 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
 const WATCH = document.querySelector("meta[name=dqx-watch]");
 
 async function renew(mark) {
-  setTimeout(renew, 1000 * Number(WATCH.content), (await renewed(mark)) || mark);
+  let next = mark;
+  try {
+    next = (await renewed(mark)) || mark;
+  } finally {
+    setTimeout(renew, 1000 * Number(WATCH.content), next);
+  }
 }
 
 // Draws what is new, and gives its mark; nothing where nothing is.

@@ -159,8 +159,8 @@ function curves(main) {
   const select = element("select", { id: "bands", onchange: (event) => { chosen.band = event.target.value; render(); } }, bands.map(([value, text]) => element("option", { value }, text)));
   select.value = chosen.band;
   part.append(element("div", { class: "controls" }, element("label", { for: "every-seed" }, box, "every seed"), element("label", { for: "bands" }, "bands", select)));
-  const bare = here.curves.filter((curve) => shown().includes(curve.case) && (curve.center.length < 4 || curve.center[3].every((end) => end === null)));
-  if (chosen.band === "whole" && bare.length) part.append(element("p", { class: "note" }, `Without a band over the whole curve, since there are many configurations, seeds that agree or gaps: ${bare.map((curve) => labelOf(curve.case)).join("; ")}.`));
+  const bare = here.curves.filter((curve) => shown().includes(curve.case) && here.cases[curve.case].n > 1 && curve.center[3].every((end) => end === null));
+  if (chosen.band === "whole" && bare.length) part.append(element("p", { class: "note" }, `Without a band over the whole curve, which the best configurations have where no seed has a gap: ${bare.map((curve) => labelOf(curve.case)).join("; ")}.`));
   legend(part, shown());
   const bundles = here.curves.filter((curve) => shown().includes(curve.case)).map((curve) => {
     curve.rows ||= unpacked(curve.seeds);
