@@ -34,6 +34,7 @@ TAKES = {
     "improvement_over_tasks": {"x": MATRIX, "y": MATRIX},
     "interval": {"values": VALUES, **BOUNDS},
     "iqm": {"values": VALUES},
+    "lowered": {"scores": VALUES, "difference": 1.0},
     "median": {"values": VALUES},
     "median_steps": {"steps": TIMES, "reached": REACHED},
     "min_max_normalize": {"scores": {"a": MATRIX, "b": MATRIX + 1}},
