@@ -194,7 +194,8 @@ def sentences(group: Group) -> list[str]:
         f"{group.env}: {group.label} after {' or '.join(f'{n:,}' for n in counts)} steps, "
         f"{' or '.join(map(str, seeds))} seeds. P(> plain): how likely a seed beats one of plain; "
         "p: of the difference, seed by seed where both have the same seeds, after Holm's "
-        "correction; the verdict is that of p and of the difference's interval."
+        "correction; the verdict is that of p and of the difference's interval. While learning: "
+        "IQM of the mean of each seed's evaluations."
     ]
 
 
@@ -218,6 +219,7 @@ def table(group: Group) -> list[dict[str, object]]:
             "95 % interval": center.note or f"{center.low:.2f} to {center.high:.2f}",
             "mean": f"{scores.mean():.2f}",
             "least": f"{scores.min():.2f}",
+            "while learning": f"{stats.iqm(group.curves[i].mean(axis=1)):.2f}",
             "P(> plain)": "",
             "p": "",
             "verdict": "",
