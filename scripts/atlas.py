@@ -14,25 +14,22 @@ these files alone.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 from atlas_page import Kept, claim_of, counted_scores, kept_in, lacking, page, picture
+from kept import MOST_POINTS, settings_of, write_table
 from reproduce_articles import episodes_of, until_solved
 
 import dqx
 import dqx.study
 from dqx.compute.score import score_metric
 from dqx.files import OutputError, whole_file, write_json
+from dqx.report import findings
 from dqx.report.terminal import size
 from dqx.report.view import view
-from dqx.settings import not_defaults
 
 # How many seeds of each: fewer of those that take longest.
 SEEDS = {
@@ -49,7 +46,6 @@ SEEDS = {
     "wall-dodge": 64,
 }
 FIRST_SEED = 10_000
-MOST_POINTS = 25  # of a curve
 REFERENCE = 200  # scores of each that the package has
 MOST_BYTES = 6_000_000  # of all files together
 
@@ -138,8 +134,7 @@ def train(name: str, args: argparse.Namespace) -> bool:
 
 def is_current(one: Kept) -> bool:
     """Whether a preset was trained with the settings that it has now."""
-    now: dict[str, str] = not_defaults(*dqx.preset(one.name))
-    return bool(one.facts["settings"] == now)
+    return bool(one.facts["settings"] == settings_of(*dqx.preset(one.name)))
 
 
 def say(args: argparse.Namespace, text: str) -> None:
@@ -156,8 +151,7 @@ def keep(study: dqx.study.Study, name: str, folder: Path, proof: str) -> None:
         "env": config.env,
         "metric": score_metric(config),
         "total_steps": config.total_steps,
-        # The width of a chunk is the machine's choice.
-        "settings": not_defaults(dataclasses.replace(config, chunk_width=None), hyper),
+        "settings": settings_of(config, hyper),
         "verified": proof,
         "plan_seal": study.plan["sha256"],
         "identity": study.plan["identity"],
@@ -176,18 +170,15 @@ def keep(study: dqx.study.Study, name: str, folder: Path, proof: str) -> None:
         "step": np.tile(steps.astype(np.int32), len(seeds)),
         "value": values.astype(np.float32).ravel(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     label = name.replace("/", "-")
     for kind, columns in (("curves", curves), ("scores", scores)):  # scores last: they count
-        table = pyarrow.table(columns).replace_schema_metadata({"atlas": json.dumps(facts)})
-        with whole_file(folder / f"{label}-{kind}.parquet") as file:
-            pyarrow.parquet.write_table(table, file, compression="zstd", compression_level=19)
+        write_table(folder / f"{label}-{kind}.parquet", columns, "atlas", facts)
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Evaluated steps ``[k]`` and values ``[S, k]``, at most 25 evenly spaced ones and the last."""
     measured = np.flatnonzero(np.isfinite(values).any(axis=0))
-    places = np.unique(np.linspace(0, len(measured) - 1, MOST_POINTS).round().astype(int))
+    places = findings.thinned(len(measured), MOST_POINTS)
     return steps[measured[places]], values[:, measured[places]]
 
 

@@ -4,14 +4,13 @@ Distributions, the share of seeds that fail, where published numbers fall among 
 often few seeds name the wrong winner. `scripts/atlas.py` writes both.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet
+from kept import read_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +18,7 @@ from dqx import stats
 from dqx.files import whole_file
 from dqx.report import style
 from dqx.report.terminal import markdown
-from dqx.settings import ConfigError, preset_about
+from dqx.settings import preset_about
 
 # What counts as failing: Gymnasium's thresholds of what is solved, where it has one.
 FAILING = {
@@ -99,10 +98,7 @@ def kept_in(folder: Path) -> list[Kept]:
     """All presets that a folder holds."""
     found = []
     for path in sorted(folder.glob("*-scores.parquet")):
-        table = pyarrow.parquet.read_table(path)
-        facts = json.loads((table.schema.metadata or {}).get(b"atlas", b"null"))
-        if facts is None:
-            raise ConfigError(f"{path} is none of the atlas: move it away")
+        table, facts = read_table(path, "atlas", "is none of the atlas")
         columns = [table.column(name).to_numpy() for name in ("seed", "score", "compared")]
         seeds, scores, compared = columns
         found.append(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import variants_page
+from kept import settings_of
 from variants_page import PLAIN, Kept
 
 import dqx
@@ -204,7 +205,7 @@ def is_current(one: Kept, plan: dict[str, Any]) -> bool:
         warnings.simplefilter("ignore", ConfigWarning)
         read = dqx.study.read_plan(plan)
     (point,) = read.points
-    return one.facts["settings"] == variants_page.settings_of(point.config, point.hyper) and (
+    return one.facts["settings"] == settings_of(point.config, point.hyper) and (
         one.seeds.tolist() == list(read.seeds)
     )
 

@@ -4,34 +4,29 @@
 scores and thinned curves of all seeds; everything here is made from these files alone.
 """
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
+from kept import MOST_POINTS, read_table, settings_of, write_table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import dqx
 import dqx.study
 from dqx import stats
 from dqx.compute.score import score_metric
 from dqx.files import whole_file
 from dqx.report import findings, numbers, style
 from dqx.report.cases import Case
-from dqx.report.compare import p_words, pairs_can_tell
+from dqx.report.compare import p_words
 from dqx.report.findings import Group
+from dqx.report.pairs import ERROR, pairs_can_tell, sign_told
 from dqx.report.terminal import markdown
-from dqx.settings import ConfigError, evaluates_at, not_defaults, show
+from dqx.settings import evaluates_at, show
 
 PLAIN = "plain"
-LEVEL = 0.05  # of all variants of a game together
-MOST_POINTS = 25  # of a curve
-_META = b"variants"
+_KIND = "variants"
 
 Ends = Mapping[str, tuple[float, float] | None]
 
@@ -82,16 +77,7 @@ def keep(study: dqx.study.Study, folder: Path) -> None:
         "step": np.tile(study.steps[places].astype(np.int32), len(study.seeds)),
         "value": curves.ravel(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pyarrow.table(columns).replace_schema_metadata({_META: json.dumps(facts)})
-    with whole_file(folder / f"{name.replace('/', '-')}.parquet") as file:
-        pyarrow.parquet.write_table(table, file, compression="zstd", compression_level=19)
-
-
-def settings_of(config: dqx.Config, hyper: dqx.Hyper) -> dict[str, str]:
-    """The settings that a variant is told by; the width of a chunk is the machine's choice."""
-    found: dict[str, str] = not_defaults(dataclasses.replace(config, chunk_width=None), hyper)
-    return found
+    write_table(folder / f"{name.replace('/', '-')}.parquet", columns, _KIND, facts)
 
 
 def kept_in(folder: Path) -> dict[str, Kept]:
@@ -102,10 +88,7 @@ def kept_in(folder: Path) -> dict[str, Kept]:
     """
     found = {}
     for path in sorted(folder.glob("*.parquet")):
-        table = pyarrow.parquet.read_table(path)
-        facts = json.loads((table.schema.metadata or {}).get(_META, b"null"))
-        if facts is None:
-            raise ConfigError(f"{path} holds no variant: move it away")
+        table, facts = read_table(path, _KIND, "holds no variant")
         seed, step, value = (table.column(name).to_numpy() for name in ("seed", "step", "value"))
         seeds = seed[step == step[0]]
         curves = value.reshape(len(seeds), -1).astype(float)
@@ -228,8 +211,7 @@ def table(group: Group) -> list[dict[str, object]]:
             gap, p = against[i].gap, corrected[i]
             row["P(> plain)"] = _words(numbers.improvement(scores, group.scores[plain]))
             row["p"] = p_words(p).removeprefix("= ")
-            known = p <= LEVEL and not gap.low <= 0 <= gap.high and gap.value != 0
-            row["verdict"] = ("better" if gap.value > 0 else "worse") if known else "cannot tell"
+            row["verdict"] = {1: "better", -1: "worse", 0: "cannot tell"}[sign_told(gap, p)]
         rows.append(row)
     return rows
 
@@ -247,7 +229,7 @@ def _against(group: Group, i: int, plain: int) -> _Against:
     same = np.array_equal(group.cases[i].seeds, group.cases[plain].seeds)
     paired = same and pairs_can_tell(x.size, len(group.cases) - 1)
     test = stats.permutation_test(x, y, paired=paired)
-    return _Against(stats.difference(x, y, paired=paired, level=1 - LEVEL), float(test.p))
+    return _Against(stats.difference(x, y, paired=paired, level=1 - ERROR), float(test.p))
 
 
 def _words(estimate: stats.Estimate) -> str:

@@ -176,7 +176,7 @@ def test_what_is_kept_is_not_trained_again(atlas, study, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=refused):
         atlas.refuse_stale(["taxi", "cartpole"], args)
     atlas.refuse_stale(["taxi"], args)
-    monkeypatch.setattr(atlas, "not_defaults", lambda *_: not_defaults(*study_settings(study)))
+    monkeypatch.setattr(atlas, "settings_of", lambda *_: not_defaults(*study_settings(study)))
     atlas.refuse_stale(["cartpole"], args)
     assert atlas.train("cartpole", args)
     args.seeds = 11

@@ -10,14 +10,8 @@ from typing import Any
 
 import dqx
 from dqx.report import numbers
-from dqx.report.compare import (
-    MOST_SEEDS,
-    POWER,
-    Comparison,
-    Pair,
-    p_words,
-    sentence,
-)
+from dqx.report.compare import Comparison, p_words, sentence
+from dqx.report.pairs import MOST_SEEDS, POWER, Pair
 from dqx.report.terminal import MAX_ROWS, aligned
 from dqx.study.sealed import plain
 
