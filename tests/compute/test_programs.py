@@ -27,8 +27,8 @@ ROUND = TINY.train_period
 STARTS = TINY.learning_starts
 
 
-def train(seeds, devices="cpu:1", config=TINY):
-    return dqx.train(config, HYPER, seeds, devices=devices)
+def train(seeds, devices="cpu:1", config=TINY, hyper=HYPER):
+    return dqx.train(config, hyper, seeds, devices=devices)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +84,12 @@ VARIANT = dataclasses.replace(
     TINY, activation="swish", epsilon_schedule="per_episode", eval_period=0, log_period=352,
     learning_starts=352, total_steps=704,
 )  # fmt: skip
+VARIANT_HYPER = dqx.Hyper(learning_rate=HYPER.learning_rate)
 SCRIPT = """
 import {first}
 import jax, dqx
-from tests.compute.test_programs import HYPER, VARIANT
-result = dqx.train(VARIANT, HYPER, 6, devices="cpu:{places}")
+from tests.compute.test_programs import VARIANT, VARIANT_HYPER
+result = dqx.train(VARIANT, VARIANT_HYPER, 6, devices="cpu:{places}")
 print(len(jax.devices("cpu")), len(result.devices), *result.digests)
 """
 # What is imported first, how many CPU devices JAX has, and how many places are asked for.
@@ -110,8 +111,8 @@ def test_a_seed_is_the_same_whatever_jax_was_started_with():
                 text=True,
             )
             running.append(stack.enter_context(process))
-        here = train(6, "cpu:2", VARIANT)
-        assert train(6, "cpu:1", VARIANT).digests == here.digests
+        here = train(6, "cpu:2", VARIANT, VARIANT_HYPER)
+        assert train(6, "cpu:1", VARIANT, VARIANT_HYPER).digests == here.digests
         assert len(here.episodes) > 50 and np.all(np.isfinite(here.metrics["loss"][:, -1]))
         for process, (_, count, places) in zip(running, PROCESSES, strict=True):
             found = process.communicate()[0].split()
