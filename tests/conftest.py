@@ -1,7 +1,13 @@
 """What holds for every test."""
 
 import collections
+import os
 import signal
+
+import jax
+import pytest
+
+from dqx.compute import cache
 
 # A job in the background is started with Ctrl-C ignored, and would hand that on to the processes
 # that tests start and interrupt.
@@ -15,3 +21,41 @@ def pytest_collection_modifyitems(items):
     for item in items:
         weights[item.path] += 20 if item.get_closest_marker("slow") else 1
     items.sort(key=lambda item: -weights[item.path])
+
+
+class _Programs(cache._Entries):
+    """Entries of the library's cache that are written in no time, many small ones among them."""
+
+    def put(self, key, value):
+        path = self._file(key)
+        new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        new.write_bytes(cache._digest(key, value) + value)
+        new.replace(path)
+
+
+@pytest.fixture(scope="session")
+def programs_of_tests(pytestconfig):
+    return _Programs(pytestconfig.cache.mkdir("programs"))
+
+
+@pytest.fixture(autouse=True)
+def kept_programs(programs_of_tests):
+    """Compiled programs are found again by other tests, the other worker and later runs.
+
+    Compiling is most of what tests take. A command that a test runs has the cache of its own.
+    """
+    folder = str(programs_of_tests._path)
+    if jax.config.jax_compilation_cache_dir != folder:
+        cache.disable()  # what JAX remembers of another, or of none
+        cache._install(programs_of_tests)
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+        jax.config.update("jax_raise_persistent_cache_errors", True)
+
+
+@pytest.fixture
+def compiled_anew(kept_programs):
+    """Nothing is found: for what asks a compiled program for its text, or for its time."""
+    cache.disable()

@@ -52,6 +52,7 @@ def test_double_dqn_needs_one_forward_pass_more(common):
     assert common.update_flops(config, 4, 2) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_chunks_are_timed_side_by_side_as_training_runs_them(common):
     """What is timed are the very steps of training: the parameters come out with the same bits."""
     places = select_devices("cpu:2")

@@ -10,18 +10,18 @@ from tests import golden
 RECORDED = json.loads(golden.RECORDED.read_text())
 # Elsewhere only early numbers can be compared: rounding differs, and grows from update to update.
 _TOLERANCE = 1e-3
-# One case of each kind of agent and network is compared every time, the others in `make test-long`.
-_SHORT = ("adam", "minatar_cnn", "tabular")
+# One is compared every time, the others in `make test-long`.
+CASES = [pytest.param(n, marks=() if n == "adam" else pytest.mark.long) for n in golden.CASES]
 
 
-def cases(names, short):
-    """Parameters of a test, all but some of them marked as long."""
-    return [pytest.param(n, marks=() if n in short else pytest.mark.long) for n in names]
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """The name of a case, and what it gives on two devices."""
+    return request.param, golden.found(request.param)
 
 
-@pytest.mark.parametrize("name", cases(golden.CASES, _SHORT))
-def test_a_case_has_the_bits_that_were_recorded(name: str) -> None:
-    found = golden.found(name)
+def test_a_case_has_the_bits_that_were_recorded(case) -> None:
+    name, found = case
     for metric, expected in RECORDED["early"][name].items():
         np.testing.assert_allclose(found["probes"][metric], expected, rtol=_TOLERANCE, atol=1e-5)
     recorded = RECORDED.get(golden.machine(), {}).get(name)  # newer cases lack some machines' bits
@@ -30,11 +30,11 @@ def test_a_case_has_the_bits_that_were_recorded(name: str) -> None:
             assert found[key] == recorded[key], key
 
 
+def test_one_device_and_two_give_the_same_bits(case) -> None:
+    name, found = case
+    assert golden.found(name, "cpu:1")["digests"] == found["digests"]
+
+
 def test_every_case_has_early_numbers_and_the_bits_of_some_machine():
     machines = [entry for name, entry in RECORDED.items() if name != "early"]
     assert set(RECORDED["early"]) == set(golden.CASES) == set().union(*machines)
-
-
-@pytest.mark.parametrize("name", cases(["adam", "rmsprop", "tabular", "diverged"], ["adam"]))
-def test_one_device_and_two_give_the_same_bits(name: str) -> None:
-    assert golden.found(name, "cpu:1")["digests"] == golden.found(name, "cpu:2")["digests"]

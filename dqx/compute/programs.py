@@ -226,9 +226,10 @@ class Programs:
 
 
 def programs_for(config: Config, device: jax.Device, root_seed: int) -> Programs:
-    """The programs of a configuration, the same object for the same arguments.
+    """The programs of a configuration on a device, the same object for the same arguments.
 
-    Runs that differ in hyperparameters, seeds or budget share them and compile once.
+    Runs that differ in hyperparameters, seeds or budget share them and compile once. Those of the
+    four configurations that were trained last are kept, on all devices.
     """
     # What is not compiled in, all of it set to one value.
     inputs = tuple((name, None) for name, _ in config.env_inputs)
@@ -236,15 +237,19 @@ def programs_for(config: Config, device: jax.Device, root_seed: int) -> Programs
         config, total_steps=1, learning_starts=1, log_period=1, eval_period=0, env_inputs=inputs
     )
     with _CACHE_LOCK:
-        return _cached_programs(compiled_in, device, root_seed)
+        of_devices = _cached_programs(compiled_in, root_seed)
+        if device not in of_devices:
+            env = environment_of(compiled_in)
+            of_devices[device] = Programs(compiled_in, env, device, root_seed)
+        return of_devices[device]
 
 
 _CACHE_LOCK = threading.Lock()
 
 
-@functools.lru_cache(maxsize=4)
-def _cached_programs(config: Config, device: jax.Device, root_seed: int) -> Programs:
-    return Programs(config, environment_of(config), device, root_seed)
+@functools.lru_cache(maxsize=4)  # each takes some 30 MB
+def _cached_programs(config: Config, root_seed: int) -> dict[jax.Device, Programs]:
+    return {}
 
 
 def chunk_width(config: Config, platform: str) -> int:

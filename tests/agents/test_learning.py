@@ -128,7 +128,11 @@ CARTPOLE_HYPER = dqx.Hyper(learning_rate=1e-3, epsilon_steps=8_000.0)
     ("fields", "hyper_fields"),
     [
         ({}, {}),
-        ({"double": True, "loss": "huber"}, {"huber_delta": math.inf, "max_grad_norm": 10.0}),
+        pytest.param(
+            {"double": True, "loss": "huber"},
+            {"huber_delta": math.inf, "max_grad_norm": 10.0},
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["dqn", "double"],
 )

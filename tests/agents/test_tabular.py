@@ -235,6 +235,7 @@ def test_taxi_is_solved_exactly(taxi):
     assert np.any(lanes.agent.opt_state[0] != lanes.agent.opt_state[1])  # seeds of their own
 
 
+@pytest.mark.long
 def test_frozen_lake_converges_under_chance():
     env = dqx.make_environment("FrozenLake-misc")
     config = dataclasses.replace(ONLINE, num_envs=4, train_period=4, batch_size=4,

@@ -27,6 +27,7 @@ def place(tmp_path, monkeypatch):
     sys.modules.pop("counting", None)
 
 
+@pytest.mark.long
 def test_a_training_with_trackers_has_the_same_bits(trained, place):
     accumulators = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",

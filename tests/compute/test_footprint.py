@@ -254,6 +254,7 @@ def test_too_little_memory_for_one_chunk_is_refused(unlimited, limit):
         dqx.train(TINY, HYPER, 10, devices="cpu:2")
 
 
+@pytest.mark.long
 def test_little_memory_makes_default_chunks_narrower(limit):
     """Two lanes fit: of four, not even the state does, and nothing so wide is compiled."""
     config = dataclasses.replace(TINY, eval_period=0, batch_size=15, chunk_width=2)

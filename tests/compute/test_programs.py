@@ -119,6 +119,14 @@ def test_a_seed_is_the_same_whatever_jax_was_started_with():
             assert found == [str(count), str(places), *here.digests]
 
 
+def test_programs_of_many_devices_are_kept():
+    """More devices than configurations are kept, whose programs would all be compiled again."""
+    devices = [f"device {i}" for i in range(8)]
+    first = [programs_for(TINY, device, 99) for device in devices]
+    assert len(set(map(id, first))) == 8
+    assert all(programs_for(TINY, d, 99) is one for d, one in zip(devices, first, strict=True))
+
+
 # --- Chunks run at the same time.
 
 

@@ -104,7 +104,7 @@ def test_a_run_on_taxi_is_measured_as_gymnasium_s_table_says(run, taxi):
     assert len(set(last["exact_return"])) > 1 and np.all(last["optimal_share"] < 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_time_limit_is_that_of_the_exact_solution_too(taxi):
     table, starts = taxi
     config = dataclasses.replace(TAXI, total_steps=1_000, eval_period=1_000, time_limit=11)
@@ -296,6 +296,7 @@ STILL = HYPER.replace(learning_rate=1e-30)
 CAR = dataclasses.replace(TINY, env="MountainCar-v0", eval_episodes=10, eval_states=4_000)
 
 
+@pytest.mark.long
 def test_the_fixed_states_are_the_same_in_every_evaluation():
     values = dqx.train(CAR, STILL, 3, devices="cpu:1").metrics["eval_q_max"]
     evaluated = values[:, 1::2]

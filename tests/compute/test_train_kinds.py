@@ -61,7 +61,7 @@ def test_presets_with_another_budget(name):
     ("env", "inputs", "actions"),
     [
         pytest.param("Acrobot-v1", 6, 3, marks=pytest.mark.long),
-        ("Breakout-MinAtar", 400, 3),
+        pytest.param("Breakout-MinAtar", 400, 3, marks=pytest.mark.long),
         ("FrozenLake-misc", 16, 4),
     ],
 )

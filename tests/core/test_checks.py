@@ -139,6 +139,7 @@ def test_what_only_a_running_program_knows_is_found_by_checkify(name):
     assert error.get() is None
 
 
+@pytest.mark.usefixtures("compiled_anew")
 @pytest.mark.parametrize("name", RUNNING)
 def test_checks_cost_nothing_where_nobody_asks_for_them(name, monkeypatch):
     """The compiled program is the very same as without them."""

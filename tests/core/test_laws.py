@@ -221,7 +221,7 @@ def test_lanes_are_donated_to_training_and_not_to_evaluation(programs):
     assert len(set(buffers)) == len(buffers)  # params and target params never alias
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_time_of_a_step_is_flat_in_capacity():
     steps = 240
     runs = {}

@@ -299,6 +299,7 @@ COMBINED.remove(("no sketches", "sketch"))
 COMBINED.remove(("time limits as ends", "once"))
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_where_each_observation_is_held_once():
     check_run("time limits as ends", "once")
 

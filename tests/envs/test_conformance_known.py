@@ -9,7 +9,14 @@ from envs.conformance import ConformanceError, check_environment
 FAST = {"num_steps": 40}
 
 
-@pytest.mark.parametrize("name", envs.own_names())
+# One version of each game is checked every time, the others in `make test-long`.
+_OLDER = ("CartPole-v0", "Taxi-v3", "WallDodge-v0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long if n in _OLDER else ()) for n in envs.own_names()],
+)
 def test_own_environments_keep_the_contract(name):
     check_environment(*envs.make(name))
 

@@ -191,7 +191,7 @@ def test_wall_dodge_v0_can_be_survived(wall_dodge):
     assert exact.regret(wall_dodge, np.tile([1.0, 0.0], (wall_dodge.num_states, 1))) > 40
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wall_dodge_v1_returns_41_94_at_best():
     model = build_model(*envs.make("WallDodge-v1"))
     assert exact.optimal_return(model) == pytest.approx(41.94, abs=0.01)

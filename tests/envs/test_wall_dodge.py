@@ -39,7 +39,7 @@ def random_states_of_v1():
     return states, rng.integers(0, 3, 200_000)
 
 
-@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("version", ["v0", pytest.param("v1", marks=pytest.mark.long)])
 def test_steps_equal_the_twin(version):
     states, actions = every_state_of_v0() if version == "v0" else random_states_of_v1()
     env, params = envs.make(NAMES[version])

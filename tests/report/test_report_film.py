@@ -96,7 +96,7 @@ def by_hand(study, shot, episode):
     return agent, np.stack(seen), states, actions, rewards, step
 
 
-@pytest.mark.parametrize("case", ["wrapped", "pixels"])
+@pytest.mark.parametrize("case", ["wrapped", pytest.param("pixels", marks=pytest.mark.long)])
 def test_q_values_actions_and_rewards_are_the_agents(case, request):
     study, shot, *_ = request.getfixturevalue(case)
     agent, seen, _, actions, rewards, last = by_hand(study, shot, 0)

@@ -59,6 +59,7 @@ def real_bytes(tree):
     return sum(leaf.nbytes for leaf in leaves)
 
 
+@pytest.mark.long
 def test_memory_is_that_of_the_chunks_side_by_side(estimate):
     """Without compiling that of the state: exactly the arrays that a chunk starts with."""
     config = estimate.plan.points[0].config

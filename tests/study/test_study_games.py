@@ -99,6 +99,7 @@ def test_a_start_reads_the_parameters_of_its_lane():
     assert np.asarray(lanes.env_state.fickle).mean(axis=1).tolist() == [0.0, 1.0]
 
 
+@pytest.mark.long
 def test_exact_solutions_follow_the_parameters():
     config, hyper = dqx.override(
         *dqx.preset("taxi/tabular"), env={"is_rainy": True, "rainy_probability": 0.8}

@@ -104,6 +104,7 @@ def test_a_plan_that_leaves_the_width_open_is_known_again(tmp_path):
 # --- What the folder tells of the whole.
 
 
+@pytest.mark.long
 def test_the_manifest_of_one_configuration_can_be_trained_as_it_is(tmp_path):
     changes = {"hidden_sizes": [8, 12], "double": True, "max_grad_norm": 5.0, "tau": 0.5,
                "loss": "huber", "huber_delta": float("inf")}  # fmt: skip
