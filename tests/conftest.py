@@ -26,16 +26,20 @@ def pytest_collection_modifyitems(items):
 class _Programs(cache._Entries):
     """Entries of the library's cache that are written in no time, many small ones among them."""
 
+    _replace = staticmethod(os.replace)  # which some tests count, or let fail
+
     def put(self, key, value):
         path = self._file(key)
         new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         new.write_bytes(cache._digest(key, value) + value)
-        new.replace(path)
+        self._replace(new, path)
 
 
 @pytest.fixture(scope="session")
 def programs_of_tests(pytestconfig):
-    return _Programs(pytestconfig.cache.mkdir("programs"))
+    folder = pytestconfig.cache.mkdir("programs")
+    cache._prune(folder)
+    return _Programs(folder)
 
 
 @pytest.fixture(autouse=True)
