@@ -52,7 +52,7 @@ def made(pages, name, env, scores, compared=None):
     scores = np.asarray(scores, float)
     facts = {"env": env, "verified": "identical, 3 of 9 runs"}
     nothing = np.full(len(scores), np.nan)
-    return pages.Kept(name, facts, np.arange(len(scores)), scores,
+    return pages.Kept(name, facts, 10_000 + np.arange(len(scores)), scores,
                       nothing if compared is None else np.asarray(compared, float))  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_the_page_says_what_follows(pages):
     lines = pages.page(kept, ["wall-dodge"], ["taxi"])
     rows = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
     cells = [cell.strip() for cell in rows["taxi"].split("|")]
-    assert cells[3] == "10" and "10.0 %" in cells and "7.93" in cells
+    assert cells[3:5] == ["10", "10,000"] and "10.0 %" in cells and "7.93" in cells
     first = next(line for line in lines if line.startswith("| `cartpole`   "))
     assert " 25.0 %" in first  # two below 475, and two that diverged
     claim = next(line for line in lines if "498.4" in line)
@@ -164,6 +164,12 @@ def test_the_picture_shows_the_shares(pages, tmp_path, monkeypatch):
         "MountainCar-v0", "Taxi-v4",
     ]  # fmt: skip
     assert len(two.lines) == 1
+
+
+def test_seeds_are_those_that_nothing_was_tuned_on(atlas):
+    assert atlas.seeds_of("cartpole", None) == list(range(10_000, 11_000))
+    assert atlas.seeds_of("mountain-car", 3) == [40_000, 40_001, 40_002]
+    assert atlas.seeds_of("another", None) == []
 
 
 def test_what_is_kept_is_not_trained_again(atlas, study, tmp_path, monkeypatch):
