@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import collections
+import functools
 import os
 import signal
 
@@ -35,24 +36,23 @@ class _Programs(cache._Entries):
         self._replace(new, path)
 
 
-@pytest.fixture(scope="session")
-def programs_of_tests(pytestconfig):
-    folder = pytestconfig.cache.mkdir("programs")
+@functools.cache
+def _programs_in(folder):
     cache._prune(folder)
     return _Programs(folder)
 
 
-@pytest.fixture(autouse=True)
-def kept_programs(programs_of_tests):
+@pytest.hookimpl(tryfirst=True)  # before fixtures of modules, which train the most
+def pytest_runtest_setup(item):
     """Compiled programs are found again by other tests, the other worker and later runs.
 
-    Compiling is most of what tests take. A command that a test runs has the cache of its own.
+    Compiling is most of what tests take. A command that a test runs has a cache of its own.
     """
-    folder = str(programs_of_tests._path)
-    if jax.config.jax_compilation_cache_dir != folder:
+    folder = item.config.cache.mkdir("programs")
+    if jax.config.jax_compilation_cache_dir != str(folder):
         cache.disable()  # what JAX remembers of another, or of none
-        cache._install(programs_of_tests)
-        jax.config.update("jax_compilation_cache_dir", folder)
+        cache._install(_programs_in(folder))
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
@@ -60,6 +60,6 @@ def kept_programs(programs_of_tests):
 
 
 @pytest.fixture
-def compiled_anew(kept_programs):
+def compiled_anew():
     """Nothing is found: for what asks a compiled program for its text, or for its time."""
     cache.disable()

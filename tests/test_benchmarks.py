@@ -53,6 +53,7 @@ def test_double_dqn_needs_one_forward_pass_more(common):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("compiled_anew")
 def test_chunks_are_timed_side_by_side_as_training_runs_them(common):
     """What is timed are the very steps of training: the parameters come out with the same bits."""
     places = select_devices("cpu:2")

@@ -4,9 +4,11 @@ import os
 
 import pytest
 
+from dqx.study import load
+from tests.hostile import studies
 from tests.hostile.tally import Tally
 
-# Read by JAX when a backend starts: programs that one process compiled, the others find.
+# Read by the processes that tests start: programs that one of them compiled, the others find.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
@@ -48,17 +50,12 @@ def cache_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory):
     """Studies to be copied, see `studies.make_templates`."""
-    # Imported late: this file sets what JAX reads when it starts.
-    from tests.hostile import studies
-
     return studies.make_templates(tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(scope="session")
 def reference(templates):
     """The finished study, as loaded."""
-    from dqx.study import load
-
     return load(templates / "mine-finished")
 
 

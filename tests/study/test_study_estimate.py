@@ -206,6 +206,7 @@ def test_a_study_whose_environment_has_inputs_is_timed():
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("compiled_anew")
 def test_compiling_is_counted_once_and_whenever_it_was(tmp_path):
     """Two budgets share their programs; a second estimate knows what the first one compiled."""
     base = {**BASE, "num_envs": 4, "replay_capacity": 1200}
