@@ -33,10 +33,13 @@ POLICIES = SETTINGS["policy"].names()
 
 @pytest.mark.parametrize(
     "sizes",
-    [(1,), (15,), (1023,), (1024,), (1025,), (1039,), (1040,), (5000,), (3, 1024, 2047), (17, 2)],
+    [
+        *[(1,), (15,), (1023,), (1024,), (1025,), (1039,), (1040,), (5000,), (3, 1024, 2047)],
+        *[(17, 2), (65_535,), (65_536,), (65_551,), (70_000, 3)],
+    ],
 )
 def test_global_norm_equals_numpys(sizes):
-    # Longer arrays than 16 * 64 are summed in sixteen parts and a rest.
+    # Longer arrays than 16 * 64 are summed in sixteen parts and a rest, those of 65,536 whole.
     rng = np.random.default_rng(sum(sizes))
     tree = {str(i): rng.normal(size=n).astype(np.float32) for i, n in enumerate(sizes)}
     for value in tree.values():

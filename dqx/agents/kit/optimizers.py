@@ -61,6 +61,10 @@ def global_norm(tree: Params) -> Array:
     return jnp.sqrt(sum(_sum_of_squares(leaf.reshape(-1)) for leaf in jax.tree.leaves(tree)))
 
 
+# Numbers of a layer from which its partial sums are computed whole before they are added up.
+_WHOLE_FROM = 65_536
+
+
 def _sum_of_squares(x: Array) -> Array:
     # Sixteen partial sums side by side first: XLA's CPU backend runs one long reduction of a batch
     # of lanes without vector instructions, and the norm of the gradient would cost as much as its
@@ -69,4 +73,8 @@ def _sum_of_squares(x: Array) -> Array:
     if part < 64:
         return jnp.sum(jnp.square(x))
     partial = sum(jnp.square(x[i * part : (i + 1) * part]) for i in range(16))
+    if x.size >= _WHOLE_FROM:
+        # Else the library of reductions takes the additions too, and the squares of what no longer
+        # fits a cache are written to memory and read again.
+        partial = jax.lax.optimization_barrier(partial)
     return jnp.sum(partial) + jnp.sum(jnp.square(x[16 * part :]))
