@@ -25,6 +25,7 @@ from reproduce_articles import episodes_of, until_solved
 
 import dqx
 import dqx.study
+from dqx.cli import streams
 from dqx.compute.score import score_metric
 from dqx.files import OutputError, whole_file, write_json
 from dqx.report import findings
@@ -241,4 +242,6 @@ def reference(one: Kept, kept: list[Kept]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams.guarded():
+        streams.forgive()
+        sys.exit(main())

@@ -28,6 +28,7 @@ from variants_page import PLAIN, Kept
 
 import dqx
 import dqx.study
+from dqx.cli import streams
 from dqx.files import OutputError, whole_file
 from dqx.report import page
 from dqx.report.terminal import listed
@@ -246,4 +247,6 @@ def left_out(there: Sequence[Kept], plans: Mapping[str, dict[str, Any]]) -> list
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams.guarded():
+        streams.forgive()
+        sys.exit(main())

@@ -30,6 +30,7 @@ from matplotlib.ticker import LogLocator
 import dqx
 import dqx.study
 import envs
+from dqx.cli import streams
 from dqx.compute.score import score_metric
 from dqx.files import OutputError, check_file, whole_file, write_json
 from dqx.report import style
@@ -330,4 +331,6 @@ def _draw_curve(axis: Axes, name: str, found: Mapping[str, Any], color: str, das
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with streams.guarded():
+        streams.forgive()
+        sys.exit(main())

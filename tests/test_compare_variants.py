@@ -1,8 +1,10 @@
 """The script that compares variants: what it trains, that it goes on, and its tables."""
 
 import importlib
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -155,3 +157,19 @@ def test_mistakes_are_told_before_anything_is_trained(script, monkeypatch, capsy
         called(script, monkeypatch, *line)
     assert stop.value.code == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["compare_variants", "atlas"])
+def test_a_reader_that_goes_costs_no_file(name, tmp_path):
+    results = SCRIPTS.parent / "benchmarks" / "results"
+    folders = {
+        "compare_variants": ["--keep", results / "variants", "--games", "catch", "--out", tmp_path],
+        "atlas": ["--results", results / "atlas", "--presets", "taxi", "--docs", tmp_path],
+    }
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, SCRIPTS / f"{name}.py", "--page", *folders[name]]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".md", ".png"]
