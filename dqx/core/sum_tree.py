@@ -4,6 +4,7 @@ Each node has eight branches. A walk down such a tree is shorter than one down a
 the eight sums of a node lie side by side in memory; docs/DECISIONS.md tells what else was measured.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def make_sum_tree(capacity: int) -> SumTree:
         rows = jnp.zeros(uniforms.shape[1], jnp.int32)
         for level, uniform in zip(reversed(levels), uniforms, strict=True):
             branches = _branches(level, rows)
-            sums = jnp.cumsum(branches, axis=-1)
+            sums = _running_sums(branches)
             whole = sums[:, -1]
             # Below the sum of all, whatever rounding does, so that some branch is beyond it: the
             # first one, which has a priority of its own.
@@ -123,6 +124,21 @@ def _put(level: Array, rows: Array, values: Array) -> Array:
 
 def _branches(level: Array, nodes: Array) -> Array:
     return jnp.take(level.reshape(-1, BRANCHES), nodes, axis=0, mode="clip")
+
+
+def _running_sums(branches: Array) -> Array:
+    """The sum of each branch and those before it, ``[N, B]`` of ``[N, B]``, from left to right.
+
+    In another order the sum at an empty branch may exceed the one before it, and the branch would
+    be drawn. A CPU's cumulative sum keeps the order, and takes a third of the time.
+    """
+    return jax.lax.platform_dependent(
+        branches, cpu=lambda x: jnp.cumsum(x, axis=-1), default=_one_after_another
+    )
+
+
+def _one_after_another(branches: Array) -> Array:
+    return jnp.stack(list(itertools.accumulate(jnp.moveaxis(branches, -1, 0))), axis=-1)
 
 
 def _sums(branches: Array) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dqx.core.sum_tree import BRANCHES, make_sum_tree
+from dqx.core.sum_tree import BRANCHES, _one_after_another, _running_sums, make_sum_tree
 
 LEVEL = 1e-4
 
@@ -84,3 +84,26 @@ def test_a_row_that_alone_has_a_priority_is_drawn_whatever_the_numbers(row, unif
 def test_a_tree_needs_a_row():
     with pytest.raises(ValueError, match="capacity must be at least 1, got 0"):
         make_sum_tree(0)
+
+
+@pytest.mark.parametrize("sums", [_running_sums, _one_after_another])
+def test_sums_over_branches_are_added_from_left_to_right(sums):
+    rng = np.random.default_rng(5)
+    branches = rng.exponential(size=(100_000, BRANCHES)).astype(np.float32)
+    branches *= rng.random(branches.shape) < 0.5
+    found = np.asarray(jax.jit(sums)(branches))
+    np.testing.assert_array_equal(found, np.add.accumulate(branches, axis=1))
+    # Thus an empty branch has the sum of the one before, and is never the first beyond a number.
+    assert (found[:, 1:][branches[:, 1:] == 0] == found[:, :-1][branches[:, 1:] == 0]).all()
+
+
+def test_a_gpu_is_asked_for_no_cumulative_sum_in_an_order_of_its_own():
+    tree = make_sum_tree(1_000)
+    lowered = jax.jit(tree.draw).trace(tree.init(), jnp.zeros((tree.depth, 32)))
+    programs = {
+        platform: lowered.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ("cpu", "cuda")
+    }
+    in_any_order = ("scan", "reduce_window", "cumsum")
+    assert any(word in programs["cpu"] for word in in_any_order)  # these are its words
+    assert not any(word in programs["cuda"] for word in in_any_order)
