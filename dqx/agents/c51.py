@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dqx.agents import Variant, kit, register
 from dqx.core import distributional
@@ -55,11 +56,19 @@ def build(config: Config, spec: Spec) -> Agent:
 
 
 def check(config: Config, hyper: Hyper) -> None:
-    """Refuses ends of the atoms that are not in order."""
+    """Refuses ends of the atoms that are not in order, or too close for their numbers."""
     if not hyper.v_min < hyper.v_max:
         raise ConfigError(
             f"v_min must be less than v_max {hyper.v_max:g}, got {hyper.v_min:g}: the atoms of "
             "agent c51 go from one to the other"
+        )
+    step = (hyper.v_max - hyper.v_min) / (config.num_atoms - 1)
+    first = np.array([hyper.v_min, hyper.v_min + step], np.float32)
+    last = np.array([hyper.v_max - step, hyper.v_max], np.float32)
+    if not (first[0] < first[1] and last[0] < last[1]):
+        raise ConfigError(
+            f"v_min {hyper.v_min!r} and v_max {hyper.v_max!r} are too close for {config.num_atoms} "
+            "atoms: float32 does not tell them apart; move the ends away from each other"
         )
 
 

@@ -295,6 +295,10 @@ def test_levels_are_uniform_and_independent():
     ("fields", "words"),
     [
         ({"agent": "c51", "v_min": 3.0, "v_max": 3.0}, "v_min must be less than v_max 3, got 3"),
+        (
+            {"agent": "c51", "v_min": 1e8, "v_max": 1e8 + 1},
+            "v_min 100000000.0 and v_max 100000001.0 are too close for 51 atoms",
+        ),
         ({"agent": "c51", "num_atoms": 1}, "num_atoms must be at least 2, got 1"),
         ({"num_atoms": 21}, "num_atoms belongs to agent c51, and agent is dqn"),
         ({"agent": "qr", "num_quantiles": 0}, "num_quantiles must be at least 1"),
