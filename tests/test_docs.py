@@ -44,7 +44,7 @@ def names(text):
 def test_command_lines_are_understood(document):
     for line in commands((ROOT / document).read_text()):
         command, *rest = words = shlex.split(line)[1:]
-        if rest == [] and command not in ("presets", "envs"):
+        if rest == [] and command not in ("presets", "envs", "agents"):
             continue  # the command itself is spoken of
         # What stands for a number is no file, preset or folder: it comes after an option.
         words = [

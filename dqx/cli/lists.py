@@ -10,7 +10,7 @@ from dqx.cli import loading, shared
 
 
 def add(subparsers: Any) -> None:
-    """Makes the parsers of `dqx presets` and `dqx envs`."""
+    """Makes the parsers of `dqx presets`, `dqx envs` and `dqx agents`."""
     listing = subparsers.add_parser("presets", help="list the presets", description="List presets.")
     listing.set_defaults(run=presets)
     parser = subparsers.add_parser(
@@ -25,6 +25,16 @@ def add(subparsers: Any) -> None:
     )
     shared.add_import(parser)
     parser.set_defaults(run=envs)
+    parser = subparsers.add_parser(
+        "agents",
+        help="list the agents, or the settings that one brings",
+        description="List the names that the field agent takes, with the settings that each "
+        "brings; or what the settings of one are. What other agents have too is in `dqx train "
+        "--help`.",
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="an agent")
+    shared.add_import(parser)
+    parser.set_defaults(run=agents)
 
 
 def version(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -132,8 +142,25 @@ def _describe(name: str) -> None:
         print("  it has no settings")
 
 
+def agents(options: argparse.Namespace) -> None:
+    """`dqx agents`, and `dqx agents NAME`."""
+    loading.load("dqx.agents", own=options.modules)
+    from dqx.settings import agent_help, agent_names, registry
+
+    if options.name is not None:
+        print("\n".join(agent_help(options.name)))
+        return
+    names = agent_names()
+    width = max(map(len, names))
+    for name in names:
+        entry = registry.agent(name)
+        settings = ", ".join(setting.name for setting in entry.settings)
+        print(f"{name:<{width}}  {entry.doc}" + (f": {settings}" if settings else ""))
+
+
 def field_help() -> str:
     """The fields that ``--set`` takes."""
     from dqx.settings import field_help as lines
 
-    return "\n".join(lines())
+    more = "`dqx agents` lists the settings that an agent brings, such as num_atoms of c51"
+    return "\n".join([*lines(), "", more])

@@ -9,7 +9,7 @@ from dqx.settings.declared import SETTINGS, setting
 from dqx.settings.errors import ConfigError, ConfigWarning, brief, closest
 from dqx.settings.field import Setting, declare, own_setting, show
 from dqx.settings.hyper import Hyper
-from dqx.settings.manual import field_help
+from dqx.settings.manual import agent_help, field_help
 from dqx.settings.periods import evaluates_at, notes, rounded, row_steps
 from dqx.settings.presets import PresetAbout, preset, preset_about, preset_names
 from dqx.settings.registry import AgentEntry, agent, agent_names, register_agent
@@ -35,6 +35,7 @@ __all__ = [
     "PresetAbout",
     "Setting",
     "agent",
+    "agent_help",
     "agent_names",
     "brief",
     "check_root_seed",

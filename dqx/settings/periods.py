@@ -81,6 +81,10 @@ def notes(config: Config, hyper: Hyper) -> tuple[str, ...]:
             lines.append(f"{name} = {show(value)} has no effect: {why}")
         elif name in config.annealed:
             lines.append(f"annealed: {name} has no effect: {why}")
+    for name in () if config.annealed else ("anneal_scale", "anneal_steps"):
+        value = getattr(hyper, name)
+        if SETTINGS[name].typed(value) != SETTINGS[name].default:
+            lines.append(f"{name} = {show(value)} has no effect: annealed names no hyperparameter")
     return tuple(lines)
 
 

@@ -11,7 +11,7 @@ import dqx
 import dqx.run
 import envs
 from dqx.compute.cache import cache_folder
-from dqx.settings import SETTINGS, preset_about
+from dqx.settings import SETTINGS, agent, agent_names, preset_about
 from dqx.study.engine import CHECKPOINT_SECONDS
 from tests.cli.kit import environment, python, run
 from tests.study.kit import call, make_study
@@ -91,7 +91,9 @@ def test_train_help_lists_every_field(monkeypatch):
         assert re.search(words, text, re.MULTILINE), name
 
 
-@pytest.mark.parametrize("command", [["train"], ["study"], ["verify"], ["presets"], ["envs"], []])
+@pytest.mark.parametrize(
+    "command", [["train"], ["study"], ["verify"], ["presets"], ["envs"], ["agents"], []]
+)
 def test_help_stays_on_the_page(monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, call(*command, "--help")[1])) <= 80
@@ -125,7 +127,7 @@ def test_help_tells_every_option(monkeypatch, command, options):
 
 def test_help_names_every_command():
     text = "\n".join(call("--help")[1])
-    for command in ("train", "study", "verify", "presets", "envs"):
+    for command in ("train", "study", "verify", "presets", "envs", "agents"):
         assert re.search(rf"^    {command} +\w", text, re.MULTILINE)
     assert "FILE.toml | resume DIR | status DIR" in "\n".join(call("study", "--help")[1])
 
@@ -163,6 +165,23 @@ def test_environments_are_listed_and_none_is_built(monkeypatch):
     assert status == 0 and names == list(envs.names())
     text = "\n".join(lines)
     assert text.index("CartPole-v0") < text.index("gymnax's") < text.index("Acrobot")
+
+
+def test_agents_are_listed_with_what_they_bring(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    status, lines, _ = call("agents")
+    assert status == 0 and [line.split()[0] for line in lines] == list(agent_names())
+    for name, line in zip(agent_names(), lines, strict=True):
+        settings = [setting.name for setting in agent(name).settings]
+        assert line.endswith(": " + ", ".join(settings) if settings else agent(name).doc)
+        status, about, _ = call("agents", name)
+        assert status == 0 and name in about[0] and agent(name).doc in " ".join(about)
+        listed = [re.match(r"  (\w+) ", line) for line in about]
+        assert [found[1] for found in listed if found] == settings
+    assert call("agents", "dqn")[1][0].endswith("brings no settings of its own")
+    status, out, err = call("agents", "c5")
+    assert (status, out, len(err)) == (2, [], 1) and "unknown agent 'c5'" in err[0]
+    assert "`dqx agents` lists the settings that an agent brings" in call("train", "--help")[1][-1]
 
 
 def test_the_version_from_the_command_and_the_module(tmp_path):

@@ -93,6 +93,7 @@ POSITIONALS = {
     "play": ["study", "--png", "pictures"],
     "watch": ["study"],
     "envs": [],
+    "agents": [],
     "presets": [],
 }
 
@@ -165,7 +166,7 @@ PLACES = (
 )  # fmt: skip
 READERS = (
     "study resume", "study status", "tune resume", "tune status", "verify", "compare", "report",
-    "watch", "play", "study", "tune", "train", "envs",
+    "watch", "play", "study", "tune", "train", "envs", "agents",
 )  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def places():
                 continue
             more = ["--png", "pictures"] if name == "play" else []
             yield f"{name}, {place[:9]!r}", [*name.split(), place, *more]
-        if name != "envs":
+        if name not in ("envs", "agents"):
             yield f"{name}, nothing", name.split()
 
 

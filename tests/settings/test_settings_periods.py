@@ -218,6 +218,14 @@ def test_a_budget_without_learning_is_noted():
             ],
         ),
         ({"optimizer_epsilon": 0.1, "epsilon_steps": 9.0}, []),
+        (
+            {"anneal_scale": 0.5, "anneal_steps": 10.0},
+            [
+                "anneal_scale = 0.5 has no effect: annealed names no hyperparameter",
+                "anneal_steps = 10 has no effect: annealed names no hyperparameter",
+            ],
+        ),
+        ({"anneal_scale": 0.5, "anneal_steps": 10.0, "annealed": ["learning_rate"]}, []),
     ],
 )  # fmt: skip
 def test_settings_that_nothing_reads_are_noted(fields, lines):
