@@ -1,6 +1,6 @@
 """Trains every preset over many seeds and sets what it reaches beside what its source claims.
 
-    python scripts/reproduce_articles.py                        # all, about two hours on 2 cores
+    python scripts/reproduce_articles.py                        # all, many hours on 2 cores
     python scripts/reproduce_articles.py --presets taxi,taxi/tabular --seeds 4
     python scripts/reproduce_articles.py --bars                 # those with a bar; fails below it
     python scripts/reproduce_articles.py --presets taxi --keep benchmarks/results/articles.json
