@@ -85,17 +85,21 @@ def forgive() -> None:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Guards standard output and standard error while the command runs."""
+def guarded(forgiving: bool = False) -> Iterator[None]:
+    """Guards standard output and standard error while the command runs.
+
+    Args:
+        forgiving: of standard output from the start, as `forgive` makes it later.
+    """
     _fill()
     before = sys.stdout, sys.stderr
-    for name, forgiving in (("stdout", False), ("stderr", True)):
+    for name, forgives in (("stdout", forgiving), ("stderr", True)):
         stream = getattr(sys, name)
         if stream is None or stream.closed:  # by whoever has started the command
             stream = _Nowhere()
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, Stream(stream, forgiving))
+        setattr(sys, name, Stream(stream, forgives))
     try:
         yield
     finally:
