@@ -42,7 +42,8 @@ class Game(NamedTuple):
     Attributes:
         preset: whose settings they share.
         changes: what the game changes of them.
-        seeds: of each variant, unless ``--seeds`` says otherwise.
+        seeds: how many of each variant, unless ``--seeds`` says otherwise.
+        first_seed: the least of them; no preset was tuned on any.
         ends: what a policy gets that does nothing for its return, and the best that any gets, where
             both are known from the rules or exactly; scores are normalised by them.
         support: least and largest return, discounted, for variants with atoms between two ends.
@@ -51,6 +52,7 @@ class Game(NamedTuple):
     preset: str
     changes: Mapping[str, Any] = {}
     seeds: int = 32
+    first_seed: int = 30_000
     ends: tuple[float, float] | None = None
     support: tuple[float, float] = (0.0, 100.0)
 
@@ -74,7 +76,8 @@ GAMES = {
         ends=(-1.0, 1.0),
         support=(-1.0, 1.0),
     ),
-    "breakout": Game("breakout", seeds=10),
+    # Its settings are published ones, so that seeds from 0 on are fresh, too.
+    "breakout": Game("breakout", seeds=10, first_seed=0),
 }
 
 
@@ -140,6 +143,7 @@ def planned(
     wanted = {PLAIN, *_chosen("variant", variants, known)}
     plans = {}
     for game, found in of_games.items():
+        first = GAMES[game].first_seed
         lacking = sorted(wanted - found.keys())
         if lacking:
             print(f"{game} has no {listed(lacking)}", file=sys.stderr)
@@ -152,7 +156,7 @@ def planned(
                 base["importance_steps"] = base.get("total_steps", config.total_steps)
             plan = {
                 "name": name.replace("/", "-"),
-                "seeds": seeds or GAMES[game].seeds,
+                "seeds": f"{first}:{first + (seeds or GAMES[game].seeds)}",
                 "base": base,
                 "case": [{"name": name}],
             }

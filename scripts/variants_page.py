@@ -172,13 +172,13 @@ def changes(kept: Sequence[Kept]) -> list[str]:
 def sentences(group: Group) -> list[str]:
     """What the table of a game shows."""
     counts = sorted({case.total_steps for case in group.cases})
-    seeds = sorted({case.seeds.size for case in group.cases})
+    seeds = sorted({(case.seeds.size, int(case.seeds.min())) for case in group.cases})
     return [
         f"{group.env}: {group.label} after {' or '.join(f'{n:,}' for n in counts)} steps, "
-        f"{' or '.join(map(str, seeds))} seeds. P(> plain): how likely a seed beats one of plain; "
-        "p: of the difference, seed by seed where both have the same seeds, after Holm's "
-        "correction; the verdict is that of p and of the difference's interval. While learning: "
-        "IQM of the mean of each seed's evaluations."
+        f"{' or '.join(f'{n} seeds from {first:,} on' for n, first in seeds)}. "
+        "P(> plain): how likely a seed beats one of plain; p: of the difference, seed by seed "
+        "where both have the same seeds, after Holm's correction; the verdict is that of p and of "
+        "the difference's interval. While learning: IQM of the mean of each seed's evaluations."
     ]
 
 

@@ -242,6 +242,7 @@ def test_bars_are_those_of_the_presets(script, tmp_path):
         "wall-dodge-80": 36, "cartpole/munchausen": 475, "cartpole/n-step": 475,
         "cartpole/per": 475, "cartpole/dueling": 475, "cartpole/noisy": 475, "cartpole/c51": 475,
         "cartpole/rainbow": 475, "cartpole/qr": 475, "cartpole/iqn": 475, "cartpole/pqn": 475,
+        "cartpole/maxmin": 475, "cartpole/bootstrapped": 475,
     }  # fmt: skip
     of_suites = {name for name in dqx.preset_names() if ":" in dqx.preset(name)[0].env}
     assert set(dqx.preset_names()) - set(script.chosen(None, bars=False)) <= of_suites

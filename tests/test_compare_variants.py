@@ -38,12 +38,15 @@ def test_every_variant_can_be_trained_on_every_game(script):
     for game in script.GAMES:
         names = {name.partition("/")[2] for name in plans if name.partition("/")[0] == game}
         assert {"plain", "dueling", "n-step", "c51", "qr", "iqn", "noisy", "per"} <= names
+        assert {"maxmin", "bootstrapped"} <= names and ("double" in names) == (game == "breakout")
     for name, plan in plans.items():
         (point,) = dqx.study.read_plan(plan).points
         plain = dqx.study.read_plan(plans[f"{name.partition('/')[0]}/plain"]).points[0]
         assert point.name == name and point.config.env == plain.config.env
         assert (point.config == plain.config) == name.endswith("/plain")
         assert point.config.total_steps == plain.config.total_steps or name.endswith("/pqn")
+        seeds = dqx.study.read_plan(plan).seeds  # on which nothing was tuned
+        assert seeds == tuple(range(10) if "breakout" in name else range(30_000, 30_032))
     mountain = dqx.study.read_plan(plans["mountain-car/c51"]).points[0]
     assert (
         mountain.hyper.v_min == -100 and mountain.hyper.v_max == 0 and mountain.hyper.gamma == 0.99
@@ -109,7 +112,7 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
     assert "other settings or seeds than these have now: `cartpole/plain`, `cartpole/duel" in text
     assert called(script, monkeypatch, *line, "--games", "catch", "--overwrite") == 0
     assert len(load(tmp_path / "catch" / "dueling").scores()) == 4
-    assert " 4 seeds." in (tmp_path / "comparison.md").read_text()
+    assert " 4 seeds from 30,000 on." in (tmp_path / "comparison.md").read_text()
 
 
 def tables(text):
