@@ -74,3 +74,9 @@ def test_an_arrow_uphill_is_seen(tmp_path):
     assert uphill("study", names) == ["dqx.report.page", "dqx.run"]
     assert uphill("report", names) == ["dqx.run"] and uphill("cli", names) == []
     assert uphill("stats", ["dqx.settings.show", "numpy"]) == ["dqx.settings.show"]
+
+
+def test_a_variant_is_a_short_file():
+    files = [path for path in (HOUSE / "agents").glob("*.py") if path.name != "__init__.py"]
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert len(lengths) >= 8 and max(lengths.values()) < 120, lengths

@@ -15,8 +15,10 @@ from dqx.core.averaging import averaging
 from dqx.core.normalization import normalizing
 from dqx.settings import Config, Hyper, Setting, registry
 
-# What an agent has unless it says otherwise.
-BASIC = ("network", "gradient", "target", "scalar target", "TD error", "Huber delta")
+# What an agent has unless it says otherwise: so settings that its loss may not read are refused.
+DEFAULT = ("network", "gradient", "target")
+# What one has whose loss is `kit.scalar_loss`.
+BASIC = (*DEFAULT, "scalar target", "TD error", "Huber delta")
 Build = Callable[[Config, Spec], Agent]
 
 
@@ -41,7 +43,7 @@ class Variant(NamedTuple):
 
     name: str
     build: Build
-    has: Iterable[str] = BASIC
+    has: Iterable[str] = DEFAULT
     settings: Iterable[Setting] = ()
     about: str = ""
     check: Callable[[Config, Hyper], None] | None = None

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dqx.agents import Variant, kit, register
+from dqx.agents import DEFAULT, Variant, kit, register
 from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, PyTree, Transition
@@ -81,7 +81,7 @@ register(
     Variant(
         "c51",
         build,
-        has=("network", "gradient", "target", "target rule"),
+        has=(*DEFAULT, "target rule"),
         settings=SETTINGS,
         about="probabilities of returns on fixed atoms",
         check=check,

@@ -3,8 +3,8 @@
 Source: Dabney, Ostrovski, Silver and Munos 2018. Differences: the embedding of levels multiplies
 the features of the last hidden layer (there: those before it), so that a level more costs little;
 Q-values are means over fixed, even levels (there: over random ones), so that they are the same
-whoever asks. Under a target rule that weighs several next actions, the target's quantiles are
-weighted means of theirs.
+whoever asks; the loss is not divided by kappa, as QR-DQN's is not. Under a target rule that weighs
+several next actions, the target's quantiles are weighted means of theirs.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dqx.agents import Variant, kit, register
+from dqx.agents import DEFAULT, Variant, kit, register
 from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, Key, Transition
@@ -80,7 +80,7 @@ register(
     Variant(
         "iqn",
         build,
-        has=("network", "gradient", "target", "target rule", "Huber delta"),
+        has=(*DEFAULT, "target rule", "Huber delta"),
         settings=SETTINGS,
         about="quantiles of returns at levels that the network takes as an input",
     )

@@ -6,7 +6,7 @@ target rule that weighs several next actions, the target's quantiles are weighte
 
 import jax.numpy as jnp
 
-from dqx.agents import Variant, kit, register
+from dqx.agents import DEFAULT, Variant, kit, register
 from dqx.core import distributional
 from dqx.core.agent import Agent, Spec
 from dqx.core.types import Array, PyTree, Transition
@@ -42,7 +42,7 @@ register(
     Variant(
         "qr",
         build,
-        has=("network", "gradient", "target", "target rule", "Huber delta"),
+        has=(*DEFAULT, "target rule", "Huber delta"),
         settings=[
             own_setting("num_quantiles", 50, "quantiles of the return, at even levels", low=1)
         ],

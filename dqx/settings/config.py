@@ -240,7 +240,7 @@ class Config:
     double: bool = declare(
         False,
         "Double DQN: the online network selects the action that the target network values",
-        of=owners.TARGET,
+        of=("agent", "target rule"),
     )
     target: str = declare(
         "max",

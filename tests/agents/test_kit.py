@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dqx.agents import kit
+from dqx.agents import kit, make_agent
 from dqx.agents.kit import optimizers, policies
 from dqx.core import exploration
 from dqx.core.types import Transition
@@ -54,6 +54,31 @@ def test_the_norm_of_wide_layers_writes_no_squares_to_memory():
     lanes = jax.ShapeDtypeStruct((4, 1024, 306), np.float32)
     memory = jax.jit(jax.vmap(optimizers.global_norm)).lower(lanes).compile().memory_analysis()
     assert memory.temp_size_in_bytes <= 4 * lanes.size // 16
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_the_distance_is_that_from_the_target_before_it_follows(sync):
+    config = dataclasses.replace(CONFIG, diagnostics=("target_distance",))
+    agent = make_agent(config, SPEC)
+    state, batch = random_state(agent), batch_of(random_batch())
+    at = now(Hyper(tau=0.5, learning_rate=0.1))
+    after, learned = quickly(agent.learn)(state, batch, (), at, jnp.bool_(sync))
+    first, before = (layers_of(x.target_params)[0][0] for x in (after, state))
+    assert np.any(first != before) == sync
+
+    def distance(params, target):
+        arrays = [
+            np.ravel(mine - np.asarray(its, np.float64))
+            for layers in zip(layers_of(params), layers_of(target), strict=True)
+            for mine, its in zip(*layers, strict=True)
+        ]
+        return np.linalg.norm(np.concatenate(arrays))
+
+    expected = distance(after.params, state.target_params)
+    np.testing.assert_allclose(learned.metrics["target_distance"], expected, rtol=1e-6)
+    others = [distance(state.params, state.target_params), distance(after.params, state.params)]
+    others += [distance(after.params, after.target_params)] if sync else []
+    assert all(abs(other / expected - 1) > 1e-4 for other in others)
 
 
 def test_global_norm_of_matrices():

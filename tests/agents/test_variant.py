@@ -122,6 +122,12 @@ def test_updates_equal_the_twins(smooth, sharpness, own_target):
         np.testing.assert_allclose(learned.metrics[name], value, rtol=1e-4, err_msg=name)
 
 
+def test_over_a_preset_it_has_no_setting_that_it_does_not_read(smooth):
+    config, hyper = dqx.override(*dqx.preset("cartpole"), agent="smooth")
+    dqx.validate(config, hyper)
+    assert dqx.preset("cartpole")[0].double and not config.double
+
+
 def test_the_module_of_an_agent_is_its_source(smooth):
     assert agents.source_of("smooth").name == "smooth_dqn.py"
     assert agents.source_of("dqn").name == "dqn.py"
@@ -170,6 +176,13 @@ def test_a_traced_setting_shares_a_compile_and_a_static_one_does_not(trained):
         ({"own_target": 3}, "own_target must be true or false, got 3"),
         ({"agent": "dqn", "sharpness": 2.0}, "sharpness belongs to agent smooth, and agent is dqn"),
         ({"initial_q": 1.0}, "initial_q = 1 belongs to agents with a table"),
+        # What its loss does not read, since it does not say that it does.
+        ({"double": True}, "double = true belongs to agents with a target rule .*, and agent"),
+        ({"loss": "huber"}, "loss = huber belongs to agents with a scalar target .*, and agent"),
+        (
+            {"td_error_clip": 1.0},
+            "td_error_clip = 1 belongs to agents with a TD error .*, and agent",
+        ),
         ({"sharpnes": 2.0}, "unknown field 'sharpnes'; the closest are sharpness"),
     ],
 )
