@@ -21,6 +21,7 @@ from dqx.settings import Config, ConfigError, Hyper, own_setting
 
 def build(config: Config, spec: Spec) -> Agent:
     """The agent; see `kit.value_agent` for what is raised."""
+    scale = losses.rescaling(config.value_rescaling)
 
     def loss(
         outputs: kit.Outputs, step: Transition, hyper: Hyper, draws: PyTree
@@ -28,7 +29,7 @@ def build(config: Config, spec: Spec) -> Agent:
         error = losses.known_return(outputs.now, step.action, step.reward)
         return kit.scalar_loss(config, spec, error, hyper), error
 
-    agent = kit.value_agent(config, spec, loss, reads=())
+    agent = kit.value_agent(config, spec, loss, reads=(), values=scale.inverse)
 
     def targets(state: AgentState, steps: Transition, continues: Array, now: Now) -> Array:
         """Lambda returns ``[T, E]``, in which the largest Q-value follows each step."""
@@ -37,7 +38,7 @@ def build(config: Config, spec: Spec) -> Agent:
         steps = kit.as_learned(steps, now.hyper)
         of_one = functools.partial(lambda_returns, lambda_=now.hyper.td_lambda)
         of_all = jax.vmap(of_one, in_axes=1, out_axes=1)
-        return of_all(steps.reward, steps.discount, value, continues)
+        return scale.h(of_all(steps.reward, steps.discount, value, continues))
 
     return agent._replace(targets=targets)
 
@@ -76,7 +77,15 @@ register(
     Variant(
         "pqn",
         build,
-        has=("network", "gradient", "scalar target", "TD error", "Huber delta", "rollout"),
+        has=(
+            "network",
+            "gradient",
+            "scalar target",
+            "TD error",
+            "Huber delta",
+            "rollout",
+            "rescaled values",
+        ),
         settings=[td_lambda],
         about="a network trained towards lambda returns of each round, without replay or target "
         "network",

@@ -18,8 +18,9 @@ from tests.shared import HYPER, quickly
 
 # What cannot be combined, and why it cannot: items of two axes, "*" for all values but the default.
 # Beside these there is what an agent has no use for, as a table has none for a head; such a setting
-# names a trait that its agents have (`dqx.settings.owners`). Values of distributions are not
-# rescaled, because rescaled atoms would have other means.
+# names a trait that its agents have (`dqx.settings.owners`). C51's values are not rescaled, because
+# its projection keeps the means of atoms, not of what these stand for; nor are IQN's, whose network
+# takes the mean over levels before its last layer.
 IMPOSSIBLE = {
     (("agent", "tabular"), ("frame_stack", "*")): "stacks arrays .* gives category numbers",
     (("agent", "bootstrapped"), ("target", "clipped_double")): "heads that learn apart",

@@ -71,9 +71,9 @@ def play(layers, obs, ages, draws, epsilon):
     return {name: np.array(column) for name, column in rows.items()}, obs, ages
 
 
-def compare_two_rounds(terminal_limits=False):
+def compare_two_rounds(terminal_limits=False, rescaling=0.0):
     """Trains two rounds, and the twin from the same numbers drawn; what happened is returned."""
-    config, hyper = settled(time_limit_is_terminal=terminal_limits)
+    config, hyper = settled(time_limit_is_terminal=terminal_limits, value_rescaling=rescaling)
     env = dqx.environment_of(config)
     trainer = dqx.make_trainer(config, env)
     segment = quickly(functools.partial(trainer.segment, steps=config.train_period))
@@ -91,7 +91,7 @@ def compare_two_rounds(terminal_limits=False):
         found, obs, ages = play(layers, np.float64(lane.obs), ages, draws, epsilon)
         terminal = found["ends"] if terminal_limits else found["terminal"]
         rest = (terminal, found["ends"], found["next_obs"])
-        target = twin.targets(layers, 0.5 * found["reward"], *rest, 0.9, 0.7)
+        target = twin.targets(layers, 0.5 * found["reward"], *rest, 0.9, 0.7, rescaling)
         rates = 0.02 * (1 - (start + 8 * np.arange(8)) / 128)
         expected, losses, norms = twin.updates(layers, memory, found, target, rows, rates, 3.0)
         clock, lane, episodes, metrics = segment(clock, lane, hyper)
@@ -106,14 +106,15 @@ def compare_two_rounds(terminal_limits=False):
     return happened
 
 
-@pytest.mark.parametrize("terminal_limits", [False, True])
-def test_two_rounds_equal_the_twins(terminal_limits):
-    rounds = compare_two_rounds(terminal_limits)
+@pytest.mark.parametrize(("terminal_limits", "rescaling"), [(False, 0.0), (True, 1e-2)])
+def test_two_rounds_equal_the_twins(terminal_limits, rescaling):
+    rounds = compare_two_rounds(terminal_limits, rescaling)
     ends, fallen = (np.concatenate([r[n] for r in rounds]) for n in ("ends", "terminal"))
     assert fallen.any() and (ends & ~fallen).any()  # both kinds of ends
     assert np.concatenate([r["action"] for r in rounds]).std() > 0
     norms = np.concatenate([r["norms"] for r in rounds])
-    assert norms.min() < 3.0 < norms.max()  # clipped and not
+    assert norms.min() < 3.0  # not clipped; and clipped where values are not small
+    assert rescaling or norms.max() > 3.0
 
 
 def value_of_what_was_acted_on(reward, discount, value, continues, lambda_):

@@ -6,6 +6,8 @@ by layer normalisation (Ba et al. 2016) and a rectifier.
 
 import numpy as np
 
+from tests.oracles.dqn import rescaled, unscaled
+
 _EPSILON = 1e-6  # flax's, under the root of layer normalisation
 
 
@@ -48,11 +50,12 @@ def act(layers, obs, coin, action, epsilon):
     return np.where(coin < epsilon, action, q.argmax(axis=1))
 
 
-def targets(layers, reward, terminal, ends, next_obs, gamma, lambda_):
+def targets(layers, reward, terminal, ends, next_obs, gamma, lambda_, epsilon=0.0):
     """Lambda returns ``[T, E]``, walked backwards; Gallici et al. 2025, section 4.
 
     ``terminal`` are ends that nothing follows, ``ends`` those of episodes; ``next_obs [T, E, ...]``
-    comes before any reset.
+    comes before any reset. With an ``epsilon`` the network's values are rescaled, and so is what
+    this returns.
     """
     found = np.zeros(reward.shape)
     for t, env in np.ndindex(reward.shape):
@@ -61,13 +64,13 @@ def targets(layers, reward, terminal, ends, next_obs, gamma, lambda_):
             total += discount * reward[k, env]
             discount = 0.0 if terminal[k, env] else discount * gamma
             q, _ = forward(layers, next_obs[k, env][None])
-            here = total + (discount * q.max() if discount else 0.0)
+            here = total + (discount * unscaled(q.max(), epsilon) if discount else 0.0)
             if ends[k, env] or k == reward.shape[0] - 1:
                 found[t, env] += weight * here
                 break
             found[t, env] += weight * (1 - lambda_) * here
             weight *= lambda_
-    return found
+    return rescaled(found, epsilon)
 
 
 def radam(grads, memory, learning_rate, epsilon=1e-8, b1=0.9, b2=0.999):

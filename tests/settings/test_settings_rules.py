@@ -236,7 +236,7 @@ OWNED = {
         {},
         "averagings with a decay (evaluation, acting), and averaging is none",
     ),
-    "double": (True, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
+    "double": (True, AGENT, "agents with a target rule (dqn, qr), and agent is tabular"),
     "tau": (0.5, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
     "target_period": (8, AGENT, "agents with a target (dqn, qr), and agent is tabular"),
     "loss": ("huber", AGENT, "agents with a scalar target (dqn), and agent is tabular"),
@@ -386,7 +386,7 @@ def test_an_own_setting_belongs_to_its_agent_alone(c99):
     message = refusal(*changed(agent="tabular", optimizer="sgd"))
     assert "(c99, dqn, qr), and agent is tabular" in message
     message = refusal(*changed(agent="c99", double=True))
-    assert "double = true belongs to agents with a target (dqn, qr), and agent is c99" in message
+    assert "double = true belongs to agents with a target rule (dqn, qr)" in message
 
 
 @pytest.mark.parametrize(
