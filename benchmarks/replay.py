@@ -19,6 +19,7 @@ WORKLOADS = {
     "cartpole/cleanrl": 10_000,
     "wall-dodge": 50_000,
     "breakout": 20_000,
+    "taxi": 50_000,
 }
 FORMS = ("plain", "sketch", "once")
 

@@ -1,7 +1,7 @@
 """Sketches: what little of an observation must be kept, so that it can be drawn again.
 
 A replay holds many thousand observations. Where one is a pure function of a few numbers of the
-state, or of zeros and ones, these are kept in its place.
+state, or of zeros and ones, or of small numbers, these are kept in its place.
 
 An environment has a sketch if its class has two methods, of which the second undoes the first:
 `sketch(obs, state, params)` gives a pytree of arrays, booleans for choice as they are kept as bits,
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import environment, spaces
 from gymnax.environments.bsuite.catch import Catch
 from gymnax.environments.bsuite.deep_sea import DeepSea
@@ -23,9 +24,12 @@ from gymnax.environments.minatar.breakout import MinBreakout
 from gymnax.environments.minatar.freeway import MinFreeway
 from gymnax.environments.minatar.seaquest import MinSeaquest
 from gymnax.environments.minatar.space_invaders import MinSpaceInvaders
+from gymnax.environments.misc.frozen_lake import FrozenLake
 from gymnax.environments.misc.pong import Pong
+from gymnax.environments.misc.rooms import FourRooms
 
 from envs.adapters.base import Adapted
+from envs.taxi import Taxi
 
 
 class Sketch(NamedTuple):
@@ -57,14 +61,19 @@ def sketch_of(env: environment.Environment) -> Sketch | None:
     """The sketch of an environment's observations; None where it has none.
 
     It has one if its class has the methods `sketch` and `draw`, if it is one of gymnax's games of
-    zeros and ones (a class derived from one of these is not), or one of another suite with a space
-    of whole numbers from 0 to 1.
+    zeros and ones or Taxi, FrozenLake or FourRooms, whose numbers are small (a class derived from
+    one of these is not), or one of another suite with a space of whole numbers from 0 to 1.
     """
     take, draw = getattr(env, "sketch", None), getattr(env, "draw", None)
     if callable(take) and callable(draw):
         return Sketch(take, draw)
-    if type(env) in _BINARY:
+    if type(env) in _BINARY or (type(env) is FourRooms and env.use_visual_obs):
         return _bits(jnp.float32)
+    if type(env) is FourRooms:
+        return _small(max(env.env_map.shape))
+    if type(env) in (Taxi, FrozenLake):
+        with jax.ensure_compile_time_eval():
+            return _small(env.observation_space(env.default_params).n - 1)
     if isinstance(env, Adapted):
         with jax.ensure_compile_time_eval():  # whoever asks may be traced
             space = env.observation_space(env.default_params)
@@ -83,4 +92,13 @@ def _bits(dtype: Any) -> Sketch:
     return Sketch(
         take=lambda obs, state, params: obs != 0,
         draw=lambda sketch, params: sketch.astype(dtype),
+    )
+
+
+def _small(largest: int) -> Sketch:
+    """That of int32 numbers from 0 up to the largest."""
+    dtype = np.min_scalar_type(largest)
+    return Sketch(
+        take=lambda obs, state, params: obs.astype(dtype),
+        draw=lambda sketch, params: sketch.astype(jnp.int32),
     )

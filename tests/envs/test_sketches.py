@@ -17,6 +17,7 @@ LANES, STEPS = 16, 300
 GAMES = [
     "WallDodge-v0", "WallDodge-v1", "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar",
     "Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc",
+    "Taxi-v3", "Taxi-v4", "FrozenLake-misc", "FourRooms-misc",
 ]  # fmt: skip
 FIELDS = {
     **{name: {"env": name} for name in GAMES},
@@ -29,6 +30,10 @@ FIELDS = {
     "wrapped": {"env": "WallDodge-v1", "sticky_actions": 0.3, "action_repeat": 2, "time_limit": 9,
                 "frame_stack": 2},
     "seas": {"env": "DeepSea-bsuite", "env.size": 5},
+    "lake": {"env": "FrozenLake-misc", "env.map_name": "8x8"},
+    "rooms": {"env": "FourRooms-misc", "env.use_visual_obs": True, "time_limit": 40},
+    "FourRooms-misc": {"env": "FourRooms-misc", "time_limit": 40},
+    "rain": {"env": "Taxi-v4", "env.is_rainy": True, "env.fickle_passenger": True},
 }  # fmt: skip
 
 
@@ -37,13 +42,16 @@ def played(fields):
 
     Of the observation that was acted on, the one after the step, and the one after any reset.
     """
-    config, hyper = dqx.override(dqx.Config(), dqx.Hyper(), network="mlp", **fields)
+    config, hyper = dqx.override(dqx.Config(), dqx.Hyper(), **{"network": "mlp", **fields})
     config, _ = environments.resolved(config, hyper)
     env = dqx.environment_of(config)
-    width = env.obs_shape[-1] // config.frame_stack
+    width = env.obs_shape[-1] // config.frame_stack if env.obs_shape else 0  # 0: a category
 
     def same(obs, state):
-        drawn, frame = env.sketch.draw(env.sketch.take(obs, state)), obs[..., -width:]
+        drawn, frame = (
+            env.sketch.draw(env.sketch.take(obs, state)),
+            obs[..., -width:] if width else obs,
+        )
         assert (drawn.shape, drawn.dtype) == (frame.shape, frame.dtype)
         bits = functools.partial(
             jax.lax.bitcast_convert_type, new_dtype=f"uint{8 * obs.dtype.itemsize}"
@@ -81,12 +89,13 @@ def check(name):
 
 def test_all_that_have_sketches_are_played():
     kinds = {type(envs.make(name)[0]) for name in GAMES}
-    assert kinds == {envs.WallDodge, *sketches._BINARY}
-    for name in ("CartPole-v1", "Taxi-v4", "FourRooms-misc"):
+    small = {sketches.Taxi, sketches.FrozenLake, sketches.FourRooms}
+    assert kinds == {envs.WallDodge, *sketches._BINARY, *small}
+    for name in ("CartPole-v1", "Acrobot-v1"):
         assert envs.sketch_of(envs.make(name)[0]) is None
 
 
-@pytest.mark.parametrize("name", ["WallDodge-v0", "Breakout-MinAtar", "fast"])
+@pytest.mark.parametrize("name", ["WallDodge-v0", "Breakout-MinAtar", "fast", "Taxi-v4"])
 def test_what_is_drawn_from_a_sketch_is_what_was_observed(name):
     check(name)
 
