@@ -44,24 +44,29 @@ def test_a_page_follows_a_study_until_it_is_finished(tmp_path):
                 assert processes[0].poll() is None
                 time.sleep(0.05)
             processes += [started("watch", str(folder), cwd=tmp_path)]
-            followed(Tab(browser), *processes)
+            followed(Tab(browser), *processes, folder / "chunks")
         finally:
             for process in processes:
                 process.kill()
                 process.communicate()
 
 
-def followed(tab, study, watch):
+def followed(tab, study, watch, chunks):
     address = watch.stdout.readline().split(" is at ")[1].strip()
     shown = tab.open(address)
     state = shown.locator("#head p").first.inner_text()
     assert re.match("Still running: [0-9]+ of 24 runs are finished", state)
+    while not list(chunks.glob("0*.json")):
+        assert study.poll() is None
+        time.sleep(0.05)
+    study.send_signal(signal.SIGSTOP)  # so that the browser, however slow, sees a part
     shown.wait_for_selector("#answer", timeout=120_000)
     seeds = shown.locator("#answer tbody td:nth-child(2)")
     assert re.fullmatch(r"\d+ of 24", seeds.inner_text())
     shown.uncheck("#every-seed")
     shown.locator("#seeds").scroll_into_view_if_needed()
     there = shown.evaluate("scrollY")
+    study.send_signal(signal.SIGCONT)
     shown.get_by_text("Finished: 24 runs.", exact=True).wait_for(timeout=200_000)
     assert seeds.inner_text() == "24"
     # What was chosen and read stays.
