@@ -41,13 +41,14 @@ $(VENV)/.created:
 venv: $(VENV)/.created
 	@:
 
-# The build backend comes first and pinned, so that building dqx fetches nothing on its own.
+# The build backend comes first and pinned, so that building dqx fetches nothing on its own. Bytecode
+# is left to whoever imports a module, which is half of the time: few modules ever are.
 # $(call install,EXTRAS[,MORE PINS])
 define install
 	@set -e; pins=constraints-$$(cat $(VENV)/.created).txt; \
 	echo "Installing dqx$(1) into $(VENV), pinned by $$pins $(2) (takes minutes the first time)"; \
-	$(PIP) install -c $$pins hatchling; \
-	$(PIP) install -c $$pins $(2:%=-c %) --no-build-isolation -e '.$(1)'
+	$(PIP) install --no-compile -c $$pins hatchling; \
+	$(PIP) install --no-compile -c $$pins $(2:%=-c %) --no-build-isolation -e '.$(1)'
 	@touch $@
 endef
 
