@@ -95,7 +95,7 @@ hostile: $(VENV)/.installed-test
 test-suites:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python 3.12); \
 	$(MAKE) --no-print-directory VENV=$(SUITES_VENV) PYTHON="$$python" suites
-	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist load --maxschedchunk 1 -m suites tests/envs/test_suites.py tests/core/test_distributional.py $(ARGS)
+	$(SUITES_VENV)/bin/python -m pytest -n 2 --dist load --maxschedchunk 1 -m suites tests/envs/test_suites.py tests/core/test_distributional.py tests/core/test_rlax.py $(ARGS)
 
 # On one Python: what differs between versions is Ray's. Nodes are processes of this machine.
 test-cluster:

@@ -1,62 +1,86 @@
-"""Losses, targets and returns against what rlax 0.1.9 makes of the same numbers."""
+"""Losses, targets and returns against what rlax 0.1.9 makes of the same numbers.
+
+A few transitions are recorded; where rlax is installed there are thousands more, and the recorded
+numbers are still its own.
+"""
 
 import json
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dqx.core import losses, returns, targets
 from tests.oracles import rlax
 
-THEIRS = {
-    name: np.array(value, np.float32)
-    for name, value in json.loads(rlax.RECORDED.read_text()).items()
-}
-X = rlax.inputs()
+
+def recorded():
+    return {
+        name: np.array(value, np.float32)
+        for name, value in json.loads(rlax.RECORDED.read_text()).items()
+    }
 
 
-def same(found, name):
-    assert np.std(THEIRS[name]) > 0.1
-    np.testing.assert_allclose(found, THEIRS[name], rtol=2e-5, atol=1e-6)
-
-
-def test_td_errors():
-    step = (X["q"], X["action"], X["reward"], X["discount"])
-    following, of = X["next_target"], jax.vmap(losses.expected_q_learning)
-    same(jax.vmap(losses.q_learning)(*step, following), "q_learning")
-    same(of(*step, following, jax.vmap(targets.greedy)(following)), "q_learning")
-    double = jax.vmap(losses.double_q_learning)(*step, following, X["next_online"])
-    same(double, "double_q_learning")
-    same(of(*step, following, jax.vmap(targets.greedy)(X["next_online"])), "double_q_learning")
-    same(of(*step, following, X["weight"]), "expected_sarsa")
-
-
-def test_rescaling_and_losses():
+def ours(x):
+    """The same, by the name of rlax's function; more than one where ours are."""
+    step, following = (x["q"], x["action"], x["reward"], x["discount"]), x["next_target"]
+    of, best = jax.vmap(losses.expected_q_learning), following.max(axis=1)
     h, inverse = losses.rescaling(rlax.EPSILON)
-    same(h(X["returns"]), "signed_hyperbolic")
-    same(inverse(X["returns"]), "signed_parabolic")
-    same(losses.huber(X["returns"], 1.5), "huber_loss")
-    same(losses.huber(X["returns"], jnp.inf), "l2_loss")
-
-
-def test_returns_along_a_trajectory():
-    best = X["next_target"].max(axis=1)
     # Where discounts are 0 nothing follows, so that all may be said to continue.
-    going = np.ones(rlax.SIZE, bool)
-    found = returns.lambda_returns(X["reward"], X["discount"], best, going, rlax.LAMBDA)
-    same(found, "lambda_returns")
-    for start in range(rlax.SIZE):
-        rewards, count = [], 0
-        for t in range(start, min(start + 3, rlax.SIZE)):
-            rewards.append(X["reward"][t])
-            count += 1
-            if X["discount"][t] == 0:
+    going = np.ones(len(best), bool)
+    yield "q_learning", jax.vmap(losses.q_learning)(*step, following)
+    yield "q_learning", of(*step, following, jax.vmap(targets.greedy)(following))
+    double = jax.vmap(losses.double_q_learning)(*step, following, x["next_online"])
+    yield "double_q_learning", double
+    double = of(*step, following, jax.vmap(targets.greedy)(x["next_online"]))
+    yield "double_q_learning", double
+    yield "expected_sarsa", of(*step, following, x["weight"])
+    yield "signed_hyperbolic", h(x["returns"])
+    yield "signed_parabolic", inverse(x["returns"])
+    yield "huber_loss", losses.huber(x["returns"], 1.5)
+    yield "l2_loss", losses.huber(x["returns"], jnp.inf)
+    found = returns.lambda_returns(x["reward"], x["discount"], best, going, rlax.LAMBDA)
+    yield "lambda_returns", found
+    yield "n_step_bootstrapped_returns", three_steps(x["reward"], x["discount"], best)
+
+
+def three_steps(reward, discount, best):
+    """Returns of up to three steps, fewer where nothing follows and at the end."""
+    rewards, lengths, ends = np.zeros((len(best), 3), np.float32), [], []
+    for start in range(len(best)):
+        for end in range(start, min(start + 3, len(best))):
+            rewards[start, end - start] = reward[end]
+            if discount[end] == 0:
                 break
-        padded = np.pad(np.array(rewards), (0, 3 - count))
-        alive = np.float32(X["discount"][start + count - 1] > 0)
-        total, discount = returns.folded(padded, alive, jnp.int32(count), 0.9)
-        whole = total + discount * best[start + count - 1]
-        np.testing.assert_allclose(
-            whole, THEIRS["n_step_bootstrapped_returns"][start], rtol=2e-5, atol=1e-6
-        )
+        lengths.append(end - start + 1)
+        ends.append(end)
+    of_all = jax.vmap(returns.folded, in_axes=(0, 0, 0, None))
+    total, after = of_all(rewards, np.float32(discount[ends] > 0), np.int32(lengths), 0.9)
+    return total + after * best[ends]
+
+
+def check(x, theirs):
+    met = set()
+    for name, found in ours(x):
+        assert np.std(theirs[name]) > 0.1
+        np.testing.assert_allclose(found, theirs[name], rtol=2e-5, atol=1e-5, err_msg=name)
+        met.add(name)
+    assert met == theirs.keys()
+
+
+def test_what_is_recorded_is_ours():
+    check(rlax.inputs(), recorded())
+
+
+@pytest.mark.suites  # rlax and what it needs are in that environment alone
+def test_thousands_more_are_ours_and_what_is_recorded_is_rlaxs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rlax's own, of what it imports
+        pytest.importorskip("rlax")
+        for name, value in rlax.theirs(rlax.inputs()).items():
+            np.testing.assert_allclose(value, recorded()[name], rtol=1e-6, err_msg=name)
+        for seed in range(3):
+            x = rlax.inputs(seed, 1_000)
+            check(x, rlax.theirs(x))

@@ -12,29 +12,28 @@ RECORDED = Path(__file__).with_suffix(".json")
 SIZE, ACTIONS, EPSILON, LAMBDA = 8, 4, 1e-2, 0.7
 
 
-def inputs():
-    """Transitions by name: ``[SIZE]``, ``[SIZE, ACTIONS]``."""
-    rng = np.random.default_rng(11)
-    q, target, online = rng.normal(scale=3, size=(3, SIZE, ACTIONS)).astype(np.float32)
-    weight = rng.random((SIZE, ACTIONS)).astype(np.float32)
+def inputs(seed=11, size=SIZE):
+    """Transitions by name: ``[size]``, ``[size, ACTIONS]``."""
+    rng = np.random.default_rng(seed)
+    q, target, online = rng.normal(scale=3, size=(3, size, ACTIONS)).astype(np.float32)
+    weight = rng.random((size, ACTIONS)).astype(np.float32)
     return {
         "q": q,
         "next_target": target,
         "next_online": online,
         "weight": weight / weight.sum(axis=1, keepdims=True),
-        "action": rng.integers(0, ACTIONS, SIZE).astype(np.int32),
-        "reward": rng.normal(size=SIZE).astype(np.float32),
-        "discount": (0.9 * (rng.random(SIZE) > 0.3)).astype(np.float32),
-        "returns": rng.normal(scale=30, size=SIZE).astype(np.float32),
+        "action": rng.integers(0, ACTIONS, size).astype(np.int32),
+        "reward": rng.normal(size=size).astype(np.float32),
+        "discount": (0.9 * (rng.random(size) > 0.3)).astype(np.float32),
+        "returns": rng.normal(scale=30, size=size).astype(np.float32),
     }
 
 
-def theirs():
-    """The numbers of rlax, by the name of its function."""
+def theirs(x):
+    """The numbers of rlax of such inputs, by the name of its function."""
     import jax  # noqa: PLC0415
     import rlax  # noqa: PLC0415
 
-    x = inputs()
     step = (x["q"], x["action"], x["reward"], x["discount"])
     best = x["next_target"].max(axis=1)
     return {
@@ -56,7 +55,9 @@ def theirs():
 
 def main():
     """Records."""
-    found = {name: np.asarray(value, np.float32).tolist() for name, value in theirs().items()}
+    found = {
+        name: np.asarray(value, np.float32).tolist() for name, value in theirs(inputs()).items()
+    }
     RECORDED.write_text(json.dumps(found, indent=1) + "\n")
 
 
