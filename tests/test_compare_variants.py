@@ -38,7 +38,7 @@ def test_every_variant_can_be_trained_on_every_game(script):
     for game in script.GAMES:
         names = {name.partition("/")[2] for name in plans if name.partition("/")[0] == game}
         assert {"plain", "dueling", "n-step", "c51", "qr", "iqn", "noisy", "per"} <= names
-        assert {"maxmin", "bootstrapped"} <= names and ("double" in names) == (game == "breakout")
+        assert {"maxmin", "bootstrapped"} <= names and ({"double", "hidden"} <= names) == (game == "breakout")
     for name, plan in plans.items():
         (point,) = dqx.study.read_plan(plan).points
         plain = dqx.study.read_plan(plans[f"{name.partition('/')[0]}/plain"]).points[0]
