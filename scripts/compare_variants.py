@@ -4,6 +4,7 @@
     python scripts/compare_variants.py --games cartpole,catch --variants dueling,c51 --seeds 8
     python scripts/compare_variants.py --steps 20000 --seeds 4 --out /tmp/v     # a trial
     python scripts/compare_variants.py --keep benchmarks/results/variants       # a part, and later
+    python scripts/compare_variants.py --page --games breakout --against hidden # with another
     python scripts/compare_variants.py --keep benchmarks/results/variants --page --out docs
 
 A variant is the game's preset with one method changed: the preset GAME/VARIANT where that is built
@@ -92,6 +93,9 @@ def main() -> int:
     add("--out", type=Path, default=Path("runs/variants"), help="of studies, tables and page")
     add("--keep", type=Path, metavar="DIR", help="of scores and curves; default: OUT/kept")
     add("--page", action="store_true", help="train nothing")
+    add(
+        "--against", default=PLAIN, help="variant that the others are compared with; default: plain"
+    )
     add("--overwrite", action="store_true", help="replace what has other settings or seeds")
     add("--devices", help="as of dqx train, such as cpu:2 or gpu")
     add("--quiet", action="store_true", help="no progress")
@@ -100,6 +104,8 @@ def main() -> int:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: one has no interval")
     try:
         plans = planned(args.games, args.variants, args.seeds, args.steps)
+        if not any(name.endswith(f"/{args.against}") for name in plans):
+            raise dqx.ConfigError(f"--against {args.against} is no variant of these games")
         args.keep = args.keep or args.out / "kept"
         if not args.page:
             train(plans, args)
@@ -221,7 +227,9 @@ def report(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> int
     there = [kept[name] for name in plans if name in kept]
     if not there:
         raise dqx.ConfigError(f"{args.keep} holds none of these variants yet: train some")
-    lines = variants_page.page(there, {game: about.ends for game, about in GAMES.items()})
+    lines = variants_page.page(
+        there, {game: about.ends for game, about in GAMES.items()}, args.against
+    )
     lines += left_out(there, plans)
     text = "\n".join(lines).rstrip() + "\n"
     print(text)

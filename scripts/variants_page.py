@@ -138,11 +138,12 @@ def _scores(group: Group) -> list[tuple[str, np.ndarray]]:
     return [(c.name, values) for c, values in zip(group.cases, group.scores, strict=True)]
 
 
-def page(kept: Sequence[Kept], ends: Ends) -> list[str]:
-    """The lines of all tables."""
+def page(kept: Sequence[Kept], ends: Ends, against: str = PLAIN) -> list[str]:
+    """The lines of all tables; those of games compare with the variant ``against``."""
     lines, found = [], groups(kept)
     for group in found:
-        lines += [f"## {game_of(group)}", "", *sentences(group), "", *markdown(table(group)), ""]
+        lines += [f"## {game_of(group)}", "", *sentences(group, against), ""]
+        lines += [*markdown(table(group, against)), ""]
         lines += changes([one for one in kept if one.game == game_of(group)])
     everywhere = over_games(found, ends)
     if everywhere:
@@ -169,29 +170,30 @@ def changes(kept: Sequence[Kept]) -> list[str]:
     return [*lines, ""]
 
 
-def sentences(group: Group) -> list[str]:
+def sentences(group: Group, against: str = PLAIN) -> list[str]:
     """What the table of a game shows."""
     counts = sorted({case.total_steps for case in group.cases})
     seeds = sorted({(case.seeds.size, int(case.seeds.min())) for case in group.cases})
     return [
         f"{group.env}: {group.label} after {' or '.join(f'{n:,}' for n in counts)} steps, "
         f"{' or '.join(f'{n} seeds from {first:,} on' for n, first in seeds)}. "
-        "P(> plain): how likely a seed beats one of plain; p: of the difference, seed by seed "
-        "where both have the same seeds, after Holm's correction; the verdict is that of p and of "
-        "the difference's interval. While learning: IQM of the mean of each seed's evaluations."
+        f"P(> {against}): how likely a seed beats one of {against}; p: of the difference, seed by "
+        "seed where both have the same seeds, after Holm's correction; the verdict is that of p "
+        "and of the difference's interval. While learning: IQM of the mean of each seed's "
+        "evaluations."
     ]
 
 
-def table(group: Group) -> list[dict[str, object]]:
+def table(group: Group, against: str = PLAIN) -> list[dict[str, object]]:
     """The rows of a game, the best IQM first.
 
     A seed without a finite score counts as the worst number that is kept of any seed and step.
     """
     names = [_variant(case.name) for case in group.cases]
-    plain = names.index(PLAIN) if PLAIN in names else None
-    others = [] if plain is None else [i for i in range(len(names)) if i != plain]
-    against = {i: _against(group, i, plain) for i in others}
-    tests = [found.p for found in against.values()]
+    base = names.index(against) if against in names else None
+    others = [] if base is None else [i for i in range(len(names)) if i != base]
+    differences = {i: _against(group, i, base) for i in others}
+    tests = [found.p for found in differences.values()]
     corrected = dict(zip(others, stats.holm(tests).tolist() if tests else [], strict=True))
     rows: list[dict[str, object]] = []
     for i in group.ranking:
@@ -203,13 +205,13 @@ def table(group: Group) -> list[dict[str, object]]:
             "mean": f"{scores.mean():.2f}",
             "least": f"{scores.min():.2f}",
             "while learning": f"{stats.iqm(group.curves[i].mean(axis=1)):.2f}",
-            "P(> plain)": "",
+            f"P(> {against})": "",
             "p": "",
             "verdict": "",
         }
         if i in corrected:
-            gap, p = against[i].gap, corrected[i]
-            row["P(> plain)"] = _words(numbers.improvement(scores, group.scores[plain]))
+            gap, p = differences[i].gap, corrected[i]
+            row[f"P(> {against})"] = _words(numbers.improvement(scores, group.scores[base]))
             row["p"] = p_words(p).removeprefix("= ")
             row["verdict"] = {1: "better", -1: "worse", 0: "cannot tell"}[sign_told(gap, p)]
         rows.append(row)
@@ -217,16 +219,16 @@ def table(group: Group) -> list[dict[str, object]]:
 
 
 class _Against(NamedTuple):
-    """How far a variant lies above plain, and the p of a permutation test of that."""
+    """How far a variant lies above another, and the p of a permutation test of that."""
 
     gap: stats.Estimate
     p: float
 
 
-def _against(group: Group, i: int, plain: int) -> _Against:
+def _against(group: Group, i: int, base: int) -> _Against:
     """Paired by seed, as `dqx compare` does, if both have the same and these can tell."""
-    x, y = group.scores[i], group.scores[plain]
-    same = np.array_equal(group.cases[i].seeds, group.cases[plain].seeds)
+    x, y = group.scores[i], group.scores[base]
+    same = np.array_equal(group.cases[i].seeds, group.cases[base].seeds)
     paired = same and pairs_can_tell(x.size, len(group.cases) - 1)
     test = stats.permutation_test(x, y, paired=paired)
     return _Against(stats.difference(x, y, paired=paired, level=1 - ERROR), float(test.p))

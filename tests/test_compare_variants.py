@@ -38,7 +38,8 @@ def test_every_variant_can_be_trained_on_every_game(script):
     for game in script.GAMES:
         names = {name.partition("/")[2] for name in plans if name.partition("/")[0] == game}
         assert {"plain", "dueling", "n-step", "c51", "qr", "iqn", "noisy", "per"} <= names
-        assert {"maxmin", "bootstrapped"} <= names and ({"double", "hidden"} <= names) == (game == "breakout")
+        assert {"maxmin", "bootstrapped"} <= names
+        assert ({"double", "hidden"} <= names) == (game == "breakout")
     for name, plan in plans.items():
         (point,) = dqx.study.read_plan(plan).points
         plain = dqx.study.read_plan(plans[f"{name.partition('/')[0]}/plain"]).points[0]
@@ -90,6 +91,13 @@ def test_two_games_in_one_report(script, monkeypatch, tmp_path, capsys):
         )
         expected = np.sort(both.ravel())[1:5].mean()  # of 6 scores a quarter is 1, rounded down
         assert row["normalised IQM"] == f"{expected:.3f}"
+    assert called(script, monkeypatch, *line, "--page", "--against", "dueling") == 0
+    rows = tables((tmp_path / "comparison.md").read_text())["cartpole"]
+    (row,) = [row for row in rows if row["variant"] == "plain"]
+    wins = np.mean(
+        (np.sign(scores["cartpole/plain"][:, None] - scores["cartpole/dueling"]) + 1) / 2
+    )
+    assert row["P(> dueling)"].startswith(f"{wins:.2f}")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert called(script, monkeypatch, *line) == 0  # trains nothing again
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
@@ -150,6 +158,7 @@ def test_a_file_that_is_no_variant_is_named(script, tmp_path):
     [
         (["--games", "chess"], "there is no game 'chess'; known are cartpole"),
         (["--variants", "dulling"], "there is no variant 'dulling'; known are plain"),
+        (["--games", "catch", "--against", "pqn"], "--against pqn is no variant of these games"),
         (["--page", "--keep", "/nowhere"], "/nowhere holds none of these variants yet"),
         (["--seeds", "1"], "--seeds must be at least 2, got 1"),
         (["--steps", "0", "--games", "catch"], "catch/plain: .*total_steps must be at least 1"),
