@@ -105,7 +105,9 @@ def main() -> int:
     try:
         plans = planned(args.games, args.variants, args.seeds, args.steps)
         if not any(name.endswith(f"/{args.against}") for name in plans):
-            raise dqx.ConfigError(f"--against {args.against} is no variant of these games")
+            raise dqx.ConfigError(
+                f"--against {args.against} is none of the variants chosen for these games"
+            )
         args.keep = args.keep or args.out / "kept"
         if not args.page:
             train(plans, args)
@@ -236,7 +238,7 @@ def report(plans: Mapping[str, dict[str, Any]], args: argparse.Namespace) -> int
     args.out.mkdir(parents=True, exist_ok=True)
     with whole_file(args.out / "comparison.md") as file:
         file.write(text.encode())
-    variants_page.picture(variants_page.groups(there), args.out / "comparison.png")
+    variants_page.picture(variants_page.groups(there), args.out / "comparison.png", args.against)
     studies = [args.out / one.name for one in there if (args.out / one.name).is_dir()]
     if studies:
         loaded = [dqx.study.load(path) for path in studies]

@@ -281,8 +281,8 @@ def _scales(games: Sequence[str], ends: Ends) -> list[str]:
     return [f"Scores normalised: {', '.join(texts)}; intervals resample the seeds of each game."]
 
 
-def picture(found: Sequence[Group], path: Path) -> None:
-    """Writes IQMs with their intervals and every seed, a panel a game, as a PNG."""
+def picture(found: Sequence[Group], path: Path, against: str = PLAIN) -> None:
+    """Writes IQMs with their intervals and every seed, a panel a game, as a PNG; one is marked."""
     most = max(len(group.cases) for group in found)
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
@@ -290,23 +290,23 @@ def picture(found: Sequence[Group], path: Path) -> None:
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, group in zip(panels, found, strict=False):
-        _panel(axes, group)
+        _panel(axes, group, against)
     for axes in panels[len(found) :]:
         axes.set_axis_off()
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
-def _panel(axes: Axes, group: Group) -> None:
+def _panel(axes: Axes, group: Group, against: str) -> None:
     order = group.ranking[::-1]  # the best on top
     for height, i in enumerate(order):
         center, scores = group.centers[i], group.scores[i]
-        color = style.RED if _variant(group.cases[i].name) == PLAIN else style.BLUE
+        color = style.RED if _variant(group.cases[i].name) == against else style.BLUE
         axes.plot(scores, np.full(scores.size, height), ".", color=color, alpha=0.25, markersize=4)
         if np.isfinite(center.low):
             axes.plot([center.low, center.high], [height, height], color=color, linewidth=2)
         axes.plot(center.iqm, height, "o", color=color, markersize=5)
-        if _variant(group.cases[i].name) == PLAIN:
+        if _variant(group.cases[i].name) == against:
             axes.axvline(center.iqm, color=color, linestyle=(0, (4, 3)), linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(order)), [_variant(group.cases[i].name) for i in order], fontsize=9)
     axes.set_title(game_of(group), loc="left", fontsize=11, fontweight="bold")

@@ -158,7 +158,7 @@ def test_a_file_that_is_no_variant_is_named(script, tmp_path):
     [
         (["--games", "chess"], "there is no game 'chess'; known are cartpole"),
         (["--variants", "dulling"], "there is no variant 'dulling'; known are plain"),
-        (["--games", "catch", "--against", "pqn"], "--against pqn is no variant of these games"),
+        (["--games", "catch", "--against", "pqn"], "--against pqn is none of the variants chosen"),
         (["--page", "--keep", "/nowhere"], "/nowhere holds none of these variants yet"),
         (["--seeds", "1"], "--seeds must be at least 2, got 1"),
         (["--steps", "0", "--games", "catch"], "catch/plain: .*total_steps must be at least 1"),

@@ -106,7 +106,9 @@ def compare_two_rounds(terminal_limits=False, rescaling=0.0):
     return happened
 
 
-@pytest.mark.parametrize(("terminal_limits", "rescaling"), [(False, 0.0), (True, 1e-2)])
+@pytest.mark.parametrize(
+    ("terminal_limits", "rescaling"), [(False, 0.0), (True, 0.0), (True, 1e-2)]
+)
 def test_two_rounds_equal_the_twins(terminal_limits, rescaling):
     rounds = compare_two_rounds(terminal_limits, rescaling)
     ends, fallen = (np.concatenate([r[n] for r in rounds]) for n in ("ends", "terminal"))

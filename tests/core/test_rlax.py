@@ -61,11 +61,11 @@ def three_steps(reward, discount, best):
     return total + after * best[ends]
 
 
-def check(x, theirs):
+def check(x, theirs, atol=1e-6):
     met = set()
     for name, found in ours(x):
         assert np.std(theirs[name]) > 0.1
-        np.testing.assert_allclose(found, theirs[name], rtol=2e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found, theirs[name], rtol=2e-5, atol=atol, err_msg=name)
         met.add(name)
     assert met == theirs.keys()
 
@@ -83,4 +83,4 @@ def test_thousands_more_are_ours_and_what_is_recorded_is_rlaxs():
             np.testing.assert_allclose(value, recorded()[name], rtol=1e-6, err_msg=name)
         for seed in range(3):
             x = rlax.inputs(seed, 1_000)
-            check(x, rlax.theirs(x))
+            check(x, rlax.theirs(x), atol=1e-5)  # rlax loses digits of small rescaled values

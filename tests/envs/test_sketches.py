@@ -48,10 +48,8 @@ def played(fields):
     width = env.obs_shape[-1] // config.frame_stack if env.obs_shape else 0  # 0: a category
 
     def same(obs, state):
-        drawn, frame = (
-            env.sketch.draw(env.sketch.take(obs, state)),
-            obs[..., -width:] if width else obs,
-        )
+        drawn = env.sketch.draw(env.sketch.take(obs, state))
+        frame = obs[..., -width:] if width else obs
         assert (drawn.shape, drawn.dtype) == (frame.shape, frame.dtype)
         bits = functools.partial(
             jax.lax.bitcast_convert_type, new_dtype=f"uint{8 * obs.dtype.itemsize}"

@@ -386,7 +386,8 @@ def test_an_own_setting_belongs_to_its_agent_alone(c99):
     message = refusal(*changed(agent="tabular", optimizer="sgd"))
     assert "(c99, dqn, qr), and agent is tabular" in message
     message = refusal(*changed(agent="c99", double=True))
-    assert "double = true belongs to agents with a target rule (dqn, qr)" in message
+    words = "double = true belongs to agents with a target rule (dqn, qr), and agent is c99"
+    assert words in message
 
 
 @pytest.mark.parametrize(
