@@ -24,10 +24,12 @@ from gymnax.environments.minatar.breakout import MinBreakout
 from gymnax.environments.minatar.freeway import MinFreeway
 from gymnax.environments.minatar.seaquest import MinSeaquest
 from gymnax.environments.minatar.space_invaders import MinSpaceInvaders
+from gymnax.environments.misc.frozen_lake import FrozenLake
 from gymnax.environments.misc.pong import Pong
 from gymnax.environments.misc.rooms import FourRooms
 
 from envs.adapters.base import Adapted
+from envs.taxi import Taxi
 
 
 class Sketch(NamedTuple):
@@ -59,8 +61,8 @@ def sketch_of(env: environment.Environment) -> Sketch | None:
     """The sketch of an environment's observations; None where it has none.
 
     It has one if its class has the methods `sketch` and `draw`, if it is one of gymnax's games of
-    zeros and ones or FourRooms, whose numbers are small (a class derived from one of these is
-    not), or one of another suite with a space of whole numbers from 0 to 1.
+    zeros and ones or Taxi, FrozenLake or FourRooms, whose numbers are small (a class derived from
+    one of these is not), or one of another suite with a space of whole numbers from 0 to 1.
     """
     take, draw = getattr(env, "sketch", None), getattr(env, "draw", None)
     if callable(take) and callable(draw):
@@ -69,6 +71,9 @@ def sketch_of(env: environment.Environment) -> Sketch | None:
         return _bits(jnp.float32)
     if type(env) is FourRooms:
         return _small(max(env.env_map.shape))
+    if type(env) in (Taxi, FrozenLake):
+        with jax.ensure_compile_time_eval():
+            return _small(env.observation_space(env.default_params).n - 1)
     if isinstance(env, Adapted):
         with jax.ensure_compile_time_eval():  # whoever asks may be traced
             space = env.observation_space(env.default_params)

@@ -196,7 +196,8 @@ def repacked(transitions: PyTree, none: Array) -> PyTree:
 
     Args:
         transitions: of a batch.
-        none: false in a way that XLA does not know, bool ``[]``; else it would see through this.
+        none: false in a way that XLA does not know, bool ``[B]``; else it would see through this.
+            As a gather's indices do, it differs between lanes, or else they lie in another order.
     """
     count = jax.tree.leaves(transitions)[0].shape[0]
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), transitions)

@@ -212,7 +212,7 @@ def stored_steps(layout: Layout, sketch: Sketch | None = None) -> Store:
     def gather(rows: PyTree, filled: Filled, indices: Array, newest: PyTree = None) -> PyTree:
         def as_plain(steps: PyTree) -> PyTree:
             is_plain = sketch is None and layout.finals is None
-            return steps if is_plain else repacked(steps, filled.size < 0)
+            return steps if is_plain else repacked(steps, indices < 0)
 
         at = ring.rows_at(filled, indices)
         marks, steps = table.gather(packed_rows(rows), at)

@@ -261,11 +261,14 @@ def test_a_seed_with_more_ends_than_its_replay_holds_is_an_error():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("env", "form"), [("CartPole-v1", "once"), ("Catch-bsuite", "sketch")])
+@pytest.mark.parametrize(
+    ("env", "form"),
+    [("CartPole-v1", "once"), ("Catch-bsuite", "sketch"), ("Taxi-v4", "once"), ("Taxi-v4", "sketch")],
+)
 def test_a_session_goes_on_and_learns_what_it_does_with_a_plain_replay(env, form):
     """As training compiles it, where sums may be fused otherwise than in quick programs."""
     ends = 60 if form == "once" else 0
-    config = dataclasses.replace(ONCE, env=env, replay=form, replay_ends=ends)
+    config = dataclasses.replace(ONCE, env=env, replay=form, replay_ends=ends, batch_size=16)
     device = jax.devices("cpu")[0]
     programs = programs_for(config, device, 0)
     whole = finished(Session(programs, config, chunk()))

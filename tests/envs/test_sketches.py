@@ -17,7 +17,7 @@ LANES, STEPS = 16, 300
 GAMES = [
     "WallDodge-v0", "WallDodge-v1", "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar",
     "Seaquest-MinAtar", "SpaceInvaders-MinAtar", "Catch-bsuite", "DeepSea-bsuite", "Pong-misc",
-    "FourRooms-misc",
+    "Taxi-v3", "Taxi-v4", "FrozenLake-misc", "FourRooms-misc",
 ]  # fmt: skip
 FIELDS = {
     **{name: {"env": name} for name in GAMES},
@@ -30,8 +30,10 @@ FIELDS = {
     "wrapped": {"env": "WallDodge-v1", "sticky_actions": 0.3, "action_repeat": 2, "time_limit": 9,
                 "frame_stack": 2},
     "seas": {"env": "DeepSea-bsuite", "env.size": 5},
+    "lake": {"env": "FrozenLake-misc", "env.map_name": "8x8"},
     "rooms": {"env": "FourRooms-misc", "env.use_visual_obs": True, "time_limit": 40},
     "FourRooms-misc": {"env": "FourRooms-misc", "time_limit": 40},
+    "rain": {"env": "Taxi-v4", "env.is_rainy": True, "env.fickle_passenger": True},
 }  # fmt: skip
 
 
@@ -85,12 +87,13 @@ def check(name):
 
 def test_all_that_have_sketches_are_played():
     kinds = {type(envs.make(name)[0]) for name in GAMES}
-    assert kinds == {envs.WallDodge, *sketches._BINARY, sketches.FourRooms}
-    for name in ("CartPole-v1", "Taxi-v4", "FrozenLake-misc"):
+    small = {sketches.Taxi, sketches.FrozenLake, sketches.FourRooms}
+    assert kinds == {envs.WallDodge, *sketches._BINARY, *small}
+    for name in ("CartPole-v1", "Acrobot-v1"):
         assert envs.sketch_of(envs.make(name)[0]) is None
 
 
-@pytest.mark.parametrize("name", ["WallDodge-v0", "Breakout-MinAtar", "fast", "FourRooms-misc"])
+@pytest.mark.parametrize("name", ["WallDodge-v0", "Breakout-MinAtar", "fast", "Taxi-v4"])
 def test_what_is_drawn_from_a_sketch_is_what_was_observed(name):
     check(name)
 
