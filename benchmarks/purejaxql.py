@@ -95,7 +95,7 @@ def theirs(args: argparse.Namespace) -> dict[str, Any]:
     steps = 5e5 if args.curves else args.rounds * ROUND
     config = {**SETTINGS, "TOTAL_TIMESTEPS": steps, "TEST_DURING_TRAINING": args.curves}
     train = jax.vmap(script(args.source, args.gymnax).make_train(config))
-    keys = jax.random.split(jax.random.PRNGKey(0), args.seeds)
+    keys = jax.random.split(jax.random.PRNGKey(args.first_seed), args.seeds)
     if args.places > 1:
         train, keys = jax.pmap(train), keys.reshape(args.places, -1, *keys.shape[1:])
     else:
@@ -124,7 +124,8 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     result = dqx.train(*dqx.preset("cartpole/pqn"), seeds)
     for seed in seeds:
         of_seed = result.episodes[result.episodes.seed == seed]
-        step, value = of_seed["step"].to_numpy(), of_seed["return"].to_numpy()
+        # Theirs are counted at the end of the round in which they end.
+        step, value = -(-of_seed["step"].to_numpy() // ROUND) * ROUND, of_seed["return"].to_numpy()
         windows.append(in_windows(step, value) / in_windows(step, np.ones_like(value)))
     greedy = result.metrics["eval_return"]
     tested = np.isfinite(greedy).all(axis=0)
@@ -167,7 +168,7 @@ def main() -> None:
     add("--source", type=Path, required=True, help="the script, pqn_gymnax.py")
     add("--gymnax", type=Path, help="a folder with Gymnax 0.0.6, if it is not installed")
     add("--seeds", type=int, default=32, help="of each (default: 32)")
-    add("--first-seed", type=int, default=0, help="of ours (default: 0)")
+    add("--first-seed", type=int, default=0, help="of ours, and of the key that theirs are split from (default: 0)")
     add("--rounds", type=int, default=10, help="of 2,048 steps that are timed (default: 10)")
     add("--turns", type=int, default=3, help="of everything (default: 3)")
     add("--curves", action="store_true", help="train to the end and compare what is reached")
