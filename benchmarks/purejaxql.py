@@ -168,7 +168,7 @@ def main() -> None:
     add("--source", type=Path, required=True, help="the script, pqn_gymnax.py")
     add("--gymnax", type=Path, help="a folder with Gymnax 0.0.6, if it is not installed")
     add("--seeds", type=int, default=32, help="of each (default: 32)")
-    add("--first-seed", type=int, default=0, help="of ours, and of the key that theirs are split from (default: 0)")
+    add("--first-seed", type=int, default=0, help="of ours; and theirs come of it (default: 0)")
     add("--rounds", type=int, default=10, help="of 2,048 steps that are timed (default: 10)")
     add("--turns", type=int, default=3, help="of everything (default: 3)")
     add("--curves", action="store_true", help="train to the end and compare what is reached")

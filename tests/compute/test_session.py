@@ -263,7 +263,12 @@ def test_a_seed_with_more_ends_than_its_replay_holds_is_an_error():
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("env", "form"),
-    [("CartPole-v1", "once"), ("Catch-bsuite", "sketch"), ("Taxi-v4", "once"), ("Taxi-v4", "sketch")],
+    [
+        ("CartPole-v1", "once"),
+        ("Catch-bsuite", "sketch"),
+        ("Taxi-v4", "once"),
+        ("Taxi-v4", "sketch"),
+    ],
 )
 def test_a_session_goes_on_and_learns_what_it_does_with_a_plain_replay(env, form):
     """As training compiles it, where sums may be fused otherwise than in quick programs."""
