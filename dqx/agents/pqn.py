@@ -18,6 +18,10 @@ from dqx.core.returns import lambda_returns
 from dqx.core.types import Array, PyTree, Transition
 from dqx.settings import Config, ConfigError, Hyper, own_setting
 
+# A round's observations of up to so many numbers are valued in one pass; more go batch by batch,
+# so that what convolutions make of them stays in a cache. Measured: 0.7 of a round on Breakout.
+_WHOLE_TO = 2**18
+
 
 def build(config: Config, spec: Spec) -> Agent:
     """The agent; see `kit.value_agent` for what is raised."""
@@ -33,8 +37,16 @@ def build(config: Config, spec: Spec) -> Agent:
 
     def targets(state: AgentState, steps: Transition, continues: Array, now: Now) -> Array:
         """Lambda returns ``[T, E]``, in which the largest Q-value follows each step."""
-        q = agent.q_values(state.params, steps.next_obs.reshape(-1, *spec.obs_shape))
-        value = jnp.max(q, axis=1).reshape(continues.shape)
+
+        def largest(obs: Array) -> Array:
+            return jnp.max(agent.q_values(state.params, obs), axis=1)
+
+        obs = steps.next_obs.reshape(-1, *spec.obs_shape)
+        if obs.size > _WHOLE_TO:
+            batches = obs.reshape(-1, config.batch_size, *spec.obs_shape)
+            value = jax.lax.map(largest, batches).reshape(continues.shape)
+        else:
+            value = largest(obs).reshape(continues.shape)
         steps = kit.as_learned(steps, now.hyper)
         of_one = functools.partial(lambda_returns, lambda_=now.hyper.td_lambda)
         of_all = jax.vmap(of_one, in_axes=1, out_axes=1)

@@ -119,6 +119,11 @@ def test_two_rounds_equal_the_twins(terminal_limits, rescaling):
     assert rescaling or norms.max() > 3.0
 
 
+def test_two_rounds_equal_the_twins_where_values_are_computed_batch_by_batch(monkeypatch):
+    monkeypatch.setattr(pqn, "_WHOLE_TO", ENVS * LENGTH * 4 - 1)
+    compare_two_rounds()
+
+
 def value_of_what_was_acted_on(reward, discount, value, continues, lambda_):
     return LAMBDA(reward, discount, jnp.roll(value, 1), continues, lambda_)
 
