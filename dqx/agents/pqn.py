@@ -44,12 +44,13 @@ def build(config: Config, spec: Spec) -> Agent:
         obs = steps.next_obs.reshape(-1, *spec.obs_shape)
         if obs.size > _WHOLE_TO:
             batches = obs.reshape(-1, config.batch_size, *spec.obs_shape)
-            value = jax.lax.map(largest, batches).reshape(continues.shape)
+            value = jax.lax.map(largest, batches)
         else:
-            value = largest(obs).reshape(continues.shape)
+            value = largest(obs)
         steps = kit.as_learned(steps, now.hyper)
         of_one = functools.partial(lambda_returns, lambda_=now.hyper.td_lambda)
         of_all = jax.vmap(of_one, in_axes=1, out_axes=1)
+        value = value.reshape(continues.shape)
         return scale.h(of_all(steps.reward, steps.discount, value, continues))
 
     return agent._replace(targets=targets)

@@ -120,8 +120,20 @@ def test_two_rounds_equal_the_twins(terminal_limits, rescaling):
 
 
 def test_two_rounds_equal_the_twins_where_values_are_computed_batch_by_batch(monkeypatch):
-    monkeypatch.setattr(pqn, "_WHOLE_TO", ENVS * LENGTH * 4 - 1)
+    numbers = ENVS * LENGTH * 4
+    valued, over = [], jax.lax.map
+
+    def watched(function, batches):
+        valued.append(batches.shape)
+        return over(function, batches)
+
+    monkeypatch.setattr(jax.lax, "map", watched)
+    monkeypatch.setattr(pqn, "_WHOLE_TO", numbers)
     compare_two_rounds()
+    assert valued == []  # a round of so many goes in one pass
+    monkeypatch.setattr(pqn, "_WHOLE_TO", numbers - 1)
+    assert len(compare_two_rounds()) == 2
+    assert set(valued) == {(4, 16, 4)}
 
 
 def value_of_what_was_acted_on(reward, discount, value, continues, lambda_):
